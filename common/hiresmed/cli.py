@@ -1,0 +1,59 @@
+"""The front door of every config: plain errors, checked knobs, a steady allocator."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+
+from monai.bundle import ConfigParser
+
+from .errors import InputError, speak_plainly
+from .memory import steady_allocator
+
+
+def open_door(workflow: str = "infer") -> None:
+    """First step of each config's `initialize`: errors become one sentence, mistyped knobs are refused.
+
+    Args:
+        workflow: train or infer; inference also gets the allocator that keeps the resident size flat.
+
+    Raises:
+        InputError: an override on the command line that no config file knows.
+    """
+    speak_plainly()
+    if workflow == "infer":
+        steady_allocator()
+    check_overrides(sys.argv)
+
+
+def check_overrides(argv: list[str]) -> None:
+    """Refuse `--knob value` whose first name stands in none of the `--config_file`s; MONAI would take it silently."""
+    if not argv or "monai" not in argv[0] or "bundle" not in argv[0]:
+        return
+    given = _options(argv)
+    files = given.get("config_file") or given.get("config-file")
+    if files is None:
+        return
+    known = set(ConfigParser.load_config_files(_as_list(files)))
+    own = {"config_file", "meta_file", "logging_file", "tracking", "args_file", "run_id", "init_id", "final_id"}
+    for name in given:
+        root = name.replace("#", "::").split("::")[0]
+        if root not in known and root.replace("-", "_") not in own and root != "workflow_type":
+            near = difflib.get_close_matches(root, sorted(known), n=1)
+            hint = f"did you mean --{near[0]}?" if near else f"knobs are the first lines of {os.path.basename(str(files))}."
+            raise InputError(f"--{name} is no knob of this config; {hint}")
+
+
+def _options(argv: list[str]) -> dict[str, str]:
+    options = {}
+    for n, word in enumerate(argv):
+        if word.startswith("--") and len(word) > 2:
+            name, _, value = word[2:].partition("=")
+            options[name] = value or (argv[n + 1] if n + 1 < len(argv) else "")
+    return options
+
+
+def _as_list(files: str) -> list[str] | str:
+    text = files.strip()
+    return [part.strip(" '\"") for part in text[1:-1].split(",")] if text.startswith("[") else text

@@ -1,0 +1,24 @@
+"""Volumes and where they come from: readers, writers, stores, phantoms, training patches."""
+
+from .datalists import list_cases, training_cases
+from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
+from .phantom_thorax import ThoraxPhantom
+from .readers import cases, open_volume
+from .stores import MemoryStores, ZarrStores, open_level
+from .writers import save_volume
+
+__all__ = [
+    "MemoryStores",
+    "MultiScalePatches",
+    "PreparedCase",
+    "ThoraxPhantom",
+    "ZarrStores",
+    "cases",
+    "collate_stage",
+    "list_cases",
+    "open_level",
+    "open_volume",
+    "prepare_case",
+    "save_volume",
+    "training_cases",
+]

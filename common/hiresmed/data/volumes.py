@@ -1,0 +1,3 @@
+"""Moved to the plain module `hiresmed.volumes` (inferers need it too); edit it there."""
+
+from ..volumes import *  # noqa: F403

@@ -1,0 +1,117 @@
+"""Process set-up for one or many processes, on CPU (gloo) or GPUs (nccl), by torchrun, srun, or srun torchrun."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import ignite.distributed as idist
+import torch
+import torch.distributed as dist
+from monai.utils import set_determinism
+from torch import nn
+from torch.utils.data import Dataset, DistributedSampler
+
+from .errors import InputError
+
+
+def initialize(seed: int = 0, timeout_minutes: float = 30.0) -> None:
+    """Joins the process group if the launcher started several processes, and seeds all ranks alike.
+
+    Launchers: none (one process), torchrun, srun with several tasks, srun of torchrun. All ranks get the same seed, so
+    that all build the same networks; handlers.seeding.Seeding gives each its own from the first epoch on. cuDNN is set
+    to deterministic algorithms (MONAI's set_determinism). After an elastic restart (torchrun --max-restarts) the
+    processes find one another again.
+
+    Args:
+        seed: from 0 on.
+        timeout_minutes: how long a rank waits for the others in one exchange before it gives up.
+    """
+    if _several_processes() and not dist.is_initialized():
+        _join(timedelta(minutes=timeout_minutes))
+    # ignite's first look at the group is a collective: all ranks must take it together, not rank 0 in a handler
+    idist.get_rank()
+    set_determinism(seed)
+
+
+def finalize() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        idist.finalize()
+
+
+def _several_processes() -> bool:
+    """Whether a launcher started this process as one of a group; settles who counts the ranks."""
+    if "TORCHELASTIC_RUN_ID" in os.environ or "RANK" in os.environ:
+        # inside srun, ignite would take SLURM's ranks, which count torchrun's agents and not its workers
+        os.environ.pop("SLURM_JOB_ID", None)
+        return True
+    # only srun sets the step's task count; a batch script or an salloc shell is one process among allocated tasks
+    return "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def _join(timeout: timedelta) -> None:
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        idist.initialize(backend, timeout=timeout)
+        return
+    # torchrun's agent keeps one store over all restarts, where the workers would find the addresses of the dead
+    # (pytorch #135712): each attempt gets its own corner. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 would cure it too, but
+    # torchrun reads that before any worker runs, so it would have to stand in the user's shell.
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, processes, is_master=False, timeout=timeout)
+    attempt = f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(attempt, store), rank=rank, world_size=processes, timeout=timeout
+    )
+
+
+def prepare_network(
+    network: nn.Module, device: str | torch.device | None = None, partly_used: bool = False
+) -> nn.Module:
+    """The network on its device; in a group of processes also wrapped so that gradients are averaged.
+
+    Not ignite's auto_model, which wraps in DataParallel when one process sees several GPUs. Buffers are not broadcast
+    (two forwards of D before its backward would change them in between), normalisation is left as it is: BatchNorm
+    statistics are those of each process.
+
+    Args:
+        partly_used: an iteration may leave some parameters out (a cascade trains one stage at a time).
+    """
+    device = torch.device(device) if device is not None else idist.device()
+    network = network.to(device)
+    if idist.get_world_size() == 1 or not any(p.requires_grad for p in network.parameters()):
+        return network
+    return nn.parallel.DistributedDataParallel(
+        network,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        find_unused_parameters=partly_used,
+    )
+
+
+def per_process(batch_size: int) -> int:
+    """This process's share of a global batch size.
+
+    Raises:
+        InputError: if the processes cannot share it equally.
+    """
+    processes = idist.get_world_size()
+    if batch_size < 1 or batch_size % processes:
+        raise InputError(
+            f"The global batch_size should be a positive multiple of the {processes} processes, but is {batch_size}; "
+            "change it, or start another number of processes."
+        )
+    return batch_size // processes
+
+
+def distributed_sampler(
+    dataset: Dataset, shuffle: bool = True, seed: int = 0, drop_last: bool = True
+) -> DistributedSampler:
+    """A sampler whose k-th global batch holds the same images, whatever the number of processes (one included)."""
+    return DistributedSampler(
+        dataset, idist.get_world_size(), idist.get_rank(), shuffle=shuffle, seed=seed, drop_last=drop_last
+    )

@@ -1,0 +1,280 @@
+"""The multi-scale cascade in one tile's memory: each stage reads the level below it and its sketch, writes its tiles.
+
+Uzunova et al. 2019 (arXiv:1907.01376), made exact: every stage, the coarsest too, is a network of finite receptive
+field run by ExactTiledInferer between levels of a pyramid, so neither the GPU nor the host ever holds a volume.
+
+Letters: S = spatial shape, D = spatial axes, k = level (0 the finest), K = coarsest level; stage s = K - k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from monai.inferers import Inferer
+
+from ..coordinates import oriented_coordinates, patch_coordinates
+from ..errors import InputError
+from ..noise import place_noise
+from ..receptive_field import field_of
+from ..tiles import Box, whole
+from ..views import RegionView, ResampledView
+from ..volumes import ArrayVolume, Volume
+from ..levels import check_region, number_of_scales, plan_levels
+from ..conditions import Conditions, SketchVolume, shared_tiles
+from .tiled import ExactTiledInferer
+
+
+@dataclass
+class Rendering:
+    """What a cascade made of one case.
+
+    Attributes:
+        image: the generated volume (the region of it), in the window's units.
+        sketch: the sketch it was drawn from, same grid.
+        source: the real image on the same grid, or None where only a sketch came.
+        levels: all levels of the generated pyramid, finest first.
+        network_seconds: time spent inside the networks.
+    """
+
+    image: Volume
+    sketch: Volume
+    source: Volume | None
+    levels: list[Volume] = field(default_factory=list)
+    network_seconds: float = 0.0
+
+
+class CascadeInferer(Inferer):
+    """Draws an image from a sketch, scale by scale, tile by tile.
+
+    Called with a tensor (1, 1, *S), in the window's units, it returns a tensor (1, 1, *S); called with volumes it
+    streams and returns a Rendering. Both go through the same code.
+
+    Args:
+        sketcher: draws the sketch of an image; see Conditions.
+        stores: factory of pyramids for volumes (tensors are always held in memory).
+        tile_size: T in voxels.
+        base_size: the base stage's image has at most this many voxels an axis.
+        num_scales: how many times the base is enlarged; None: as often as `base_size` asks.
+        window: values shown as -1 and 1, for CT in HU.
+        dtype: of the stored image.
+        seed: of the place-bound noise.
+        noise: its standard deviation; 0 leaves it out.
+        first_image: "generated" by the base stage, or "real": the coarsest level is the input image, coarsened, and
+            the cascade only adds detail (super-resolution).
+        size: output grid; None is the input's own.
+        region: box of the output to make, [[first, one-past-last], ...] in voxels; None is all.
+        device, amp, progress: see ExactTiledInferer.
+    """
+
+    def __init__(
+        self,
+        sketcher,
+        stores,
+        tile_size: int | Sequence[int] = 128,
+        base_size: int = 64,
+        num_scales: int | None = None,
+        window: Sequence[float] = (-1024.0, 1024.0),
+        dtype: str = "int16",
+        seed: int = 0,
+        noise: float = 1.0,
+        first_image: str = "generated",
+        size: Sequence[int] | None = None,
+        region: Sequence[Sequence[int]] | None = None,
+        device: torch.device | str = "cpu",
+        amp: bool = False,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        if first_image not in ("generated", "real"):
+            raise InputError(f"first_image must be generated or real, but {first_image!r} came.")
+        self.sketcher, self.stores, self.tile_size = sketcher, stores, tile_size
+        self.base_size, self.num_scales = base_size, num_scales
+        self.window, self.dtype = (float(window[0]), float(window[1])), dtype
+        self.seed, self.noise, self.first_image = int(seed), float(noise), first_image
+        self.size, self.region = size, region
+        self.progress = progress
+        self.tiled = ExactTiledInferer(tile_size, device, amp, progress)
+
+    def __call__(self, inputs, network, *args, **kwargs):
+        """A tensor for a tensor, a Rendering for a volume or a mapping of volumes (image, sketch, mask)."""
+        if torch.is_tensor(inputs):
+            return self._on_tensor(inputs, network)
+        case = dict(inputs) if isinstance(inputs, Mapping) else {"image": inputs}
+        return CascadeRun(self, self.stores, case, network).run()
+
+    def _on_tensor(self, inputs: torch.Tensor, network) -> torch.Tensor:
+        from ..data.stores import MemoryStores  # only here: a tensor brings no stores of its own
+
+        outputs = []
+        for image in inputs:
+            if image.shape[0] != 1:
+                raise InputError(f"the cascade wants one channel, but the image has {image.shape[0]}.")
+            array = image[0].detach().cpu().numpy()
+            stores = MemoryStores(str(array.dtype) if np.issubdtype(array.dtype, np.floating) else "float32")
+            affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
+            case = {"image": ArrayVolume(array, affine)}
+            made = CascadeRun(self, stores, case, network).run().image
+            outputs.append(torch.from_numpy(made.read([0] * len(made.shape), made.shape))[None])
+        return torch.stack(outputs).to(inputs.device)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Window's units -> [-1, 1], clipped; float32 unless the values are float64."""
+        a, b = self.window
+        values = values if values.dtype == np.float64 else values.astype(np.float32)
+        return ((values - a) * (2 / (b - a)) - 1).clip(-1, 1)
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        """[-1, 1] -> the window's units, clipped."""
+        a, b = self.window
+        return (values.clip(-1, 1) + 1) * ((b - a) / 2) + a
+
+
+class CascadeRun:
+    """One case on its way through the cascade."""
+
+    def __init__(self, inferer: CascadeInferer, stores, case: dict, network) -> None:
+        self.inferer, self.stores, self.network = inferer, stores, network
+        self.image, self.sketch, self.mask = (self._fitted(case.get(k)) for k in ("image", "sketch", "mask"))
+        if self.sketch is not None:
+            self.sketch = SketchVolume.of(self.sketch)
+        given = self.image or self.sketch
+        if given is None:
+            raise InputError("the cascade wants an image or a sketch, but neither came; give --image or --sketch.")
+        self.shape, self.affine = given.shape, given.affine
+        for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
+            if volume is not None and volume.shape != self.shape:
+                raise InputError(f"the {name} should have the image's {self.shape} voxels, but has {volume.shape}.")
+        if self.image is None and (self.mask is not None or inferer.first_image == "real"):
+            raise InputError("inpainting and super-resolution want an image, but only a sketch came; give --image.")
+        self._plan()
+
+    def _fitted(self, volume: Volume | None) -> Volume | None:
+        size = self.inferer.size
+        if volume is None or size is None or tuple(size) == tuple(volume.shape):
+            return volume
+        if len(size) != len(volume.shape) or min(size) < 1:
+            raise InputError(f"size must give {len(volume.shape)} positive numbers, but {list(size)} came.")
+        return ResampledView(volume, size)
+
+    def _plan(self) -> None:
+        inferer, dims = self.inferer, len(self.shape)
+        if dims != self.network.spatial_dims:
+            raise InputError(f"the network wants {self.network.spatial_dims} spatial axes, but the input has {dims}.")
+        self.factor = self.network.factor
+        scales = inferer.num_scales
+        self.scales = number_of_scales(self.shape, inferer.base_size, self.factor) if scales is None else scales
+        networks = [self.network.stage(self.scales - k) for k in range(self.scales + 1)]
+        self.fields = [field_of(n, n.in_channels, dims) for n in networks]
+        self.region: Box = check_region(inferer.region, self.shape)
+        halo = inferer.sketcher.halo if self.image is not None else 0
+        self.plans = plan_levels(self.shape, self.region, self.factor, self.fields, inferer.tile_size, halo)
+
+    def run(self) -> Rendering:
+        """Conditions first, then every level from the coarsest to the finest."""
+        inferer = self.inferer
+        conditions = Conditions(
+            self.plans, self.stores, self.factor, inferer.sketcher, inferer.encode, inferer.progress
+        )
+        self.images = self._pyramid(conditions, "image", self.image, "mean", inferer.dtype, 1.0)
+        self.masks = self._pyramid(conditions, "mask", self.mask, "max", "uint8", 1.0)
+        if self.sketch is not None:
+            self.sketches = conditions.pyramid("sketch", self.sketch, "max", "uint8", 1 / 255)
+        else:
+            self.sketches = conditions.sketches(self.images)
+        self.levels = self.stores.pyramid(
+            "result",
+            [p.shape for p in self.plans],
+            [p.scale for p in self.plans],
+            self.affine,
+            inferer.dtype,
+            1.0,
+            self.plans[0].grid.tile,
+        )
+        before = inferer.tiled.network_seconds
+        for k in range(self.scales, -1, -1):
+            self._make_level(k)
+            idist.barrier()
+        return self._rendering(inferer.tiled.network_seconds - before)
+
+    def _pyramid(self, conditions: Conditions, name: str, volume: Volume | None, *how) -> list[Volume] | None:
+        return None if volume is None else conditions.pyramid(name, volume, *how)
+
+    def _rendering(self, seconds: float) -> Rendering:
+        def seen(volume: Volume | None) -> Volume | None:
+            return volume if volume is None or self.region == whole(self.shape) else RegionView(volume, self.region)
+
+        return Rendering(seen(self.levels[0]), seen(self.sketches[0]), seen(self.image), self.levels, seconds)
+
+    def _make_level(self, k: int) -> None:
+        plan, level = self.plans[k], self.levels[k]
+        stage = self.scales - k
+        numbers = list(shared_tiles(plan.grid, plan.made, level))
+        if stage == 0 and self.inferer.first_image == "real":
+            for number in numbers:
+                start, inside = plan.grid.start(number), plan.grid.inside(number)
+                level.write(start, self._real(k, start, inside))
+                level.mark(number)
+            return
+
+        def write(number: int, tile: torch.Tensor) -> None:
+            start = plan.grid.start(number)
+            values = self.inferer.decode(tile[0, 0].float().numpy() if self.inferer.tiled.amp else tile[0, 0].numpy())
+            level.write(start, self._keep_outside_mask(k, start, values))
+            level.mark(number)
+
+        network = self.network.stage(stage)
+        title = f"stage {stage + 1} of {self.scales + 1}, {' x '.join(map(str, plan.shape))}"
+        self.inferer.tiled.run(
+            network, lambda start, shape: self._read(k, start, shape), write, plan.grid, self.fields[k], numbers, title
+        )
+
+    def _read(self, k: int, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+        """A stage's input for one box, which may lie beyond the volume: (1, C, *shape)."""
+        stage, plan = self.scales - k, self.plans[k]
+        noise = self.inferer.noise * place_noise(self.inferer.seed, start, shape, stream=stage)
+        channels = [torch.from_numpy(self._read_sketch(k, start, shape)), torch.from_numpy(noise)]
+        if stage > 0:
+            channels.insert(0, self._read_enlarged(k, start, shape))
+        dtype = next(self.network.parameters()).dtype
+        x = torch.stack([c.to(dtype) for c in channels])
+        if stage == 0 and self.network.coordinates:
+            where = patch_coordinates(start, shape, plan.shape, dtype=dtype)
+            x = torch.cat([x, oriented_coordinates(where, self.affine)])
+        return x[None]
+
+    def _read_sketch(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        sketch = self.sketches[k].read_extended(start, shape)
+        if self.masks is not None and self.sketch is None:
+            # what is to be replaced must not draw itself again
+            sketch = np.where(self.masks[k].read_extended(start, shape) > 0, 0, sketch).astype(sketch.dtype)
+        return sketch
+
+    def _read_enlarged(self, k: int, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+        """The level below, linearly enlarged to this level's box (one coarse voxel of margin)."""
+        f = self.factor
+        low = [s // f - 1 for s in start]
+        high = [-(-(s + n) // f) + 1 for s, n in zip(start, shape)]
+        box = self.levels[k + 1].read_extended(low, [b - a for a, b in zip(low, high)])
+        fine = enlarge_box(torch.from_numpy(self.inferer.encode(box)), f)
+        return fine[tuple(slice(s - a * f, s - a * f + n) for s, a, n in zip(start, low, shape))]
+
+    def _real(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        assert self.images is not None
+        a, b = self.inferer.window
+        return self.images[k].read(start, shape).clip(a, b)
+
+    def _keep_outside_mask(self, k: int, start: Sequence[int], values: np.ndarray) -> np.ndarray:
+        if self.masks is None:
+            return values
+        return np.where(self.masks[k].read(start, values.shape) > 0, values, self._real(k, start, values.shape))
+
+
+def enlarge_box(box: torch.Tensor, factor: int) -> torch.Tensor:
+    """Linear interpolation of (*S) to `factor` times the grid, cell centres aligned."""
+    mode = {2: "bilinear", 3: "trilinear"}[box.ndim]
+    fine = torch.nn.functional.interpolate(box[None, None], scale_factor=float(factor), mode=mode, align_corners=False)
+    return fine[0, 0]

@@ -1,0 +1,23 @@
+"""Knobs as a command line hands them over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import InputError
+
+
+def flag(value: Any, name: str) -> bool:
+    """A yes-or-no knob: True and False, also as the text that `--knob true` arrives as.
+
+    Raises:
+        InputError: for anything else (the text "false" would otherwise count as true).
+
+    >>> flag("true", "resume"), flag("False", "resume"), flag(0, "resume")
+    (True, False, False)
+    """
+    known = {"true": True, "false": False, "1": True, "0": False}
+    text = str(value).lower()
+    if text not in known:
+        raise InputError(f"The knob '{name}' should be true or false, but is '{value}'; write --{name} true or false.")
+    return known[text]

@@ -1,0 +1,14 @@
+"""Adversarial objectives with one signature, and penalties with one signature."""
+
+from .adversarial import BinaryCrossEntropy, Hinge, LeastSquares, NonSaturating, Wasserstein
+from .penalties import GradientPenalty, R1Penalty
+
+__all__ = [
+    "BinaryCrossEntropy",
+    "GradientPenalty",
+    "Hinge",
+    "LeastSquares",
+    "NonSaturating",
+    "R1Penalty",
+    "Wasserstein",
+]

@@ -1,0 +1,121 @@
+"""Adversarial objectives side by side: one signature, the papers' formulas.
+
+D(x) are raw logits of real images, D(y) of generated ones: a tensor of any shape (one logit per image or a map of
+patch logits), or a list of such tensors (multi-scale discriminators), which count equally. Both methods return a
+scalar to *minimise*; `generator` is without weight. MONAI's PatchAdversarialLoss is not used as it is not textbook: it
+passes least-squares logits through a LeakyReLU and hinge logits through tanh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
+
+Logits = Tensor | Sequence[Tensor]
+
+
+def _mean(of: Callable[[Tensor], Tensor], logits: Logits) -> Tensor:
+    """Mean of `of` over one logit map, or over the means of several (all scales count equally)."""
+    if isinstance(logits, Tensor):
+        return of(logits).mean()
+    return torch.stack([of(scale).mean() for scale in logits]).mean()
+
+
+class LeastSquares:
+    """LSGAN, Mao et al. 2017, eq. 9 (a = 0, b = c = 1).
+
+    D: 1/2 E[(D(x) - 1)^2] + 1/2 E[D(y)^2];  G: 1/2 E[(D(y) - 1)^2].
+    """
+
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        return 0.5 * _mean(lambda d: (d - 1) ** 2, real_logits) + 0.5 * _mean(torch.square, fake_logits)
+
+    def generator(self, fake_logits: Logits) -> Tensor:
+        return 0.5 * _mean(lambda d: (d - 1) ** 2, fake_logits)
+
+
+class NonSaturating:
+    """Non-saturating GAN, Goodfellow et al. 2014, section 3, with sigmoid and log folded into softplus.
+
+    D: E[softplus(-D(x))] + E[softplus(D(y))];  G: E[softplus(-D(y))].
+    """
+
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        return _mean(lambda d: softplus(-d), real_logits) + _mean(softplus, fake_logits)
+
+    def generator(self, fake_logits: Logits) -> Tensor:
+        return _mean(lambda d: softplus(-d), fake_logits)
+
+
+class BinaryCrossEntropy:
+    """Cross entropy with labels, as DCGAN (Radford et al. 2016) trains; equals NonSaturating at `real_label` 1.
+
+    D: BCE(D(x), real_label) + BCE(D(y), 0);  G: BCE(D(y), 1).
+
+    Args:
+        real_label: D's target for real images; .9 is the one-sided label smoothing of Salimans et al. 2016, 3.4.
+    """
+
+    def __init__(self, real_label: float = 1.0) -> None:
+        self.real_label = real_label
+
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        return _mean(self._against(self.real_label), real_logits) + _mean(self._against(0.0), fake_logits)
+
+    def generator(self, fake_logits: Logits) -> Tensor:
+        return _mean(self._against(1.0), fake_logits)
+
+    @staticmethod
+    def _against(label: float) -> Callable[[Tensor], Tensor]:
+        return lambda d: binary_cross_entropy_with_logits(d, torch.full_like(d, label))
+
+
+class Wasserstein:
+    """Wasserstein GAN, Arjovsky et al. 2017, algorithm 1; needs a penalty (penalties.GradientPenalty).
+
+    D: E[D(y)] - E[D(x)];  G: -E[D(y)].
+    """
+
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        return _mean(_itself, fake_logits) - _mean(_itself, real_logits)
+
+    def generator(self, fake_logits: Logits) -> Tensor:
+        return -_mean(_itself, fake_logits)
+
+
+class Hinge:
+    """Hinge loss, Lim and Ye 2017; Miyato et al. 2018 (spectral normalisation), eq. 16 and 17.
+
+    D: E[max(0, 1 - D(x))] + E[max(0, 1 + D(y))];  G: -E[D(y)].
+    """
+
+    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
+        return _mean(lambda d: relu(1 - d), real_logits) + _mean(lambda d: relu(1 + d), fake_logits)
+
+    def generator(self, fake_logits: Logits) -> Tensor:
+        return -_mean(_itself, fake_logits)
+
+
+def _itself(logits: Tensor) -> Tensor:
+    return logits
+
+
+class LogitsOnly(nn.Module):
+    """A MONAI discriminator that returns its logits alone, as the objectives want them.
+
+    PatchDiscriminator returns [features ..., logits]: its last entry is returned. MultiScalePatchDiscriminator returns
+    (logits per scale, features per scale): the list of logits is returned. A tensor passes through.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Logits:
+        output = self.network(image)
+        if isinstance(output, Tensor):
+            return output
+        return output[0] if isinstance(output[0], list) else output[-1]

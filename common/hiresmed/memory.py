@@ -1,0 +1,61 @@
+"""How much memory this process has used, and how to keep glibc from hoarding it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident set of this process so far (or since `reset_peak_rss`), in bytes; 0 where unknown."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_rss() -> bool:
+    """Lets `peak_rss_bytes` start anew from the present resident set; False where the system does not permit it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_device_bytes(device: str | torch.device) -> int:
+    """Largest sum of tensor bytes on a CUDA device (torch's max_memory_allocated); 0 for any other device."""
+    device = torch.device(device)
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
+def steady_allocator() -> bool:
+    """Has glibc keep one arena and give large blocks back at once; returns whether it took (elsewhere a no-op).
+
+    Threads that read and write a store would each fill an arena of their own, and freed blocks would stay there: the
+    resident set creeps with the number of tiles. The settings of MALLOC_ARENA_MAX=1, MALLOC_MMAP_THRESHOLD_=65536 and
+    MALLOC_TRIM_THRESHOLD_=65536, made in the program so that no user's shell must know them. Call it before threads
+    start: arenas that exist stay.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018 (another libc may define mallopt as an empty shell)
+        mallopt = libc.mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 65536), (_M_TRIM_THRESHOLD, 65536))
+    return all([mallopt(name, value) == 1 for name, value in settings])

@@ -1,0 +1,114 @@
+"""What a feature network promises to the metrics: its features, and all that must be said beside a figure made of them.
+
+Letters: B = batch, H, W = height, width, D = feature dimension.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..errors import InputError
+from ..report import sha256_of
+
+WEIGHTS_FOLDER_VARIABLE = "HIRESMED_WEIGHTS"
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """Images (B, 1 or 3, H, W), RGB or grey, in [-1, 1], any size -> features (B, D).
+
+    Attributes:
+        name: stands before every figure; only Inception's may read "FID" or "KID".
+        dim: D.
+        preprocessing: id of the steps between [-1, 1] and the network; another step, another id.
+        resize: how the image comes to `input_size`.
+        input_size: height and width that the network sees.
+        comparable: whether figures mean anything outside one run of one program.
+    """
+
+    name: str
+    dim: int
+    preprocessing: str
+    resize = "bicubic, antialiased (torch)"
+    input_size: int
+    comparable = True
+    sha256: str | None = None
+    seed: int | None = None
+
+    @abstractmethod
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Preprocessed images (B, 3, input_size, input_size) -> (B, D)."""
+
+    @abstractmethod
+    def preprocess(self, images: torch.Tensor) -> torch.Tensor:
+        """Resized RGB images in [-1, 1] -> what the network was trained on."""
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 1 or 3, H, W) in [-1, 1] -> (B, 3, input_size, input_size), resized and preprocessed."""
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise InputError(f"Feature extractors take images (B, 1 or 3, H, W), but got {tuple(images.shape)}.")
+        images = images.float()
+        size = (self.input_size, self.input_size)
+        if tuple(images.shape[-2:]) != size:
+            images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+        return self.preprocess(images.expand(-1, 3, -1, -1))
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.features(self.prepare(images))
+
+    def describe(self) -> dict:
+        """All that has to stand beside a figure, JSON-able; equal dicts mean comparable features."""
+        fields = ("name", "sha256", "preprocessing", "resize", "input_size", "seed", "comparable")
+        return {("extractor" if f == "name" else f): getattr(self, f) for f in fields}
+
+
+def find_weights(file_name: str, path: str | os.PathLike | None = None) -> Path:
+    """The local weight file: `path` (a file, or a folder that holds it) or $HIRESMED_WEIGHTS/file_name.
+
+    Nothing is ever downloaded. Raises InputError that names the file and where to put it.
+    """
+    place = path if path is not None else os.environ.get(WEIGHTS_FOLDER_VARIABLE)
+    if place:
+        found = Path(place).expanduser()
+        found = found / file_name if found.is_dir() else found
+        if found.is_file():
+            return found
+    where = f"{place} holds none" if place else f"neither a path nor ${WEIGHTS_FOLDER_VARIABLE} is given"
+    raise InputError(
+        f"The weight file {file_name} is wanted, but {where}: put it into a folder, and name that folder in the "
+        f"environment variable {WEIGHTS_FOLDER_VARIABLE} or the file itself as `weights`."
+    )
+
+
+def load_state(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    """The state dict in a weight file (weights_only), after its sha256 has been compared; raises InputError."""
+    found = sha256_of(path)
+    if found != sha256.lower():
+        raise InputError(
+            f"The weight file {path} should have the sha256 {sha256}, but has {found}: it is damaged or another one; "
+            f"fetch it again, or give its own sha256 as `sha256` if it is the one you want."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a file that holds no plain tensors
+        raise InputError(
+            f"The weight file {path} should hold a state dict of plain tensors, but torch.load(weights_only=True) "
+            f"cannot read it ({type(error).__name__}): save it again with torch.save(network.state_dict(), path)."
+        ) from error
+
+
+def load_into(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load a state dict strictly and in float32; raises InputError where it is another network's."""
+    try:
+        network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(
+            f"The weight file {path} does not fit the network {type(network).__name__}: {str(error).splitlines()[-1]}"
+        ) from error
+    network.eval().requires_grad_(False)

@@ -1,0 +1,160 @@
+"""From images to features: extractors by name, and slices of volumes as images (2.5-D).
+
+Letters: S = spatial shape (D, H, W) or (H, W), B = batch, N = number of slices or patches, D = feature dimension.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .boxes import Readable, as_readable, read_float64
+from .extractor import FeatureExtractor
+from .kernel_distance import kernel_distance
+from .moments import FeatureMoments, frechet_distance
+from .squeezenet import SqueezeNetFeatures
+
+
+class RandomFeatures(FeatureExtractor):
+    """`random`: a seeded, untrained network of four strided convolutions, for tests; comparable with nothing."""
+
+    name = "random"
+    dim = 64
+    input_size = 64
+    preprocessing = "none"
+    comparable = False
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            widths = (3, 16, 32, 64, 64)
+            convs = [nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths)]
+        self.network = nn.Sequential(*(layer for conv in convs for layer in (conv, nn.LeakyReLU(0.2))))
+        self.eval().requires_grad_(False)
+
+    def preprocess(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images).mean((2, 3))
+
+
+EXTRACTORS: dict[str, Callable[..., FeatureExtractor]] = {
+    "squeezenet": SqueezeNetFeatures,
+    "random": RandomFeatures,
+}
+
+
+def build_extractor(name: str, **options) -> FeatureExtractor:
+    """The extractor of that name; options are its own (`weights`, `sha256`, `seed`).
+
+    Example:
+        >>> build_extractor("random", seed=3)(torch.zeros(2, 1, 40, 50)).shape
+        torch.Size([2, 64])
+    """
+    if name not in EXTRACTORS:
+        raise InputError(f"A feature extractor is one of {', '.join(sorted(EXTRACTORS))}, but got {name!r}.")
+    return EXTRACTORS[name](**options)
+
+
+def _planes(image: Readable, axes: Sequence[int], every: int) -> Iterator[np.ndarray]:
+    if len(image.shape) == 2:
+        yield read_float64(image, (0, 0), image.shape)
+        return
+    for axis in axes:
+        n = image.shape[axis]
+        for k in range((n - 1) % every // 2, n, every):
+            start, shape = [0, 0, 0], list(image.shape)
+            start[axis], shape[axis] = k, 1
+            yield read_float64(image, start, shape).squeeze(axis)
+
+
+def _patches(plane: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
+    """Crops of size x size side by side, centred on the plane; the whole plane where size is None."""
+    if size is None:
+        yield plane
+        return
+    counts = [n // size for n in plane.shape]
+    first = [(n - c * size) // 2 for n, c in zip(plane.shape, counts)]
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            y, x = first[0] + i * size, first[1] + j * size
+            yield plane[y : y + size, x : x + size]
+
+
+def slice_images(
+    volume, window: tuple[float, float], axes: Sequence[int] = (0, 1, 2), every: int = 1, patch: int | None = None
+) -> Iterator[torch.Tensor]:
+    """Slices along each axis (the image itself in 2-D), or patches of them, as grey images (1, h, w) in [-1, 1].
+
+    Args:
+        volume: array or reader of shape S; one slice at a time is in memory.
+        window: (low, high) in the volume's units to [-1, 1], clipped; fixed, never the image's own extremes.
+        axes: array axes across which to slice.
+        every: take every n-th slice.
+        patch: side of square crops in voxels; None for whole slices.
+    """
+    volume = as_readable(volume)
+    low, high = (float(v) for v in window)
+    if not low < high or every < 1 or (patch is not None and patch < 1):
+        raise InputError(f"Slices want low < high, every >= 1, patch >= 1, but got {window=}, {every=}, {patch=}.")
+    for plane in _planes(volume, axes, every):
+        unit = (np.clip(plane, low, high) - low) * (2 / (high - low)) - 1
+        for crop in _patches(unit, patch):
+            yield torch.from_numpy(np.ascontiguousarray(crop)).float().unsqueeze(0)
+
+
+def extract(images: Iterable[torch.Tensor], extractor: FeatureExtractor, batch_size: int = 16) -> torch.Tensor:
+    """Features (N, D) of images (1 or 3, h, w) in [-1, 1], in batches of equally shaped neighbours."""
+    device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
+    done: list[torch.Tensor] = []
+    batch: list[torch.Tensor] = []
+
+    def flush() -> None:
+        if batch:
+            done.append(extractor(torch.stack(batch).to(device)).cpu())
+            batch.clear()
+
+    for image in images:
+        if len(batch) == batch_size or (batch and batch[0].shape != image.shape):
+            flush()
+        batch.append(image)
+    flush()
+    return torch.cat(done) if done else torch.zeros(0, extractor.dim)
+
+
+def slice_features(
+    volume,
+    extractor: FeatureExtractor,
+    window: tuple[float, float],
+    axes: Sequence[int] = (0, 1, 2),
+    every: int = 1,
+    patch: int | None = None,
+) -> torch.Tensor:
+    """Features (N, D) of the slices of a volume along the three axes, or of their patches; see slice_images."""
+    return extract(slice_images(volume, window, axes, every, patch), extractor)
+
+
+def compare_features(real: torch.Tensor, generated: torch.Tensor, extractor: FeatureExtractor, **options) -> dict:
+    """Kernel and Frechet distance of features (M, D), (N, D), each with all that has to stand beside it; JSON-able.
+
+    The keys bear the extractor's name (`squeezenet_kernel_distance`), for only Inception's may read KID or FID.
+    Options go to kernel_distance (`subsets`, `subset_size`, `seed`).
+    """
+    made_by = extractor.describe()
+    seed_of_network = made_by.pop("seed")
+    if seed_of_network is not None:
+        made_by["extractor_seed"] = seed_of_network
+    sides = [FeatureMoments(extractor.dim).update(x) for x in (real, generated)]
+    counts = {"n_real": len(real), "n_generated": len(generated)}
+    return {
+        f"{extractor.name}_kernel_distance": {**kernel_distance(real, generated, **options), **made_by},
+        f"{extractor.name}_frechet_distance": {"value": frechet_distance(*sides), **counts, "seed": None, **made_by},
+    }

@@ -1,0 +1,113 @@
+"""The grid of tiles that covers a volume: where each tile lies, which tiles a region needs, which process does which.
+
+MONAI's iter_patch_position gives positions, but neither an absolute grid that a region shares with its volume nor one
+tile shape for all tiles; both are what makes a region, a resumed and a parallel run byte-identical.
+
+Letters: S = spatial shape of the volume, T = tile shape.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+Box = tuple[tuple[int, int], ...]
+"""One (first, one-past-last) pair of voxels per axis."""
+
+
+def whole(shape: Sequence[int]) -> Box:
+    """The box of a whole volume.
+
+    >>> whole((4, 5))
+    ((0, 4), (0, 5))
+    """
+    return tuple((0, n) for n in shape)
+
+
+def grow(box: Box, margin: int, shape: Sequence[int] | None = None) -> Box:
+    """The box with `margin` voxels more on each side, clipped to the volume's shape if one is given."""
+    limits = whole(shape) if shape is not None else [(a - margin, b + margin) for a, b in box]
+    return tuple((max(a - margin, lo), min(b + margin, hi)) for (a, b), (lo, hi) in zip(box, limits))
+
+
+def coarsen(box: Box, factor: int) -> Box:
+    """The coarse cells that a box touches on a grid `factor` times coarser.
+
+    >>> coarsen(((3, 9),), 2)
+    ((1, 5),)
+    """
+    return tuple((a // factor, -(-b // factor)) for a, b in box)
+
+
+def refine(box: Box, factor: int) -> Box:
+    """The fine voxels inside a box of coarse cells."""
+    return tuple((a * factor, b * factor) for a, b in box)
+
+
+def union(first: Box | None, second: Box) -> Box:
+    """The smallest box around both."""
+    if first is None:
+        return second
+    return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(first, second))
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Tiles of one shape T that start at multiples of T and cover a volume of shape S.
+
+    The last tile of an axis may stick out of the volume; it is computed whole (the input goes on, extended) and
+    only its inside is written, since kernels give the same bits only for the same tile shape.
+    """
+
+    shape: tuple[int, ...]
+    tile: tuple[int, ...]
+
+    @classmethod
+    def fit(cls, shape: Sequence[int], tile_size: int | Sequence[int], alignment: int = 1) -> TileGrid:
+        """Grid with tiles no larger than the volume needs; a function of shape, tile size and lattice alone.
+
+        >>> TileGrid.fit((512, 512, 30), 128, alignment=4).tile
+        (128, 128, 32)
+        """
+        sizes = [tile_size] * len(shape) if isinstance(tile_size, int) else tile_size
+        up = [-(-n // alignment) * alignment for n in shape]
+        wanted = [max(alignment, t // alignment * alignment) for t in sizes]
+        return cls(tuple(shape), tuple(min(t, n) for t, n in zip(wanted, up)))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of tiles along each axis."""
+        return tuple(-(-n // t) for n, t in zip(self.shape, self.tile))
+
+    def __len__(self) -> int:
+        total = 1
+        for n in self.counts:
+            total *= n
+        return total
+
+    def touching(self, box: Box) -> list[int]:
+        """Numbers of the tiles that a box touches, in C order."""
+        spans = [range(max(a // t, 0), min(-(-b // t), n)) for (a, b), t, n in zip(box, self.tile, self.counts)]
+        return [self._number(index) for index in itertools.product(*spans)]
+
+    def _number(self, index: Sequence[int]) -> int:
+        number = 0
+        for i, n in zip(index, self.counts):
+            number = number * n + i
+        return number
+
+    def start(self, number: int) -> tuple[int, ...]:
+        """First voxel of a tile."""
+        index = []
+        for n in reversed(self.counts):
+            number, i = divmod(number, n)
+            index.append(i)
+        return tuple(i * t for i, t in zip(reversed(index), self.tile))
+
+    def inside(self, number: int) -> tuple[int, ...]:
+        """Shape of that part of a tile which lies in the volume."""
+        return tuple(min(t, n - s) for s, t, n in zip(self.start(number), self.tile, self.shape))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))

@@ -1,0 +1,234 @@
+"""Images that are read box by box: what a volume is, wherever its voxels lie.
+
+Letters: S = spatial shape (D, H, W) or (H, W), in array order as the file's reader gives it.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from .errors import InputError
+
+
+class Volume(ABC):
+    """One-channel image of spatial shape S that is read box by box, so that its size does not set the memory.
+
+    Attributes:
+        shape: spatial shape S in voxels, array order (for NIfTI: i, j, k).
+        affine: (4, 4) float64, voxel index (cell centre) to mm in RAS+, as in nibabel and MONAI; for 2-D images
+            the third axis has unit spacing.
+        dtype: the dtype of the values: the stored one, or float where a stored scaling makes real numbers of them.
+        name: file or folder name without directories; for reports.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    dtype: np.dtype
+    name: str
+
+    @abstractmethod
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Values of the box `start`, `shape` (both in voxels; wholly inside the volume), as real-world numbers."""
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of neighbouring voxel centres along each array axis, in mm."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, : len(self.shape)], axis=0))
+
+    def read_extended(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Values of any box that touches the volume: outside, the nearest face's value goes on.
+
+        The extension is a property of the volume, not of the box, so that tiles agree on it (edge replication
+        invents no false edge, which constant air would).
+        """
+        low = [max(0, min(s, n - 1)) for s, n in zip(start, self.shape)]
+        high = [max(1, min(s + m, n)) for s, m, n in zip(start, shape, self.shape)]
+        inner = self.read(low, [h - lo for lo, h in zip(low, high)])
+        pads = [(lo - s, s + m - h) for s, m, lo, h in zip(start, shape, low, high)]
+        if not any(p > 0 for pair in pads for p in pair):
+            return inner
+        # a box wholly outside along an axis reads one face plane and repeats it
+        widths = [(min(max(a, 0), m - 1), min(max(b, 0), m - 1)) for (a, b), m in zip(pads, shape)]
+        return np.pad(inner, widths, mode="edge")
+
+
+class ArrayVolume(Volume):
+    """A volume in memory: an array or tensor of shape S."""
+
+    def __init__(self, array, affine: np.ndarray | None = None, name: str = "array") -> None:
+        self.array = np.asarray(array)
+        self.shape = tuple(self.array.shape)
+        self.affine = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
+        self.dtype = self.array.dtype
+        self.name = name
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        return self.array[tuple(slice(s, s + n) for s, n in zip(start, shape))]
+
+
+class NiftiVolume(Volume):
+    """A volume in an uncompressed NIfTI-1/2 file, of any byte order and scaling; only the asked box is read.
+
+    Trailing axes of length 1 are dropped as long as two axes remain. Units of metres or micrometres become mm. Values
+    are real-world numbers (scl_slope, scl_inter applied); float values must be finite.
+
+    Args:
+        path: a `.nii` file.
+        name: the case's name in reports and errors; by default the file name.
+        header_only: a `.nii.gz` whose header is to be checked; its voxels cannot be read box by box.
+
+    Raises:
+        InputError: not a NIfTI image, truncated, not 2-D or 3-D, more than one channel, a bad affine; at `read`: NaN
+            or infinite values.
+    """
+
+    def __init__(self, path: str | Path, name: str | None = None, header_only: bool = False) -> None:
+        self.path = Path(path)
+        self.name = name or self.path.name
+        # mmap=False: mapped pages count as resident memory, so that reading a whole volume box by box would show as if
+        # it were loaded
+        try:
+            image = nibabel.load(self.path, mmap=False)
+        except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+            raise InputError(
+                f"{self.name} should be a NIfTI image, but nibabel cannot read it ({first_line(error)}); "
+                "check or export the file again."
+            ) from error
+        if not isinstance(image, nibabel.Nifti1Image):
+            raise InputError(
+                f"{self.name} should be a NIfTI image, but is {type(image).__name__}; convert it to NIfTI."
+            )
+        self._values = image.dataobj
+        self.shape = spatial_shape(image.shape, self.name)
+        self.dtype = self._real_dtype()
+        self.affine = checked_affine(_affine_in_mm(image), len(self.shape), self.name)
+        if not header_only:
+            self._check_length()
+
+    def _real_dtype(self) -> np.dtype:
+        stored = self._values.dtype
+        if stored.kind not in "biuf" or stored.itemsize > 8:
+            raise InputError(
+                f"{self.name} should have one real value per voxel, but has more than one channel or an unusual type "
+                f"({stored}); convert it to one channel of int16 or float32."
+            )
+        self._scaled = (self._values.slope, self._values.inter) != (1, 0)
+        if not self._scaled:
+            return stored.newbyteorder("=")
+        exact_in_float32 = stored.itemsize <= 2 or stored == np.float32
+        return np.dtype(np.float32 if exact_in_float32 else np.float64)
+
+    def _check_length(self) -> None:
+        stored = self._values.dtype
+        wanted = int(self._values.offset) + math.prod(self._values.shape) * stored.itemsize
+        found = self.path.stat().st_size
+        if found < wanted:
+            raise InputError(
+                f"{self.name} should be {wanted} bytes long by its header ({tuple(self._values.shape)} {stored}), but "
+                f"has {found}; the file is truncated: copy or export it again."
+            )
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        box = tuple(slice(s, s + n) for s, n in zip(start, shape))
+        dropped = (0,) * (len(self._values.shape) - len(box))
+        values = np.asarray(self._values[box + dropped]).astype(self.dtype, copy=False)
+        return finite(values, self.name, start)
+
+
+def boxes(shape: Sequence[int], size: Sequence[int] | int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """All (start, shape) of boxes of at most `size` voxels that tile `shape` once, last axis slowest.
+
+    MONAI's dense_patch_slices moves the last box inwards, so that its boxes overlap.
+    """
+    sizes = [size] * len(shape) if isinstance(size, int) else list(size)
+    for index in product(*(range(0, n, m) for n, m in zip(reversed(shape), reversed(sizes)))):
+        start = tuple(reversed(index))
+        yield start, tuple(min(m, n - s) for s, n, m in zip(start, shape, sizes))
+
+
+def check_finite(volume: Volume, box: int = 128) -> None:
+    """Reads the whole volume in boxes of `box` voxels per axis; InputError where a value is NaN or infinite."""
+    for start, shape in boxes(volume.shape, box):
+        finite(volume.read(start, shape), volume.name, start)
+
+
+def finite(values: np.ndarray, name: str, start: Sequence[int]) -> np.ndarray:
+    """The values themselves; InputError when one of them is NaN or infinite."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        first = tuple(int(s + i) for s, i in zip(start, np.argwhere(~np.isfinite(values))[0]))
+        raise InputError(
+            f"{name} should hold finite values only, but has NaN or infinity, e.g. at voxel {first}; "
+            "replace them (e.g. by numpy.nan_to_num with the value of air)."
+        )
+    return values
+
+
+def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
+    """The 2-D or 3-D shape without trailing axes of length 1; InputError for any other or an empty one."""
+    kept = tuple(int(n) for n in shape)
+    while len(kept) > 2 and kept[-1] == 1:
+        kept = kept[:-1]
+    if len(kept) not in (2, 3):
+        raise InputError(
+            f"{name} should be one 2-D or 3-D image of one channel, but has shape {tuple(shape)}; save the wanted "
+            "volume (one channel, one time point) as a file of its own."
+        )
+    if min(kept) < 1:
+        raise InputError(f"{name} should have voxels along every axis, but has shape {tuple(shape)}; export it again.")
+    return kept
+
+
+def checked_affine(affine: np.ndarray, spatial_dims: int, name: str) -> np.ndarray:
+    """The (4, 4) affine in float64; a 2-D image's missing third axis becomes the unit normal.
+
+    Raises:
+        InputError: values that are not finite, or axes that do not span the space.
+    """
+    affine = np.array(affine, dtype=np.float64)
+    if affine.shape == (4, 4) and np.isfinite(affine).all():
+        if spatial_dims == 2 and not _spans(affine[:3, :3]):
+            normal = np.cross(affine[:3, 0], affine[:3, 1])
+            affine[:3, 2] = normal / max(np.linalg.norm(normal), np.finfo(float).tiny)
+        if _spans(affine[:3, :3]):
+            return affine
+    raise InputError(
+        f"{name} should have an invertible (4, 4) affine of finite values, but has {affine.tolist()}; "
+        "repair its sform/qform or its orientation and spacing."
+    )
+
+
+def real_world_cast(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """Values in another dtype: rounded for an integer one, and limited to its range rather than wrapped."""
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iu" or values.dtype == dtype or values.dtype.kind == "b":
+        return values.astype(dtype, copy=False)
+    if values.dtype.kind == "f":
+        values = np.rint(values)
+    limits = np.iinfo(dtype)
+    return np.clip(values, limits.min, limits.max).astype(dtype)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, to be quoted inside one sentence."""
+    return next((line.strip().rstrip(".;") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _spans(axes: np.ndarray) -> bool:
+    return bool(abs(np.linalg.det(axes)) > 1e-6 * np.prod(np.linalg.norm(axes, axis=0)))
+
+
+def _affine_in_mm(image: nibabel.Nifti1Image) -> np.ndarray:
+    to_mm = {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= to_mm
+    return affine

@@ -1,0 +1,39 @@
+"""Package `hiresmed`, whose source root is `common/`."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "common/hiresmed/__init__.py").read_text()).group(1)
+
+setup(
+    name="hiresmed",
+    version=VERSION,
+    description="MONAI bundles for medical images too large for the GPU: patches that know where they lie",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    package_dir={"": "common"},
+    packages=find_packages("common"),
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "torch>=2.8",
+        "monai>=1.5",
+        "numpy>=1.26",
+        "nibabel>=5.2",
+        "itk>=5.4",
+        "pyyaml>=6",
+        "pytorch-ignite>=0.5",
+        "zarr>=3.1",
+        "pillow>=10",
+        "fire>=0.6",
+        "tqdm>=4.64",
+    ],
+    extras_require={
+        "train": ["tensorboard>=2.16"],
+        "dicom": ["pydicom>=3.0"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "coverage>=7", "ruff>=0.12", "jsonschema>=4", "scipy>=1.13"],
+    },
+)
