@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-import threading
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -30,27 +31,54 @@ def test_a_cpu_has_no_device_memory():
     assert peak_device_bytes("cpu") == 0
 
 
+TWELVE_THREADS = """
+import ctypes, re, sys, threading, types
+
+torch = sys.modules["torch"] = types.ModuleType("torch")  # two seconds saved: nothing here needs it
+torch.device = object
+from hiresmed.memory import steady_allocator
+
+if sys.argv[1] == "steady":
+    assert steady_allocator() and steady_allocator(), "twice is harmless"
+
+def resident():
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmRSS:"))
+
+def work():
+    blocks = []
+    for _ in range(300):
+        blocks.append(bytearray(b"x" * 100_000))
+        pins.append(bytearray(b"x" * 1_000))  # stays, and pins the heap that it lies in
+    together.wait()
+
+pins, together, before = [], threading.Barrier(12), resident()
+threads = [threading.Thread(target=work) for _ in range(12)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = libc.fopen(sys.argv[2].encode(), b"w")
+libc.malloc_info(0, ctypes.c_void_p(file))
+libc.fclose(ctypes.c_void_p(file))
+print(resident() - before, len(re.findall("<heap nr=", open(sys.argv[2]).read())))
+"""
+
+
+def after_threads(allocator: str, tmp_path) -> tuple[int, int]:
+    """MiB that stay after twelve threads made and freed 360 MB, and the number of glibc's arenas."""
+    command = [sys.executable, "-c", TWELVE_THREADS, allocator, str(tmp_path / "heaps.xml")]
+    kept, arenas = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return int(kept), int(arenas)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_with_the_steady_allocator_blocks_freed_by_threads_leave_the_process():
-    assert steady_allocator()
-    assert steady_allocator(), "twice is harmless"
-
-    def work():
-        # each block above the mmap threshold of 64 KiB, so that freeing unmaps it
-        blocks = [bytearray(b"x" * 100_000) for _ in range(400)]
-        pins.append(bytearray(b"x" * 100))
-        del blocks
-
-    pins: list[bytearray] = []
-    before = resident()
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert resident() - before < 12 * MIB, "240 MB came and went"
+def test_with_the_steady_allocator_blocks_freed_by_threads_leave_the_process_and_there_is_one_arena(tmp_path):
+    kept, arenas = after_threads("usual", tmp_path)
+    assert kept > 100 and arenas > 4, "glibc has learned: steady_allocator may go"
+    kept, arenas = after_threads("steady", tmp_path)
+    assert kept < 20 and arenas == 1
 
 
-def resident() -> int:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS:"))
+@pytest.mark.skipif(platform.libc_ver()[0] == "glibc", reason="a system without glibc")
+def test_elsewhere_the_steady_allocator_says_that_it_did_nothing():
+    assert not steady_allocator()

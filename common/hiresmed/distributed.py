@@ -83,6 +83,9 @@ def prepare_network(
     """
     device = torch.device(device) if device is not None else idist.device()
     network = network.to(device)
+    # channels last: oneDNN and cuDNN convolve 1.5 to 2 times faster
+    layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
+    network = network.to(memory_format=layout)
     if idist.get_world_size() == 1 or not any(p.requires_grad for p in network.parameters()):
         return network
     return nn.parallel.DistributedDataParallel(

@@ -95,8 +95,7 @@ class NiftiVolume(Volume):
     def __init__(self, path: str | Path, name: str | None = None, header_only: bool = False) -> None:
         self.path = Path(path)
         self.name = name or self.path.name
-        # mmap=False: mapped pages count as resident memory, so that reading a whole volume box by box would show as if
-        # it were loaded
+        # mmap=False: a box that is the whole file would else be a mapping, whose pages count as resident memory
         try:
             image = nibabel.load(self.path, mmap=False)
         except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:

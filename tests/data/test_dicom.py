@@ -90,6 +90,8 @@ def test_ct_values_are_rounded_to_the_nearest_hounsfield_unit_and_limited_to_int
     assert volume.dtype == np.int16
     # 1027 x .6 - 1024 = -407.8; 1029 x .6 - 1024 = -406.6; 4000 x 20 - 1024 = 78976
     np.testing.assert_array_equal(volume.read((0, 0, 0), volume.shape)[0, 0], [-408, -407, 32767])
+    make_slice(tmp_path / "alone" / "x.dcm", (0, 0, 0), value=1029, RescaleSlope=0.6)
+    assert open_series(tmp_path / "alone").array[0, 0] == -407
 
 
 def test_a_tilted_gantry_keeps_its_shear(tmp_path):

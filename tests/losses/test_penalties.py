@@ -46,7 +46,7 @@ def test_r1_looks_at_real_images_alone():
 
 
 def test_the_place_between_real_and_fake_is_drawn_once_per_image_from_torchs_generator():
-    real, fake = torch.full((256, 1, 4, 4), 1.0), torch.zeros(256, 1, 4, 4)
+    real, fake = torch.full((256, 1, 4, 4), 2.0), torch.full((256, 1, 4, 4), 1.0)
     places = []
 
     def critic(image):
@@ -59,8 +59,8 @@ def test_the_place_between_real_and_fake_is_drawn_once_per_image_from_torchs_gen
     assert torch.equal(first, GradientPenalty(1.0)(critic, real, fake, 1))
     place = places[0].flatten(1)
     assert torch.equal(place, place[:, :1].expand_as(place)), "one number per image"
-    assert 0.0 <= place.min() < 0.05 < 0.95 < place.max() <= 1.0
-    # |grad| at e is 4 e (16 pixels)
+    assert 1.0 <= place.min() < 1.05 < 1.95 < place.max() <= 2.0, "from the fake's value to the real's"
+    # the gradient is x itself: 16 pixels of this value
     torch.testing.assert_close(first, ((4 * place[:, 0] - 1) ** 2).mean())
 
 

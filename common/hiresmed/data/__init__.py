@@ -1,6 +1,7 @@
 """Volumes and where they come from: readers, writers, stores, phantoms, training patches."""
 
 from .datalists import list_cases, training_cases
+from .outputs import CaseOutput
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
 from .phantom_thorax import ThoraxPhantom
 from .readers import cases, open_volume
@@ -8,6 +9,7 @@ from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
 
 __all__ = [
+    "CaseOutput",
     "MemoryStores",
     "MultiScalePatches",
     "PreparedCase",

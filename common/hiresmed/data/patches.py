@@ -66,7 +66,8 @@ class MultiScalePatches(torch.utils.data.Dataset):
         cases: prepared cases.
         network: the generator (its margins, factor and coordinates are read, nothing else).
         window: values shown as -1 and 1.
-        patch_size: T in voxels, rounded to the stage's lattice; a base patch is `base_size`.
+        patch_size: T of the finer stages in voxels, rounded to the stage's lattice.
+        base_patch: T of the base stage.
         batch_size: global, over all processes.
         iterations: batches an epoch.
         base_share: share of batches that teach the base stage.
@@ -85,7 +86,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         network,
         window: Sequence[float] = (-1024.0, 1024.0),
         patch_size: int = 48,
-        base_size: int = 64,
+        base_patch: int = 64,
         batch_size: int = 1,
         iterations: int = 100,
         base_share: float = 0.25,
@@ -99,7 +100,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         self.spatial_dims, self.factor = network.spatial_dims, network.factor
         self.with_coordinates, self.per_scale = network.coordinates, len(network.stages) > 1
         self.fields = [ReceptiveField(n.margin, n.factor, n.margin) for n in (network.stage(0), network.stage(1))]
-        self.patch_size, self.base_size = patch_size, base_size
+        self.patch_size, self.base_patch = patch_size, base_patch
         self.batch_size, self.iterations = batch_size, iterations
         self.base_share, self.finest_share, self.rollout = base_share, finest_share, rollout
         self.corruption, self.seed, self.training = corruption, seed, training
@@ -112,8 +113,8 @@ class MultiScalePatches(torch.utils.data.Dataset):
         for kind, share in ((0, base_share), (1, 1 - base_share)):
             if share > 0 and not self.teaching[kind]:
                 raise InputError(
-                    f"training the {'finer stages' if kind else 'base'} wants at least one case with more than "
-                    f"{base_size} voxels an axis, but none of {len(self.cases)} has; lower base_size or base_share."
+                    f"training the {'finer stages' if kind else 'base'} wants at least one case that teaches "
+                    f"them (larger than base_size), but none of {len(self.cases)} does; lower base_size or base_share."
                 )
 
     def __len__(self) -> int:
@@ -148,7 +149,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
 
     def _sample(self, case: PreparedCase, level: int, rolled: bool, chance: np.random.Generator) -> dict:
         stage = case.coarsest - level
-        size, field = (self.base_size, self.fields[0]) if stage == 0 else (self.patch_size, self.fields[1])
+        size, field = (self.base_patch, self.fields[0]) if stage == 0 else (self.patch_size, self.fields[1])
         size = size // field.alignment * field.alignment
         for _ in range(4):  # a patch of mere air teaches little
             start = [

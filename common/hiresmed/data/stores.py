@@ -41,21 +41,22 @@ class Level(Volume):
 
     def __init__(self, array, affine: np.ndarray, name: str, slope: float = 1.0, journal: pathlib.Path | None = None):
         self.array, self.affine, self.name, self.slope = array, affine, name, slope
-        self.shape, self.dtype = tuple(array.shape), np.dtype(array.dtype)
+        self.shape, self._stored = tuple(array.shape), np.dtype(array.dtype)
+        self.dtype = self._stored if slope == 1.0 else np.dtype(np.float32)
         self._journal_path, self._journal = journal, bytearray()
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         values = self.array[tuple(slice(s, s + n) for s, n in zip(start, shape))]
-        if self.slope == 1.0 or np.issubdtype(self.dtype, np.floating):
+        if self.slope == 1.0 or np.issubdtype(self._stored, np.floating):
             return values
         return values * np.float32(self.slope)
 
     def write(self, start: Sequence[int], values: np.ndarray) -> None:
         """Store one box; integers are rounded to the nearest stored unit and clipped to the dtype."""
-        if np.issubdtype(self.dtype, np.integer):
-            limits = np.iinfo(self.dtype)
+        if np.issubdtype(self._stored, np.integer):
+            limits = np.iinfo(self._stored)
             values = np.rint(values / self.slope if self.slope != 1.0 else values).clip(limits.min, limits.max)
-        self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self.dtype)
+        self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self._stored)
 
     def done(self, number: int) -> bool:
         """Whether tile `number` is whole on disk; a tile is marked only after it is written."""
@@ -78,6 +79,10 @@ class MemoryStores:
 
     def __init__(self, dtype: str | None = "float32") -> None:
         self.dtype = dtype
+
+    def stores(self, case, recipe) -> MemoryStores:
+        """These serve any case."""
+        return self
 
     def pyramid(self, name: str, shapes, scales, affine, dtype: str, slope: float, tile) -> list[Level]:
         """Empty levels of the given shapes; kept in this object's dtype, so that nothing is rounded."""

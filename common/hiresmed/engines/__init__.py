@@ -2,6 +2,7 @@
 
 from .adversarial import AdversarialTrainer
 from .batches import ConditionalBatch, GanBatch, LatentBatch
+from .cases import case_batch, single_case
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "GanBatch",
     "LatentBatch",
     "MultiScaleBatch",
+    "case_batch",
+    "single_case",
     "stage_input",
 ]

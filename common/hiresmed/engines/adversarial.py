@@ -233,7 +233,7 @@ class AdversarialTrainer(Trainer):
             losses[name] = loss(fake, part.targets.get(name, part.real))
             total = total + weight * losses[name]
         if self.adversarial_weight != 0:
-            # the unwrapped D: it gets no gradient here, and DistributedDataParallel would wait for one
+            # the unwrapped D: it gets no gradient here, so the processes have nothing to exchange
             logits = self._judge(plain(self.discriminator), part.condition, fake)
             losses["adversarial"] = self.objective.generator(full(logits))
             total = total + self.adversarial_weight * losses["adversarial"]

@@ -77,7 +77,8 @@ def stage_input(batch: Mapping, factor: int) -> Tensor:
         channels.insert(0, fine[(..., *[slice(factor, n - factor) for n in fine.shape[2:]])])
     elif "coordinates" in batch:
         channels.append(batch["coordinates"])
-    return torch.cat(channels, 1)
+    layout = torch.channels_last_3d if channels[0].ndim == 5 else torch.channels_last
+    return torch.cat(channels, 1).contiguous(memory_format=layout)
 
 
 class EvaluationBatch:

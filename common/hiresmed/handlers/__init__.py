@@ -1,5 +1,6 @@
 """Ignite handlers of training and inference."""
 
+from .case_report import CaseReport
 from .checkpoint import BestModel, Checkpoint
 from .ema import averaged
 from .peak_memory import PeakMemory
@@ -7,4 +8,4 @@ from .sample_grid import SampleGrid
 from .scalars import scalars
 from .seeding import Seeding
 
-__all__ = ["BestModel", "Checkpoint", "PeakMemory", "SampleGrid", "Seeding", "averaged", "scalars"]
+__all__ = ["BestModel", "CaseReport", "Checkpoint", "PeakMemory", "SampleGrid", "Seeding", "averaged", "scalars"]

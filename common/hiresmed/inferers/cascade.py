@@ -8,6 +8,7 @@ Letters: S = spatial shape, D = spatial axes, k = level (0 the finest), K = coar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,7 @@ class Rendering:
         source: the real image on the same grid, or None where only a sketch came.
         levels: all levels of the generated pyramid, finest first.
         network_seconds: time spent inside the networks.
+        whole: the image is all of level 0, not a region.
     """
 
     image: Volume
@@ -45,6 +47,7 @@ class Rendering:
     source: Volume | None
     levels: list[Volume] = field(default_factory=list)
     network_seconds: float = 0.0
+    whole: bool = True
 
 
 class CascadeInferer(Inferer):
@@ -55,7 +58,7 @@ class CascadeInferer(Inferer):
 
     Args:
         sketcher: draws the sketch of an image; see Conditions.
-        stores: factory of pyramids for volumes (tensors are always held in memory).
+        stores: has `stores(case, recipe)`, giving the pyramids of a case (tensors are always held in memory).
         tile_size: T in voxels.
         base_size: the base stage's image has at most this many voxels an axis.
         num_scales: how many times the base is enlarged; None: as often as `base_size` asks.
@@ -104,7 +107,15 @@ class CascadeInferer(Inferer):
         if torch.is_tensor(inputs):
             return self._on_tensor(inputs, network)
         case = dict(inputs) if isinstance(inputs, Mapping) else {"image": inputs}
-        return CascadeRun(self, self.stores, case, network).run()
+        case.setdefault("name", getattr(case.get("image") or case.get("sketch"), "name", "case"))
+        return CascadeRun(self, self.stores.stores(case, self.recipe(case)), case, network).run()
+
+    def recipe(self, case: Mapping) -> dict:
+        """What a case's pyramids depend on, for the check on resume."""
+        inputs = {k: [v.name, list(v.shape)] for k, v in case.items() if isinstance(v, Volume)}
+        names = ("base_size", "num_scales", "window", "dtype", "seed", "noise", "first_image", "size")
+        settings = {n: getattr(self, n) for n in names}
+        return json.loads(json.dumps({"inputs": inputs, **settings, "amp": self.tiled.amp}))
 
     def _on_tensor(self, inputs: torch.Tensor, network) -> torch.Tensor:
         from ..data.stores import MemoryStores  # only here: a tensor brings no stores of its own
@@ -204,10 +215,13 @@ class CascadeRun:
         return None if volume is None else conditions.pyramid(name, volume, *how)
 
     def _rendering(self, seconds: float) -> Rendering:
-        def seen(volume: Volume | None) -> Volume | None:
-            return volume if volume is None or self.region == whole(self.shape) else RegionView(volume, self.region)
+        everything = self.region == whole(self.shape)
 
-        return Rendering(seen(self.levels[0]), seen(self.sketches[0]), seen(self.image), self.levels, seconds)
+        def seen(volume: Volume | None) -> Volume | None:
+            return volume if volume is None or everything else RegionView(volume, self.region)
+
+        image, sketch, source = seen(self.levels[0]), seen(self.sketches[0]), seen(self.image)
+        return Rendering(image, sketch, source, self.levels, seconds, everything)
 
     def _make_level(self, k: int) -> None:
         plan, level = self.plans[k], self.levels[k]

@@ -91,7 +91,7 @@ def _ssim_of_box(a: Readable, b: Readable, start, shape, to_unit) -> tuple[int, 
     return values.numel(), values.sum(dtype=torch.float64).item()
 
 
-def quality_sums(result, truth, window: tuple[float, float], box: int = 128, ssim: bool = True) -> QualitySums:
+def quality_sums(result, truth, window: tuple[float, float], box: int = 64, ssim: bool = True) -> QualitySums:
     """Sums for MAE, PSNR and SSIM of two images of shape S; the box size sets the memory, not the figures.
 
     Args:
@@ -121,7 +121,7 @@ def quality_sums(result, truth, window: tuple[float, float], box: int = 128, ssi
     return sums
 
 
-def image_quality(result, truth, window: tuple[float, float], box: int = 128) -> dict:
+def image_quality(result, truth, window: tuple[float, float], box: int = 64) -> dict:
     """`mae` (input units), `psnr` (dB), `ssim`, `n`, `window` of a result against the truth; see quality_sums.
 
     Example:

@@ -1,0 +1,152 @@
+"""Where a case's results go: checked before any work, gathered in a working folder, given their name when whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+
+import ignite.distributed as idist
+
+from ..errors import InputError
+from ..volumes import Volume
+from .dicom import dicom_files, is_dicom
+from .readers import cases, open_volume
+from .stores import ZarrStores
+from .writers import check_output, final_name, save_volume
+
+_BYTES_PER_VOXEL = 8  # pyramid 2.3, sketch 1.2, file 2, compressed copy at most 2
+
+
+class CaseOutput:
+    """The output folder of one run: what its cases are called, which formats they get, what is kept on the way.
+
+    Results of a single case lie in `output_dir`, those of several in a folder per case. While a case is worked on,
+    its pyramids lie in `<name>.partial`, from which an interrupted run resumes.
+
+    Args:
+        output_dir: created; nothing outside it is written.
+        output_format: nii, nii.gz, ome-zarr, dicom, png or tiff; None: as the input.
+        overwrite: replace results that exist.
+        resume: go on with an interrupted case.
+        fingerprint: what the result depends on, beside the inferer's settings (say, the weights' sha256).
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        output_format: str | None = None,
+        overwrite: bool | str = False,
+        resume: bool | str = False,
+        fingerprint: Mapping | None = None,
+        postfix: str = "synthetic",
+    ) -> None:
+        self.folder, self.output_format = pathlib.Path(output_dir).expanduser(), output_format
+        self.overwrite, self.resume = truth(overwrite, "overwrite"), truth(resume, "resume")
+        self.fingerprint, self.postfix = dict(fingerprint or {}), postfix
+        self.several = False
+
+    def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
+        """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk."""
+        if sketch is not None and image is None and dataset_dir is None:
+            found = [{"sketch": sketch, "name": cases(image=sketch)[0]["name"]}]
+        else:
+            found = cases(image=image, dataset_dir=dataset_dir, default=default)
+        self.several = len(found) > 1
+        for case in found:
+            case["source"] = case.get("image", sketch)
+            case |= {k: v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
+        return found
+
+    def open(self, path, name: str) -> Volume:
+        """A case's file as a volume; what must be unpacked goes to the working folder."""
+        return open_volume(path, self.work_dir(name))
+
+    def check(self, case: Mapping, shape: Sequence[int]) -> None:
+        """Before any work: a free name, a folder that can be written, enough room (voxels of the output grid)."""
+        voxels = 1
+        for n in shape:
+            voxels *= int(n)
+        final = self.final(case)
+        check_output(final.parent, voxels * _BYTES_PER_VOXEL, self.overwrite, False, [final.name])
+        if idist.get_rank() == 0 and not self.resume:
+            for pyramid in self.work_dir(case["name"]).glob("*.ome.zarr"):
+                shutil.rmtree(pyramid, ignore_errors=True)
+
+    def stores(self, case: Mapping, recipe: Mapping) -> ZarrStores:
+        """Pyramids of a case in its working folder; `recipe` tells what they depend on."""
+        fingerprint = {**self.fingerprint, **recipe}
+        return ZarrStores(self.work_dir(case["name"]), fingerprint, self.resume)
+
+    def save(self, case: Mapping, image: Volume, whole: bool) -> pathlib.Path:
+        """The result under its final name (rank 0 writes); an OME-Zarr gets its name in `finish`.
+
+        Args:
+            whole: the image is the whole pyramid, not a region of it.
+        """
+        final, kind = self.final(case), self.format_of(case)
+        if kind == "ome-zarr" and not whole:
+            raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
+        if idist.get_rank() == 0 and kind != "ome-zarr":
+            stem = final.parent / f"{case['name']}_{self.postfix}"
+            options = {"reference": case["source"]} if kind == "dicom" and _dicom(case) else {}
+            save_volume(image, stem, kind, **options)
+        idist.barrier()
+        return final
+
+    def finish(self, case: Mapping) -> None:
+        """All that reads the working folder is done: name the OME-Zarr, remove the rest."""
+        work, final = self.work_dir(case["name"]), self.final(case)
+        if self.format_of(case) == "ome-zarr":
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(work / "result.ome.zarr", final)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def format_of(self, case: Mapping) -> str:
+        """The format asked for, else that of the input: DICOM for DICOM (with pydicom), .nii for .nii, else .nii.gz."""
+        if self.output_format is not None:
+            return str(self.output_format)
+        name = str(case.get("source", "")).lower()
+        if _dicom(case) and importlib.util.find_spec("pydicom"):
+            return "dicom"
+        if name.endswith((".png", ".jpg", ".jpeg")):
+            return "png"
+        if name.endswith((".tif", ".tiff")):
+            return "tiff"
+        return "nii" if name.endswith(".nii") else "nii.gz"
+
+    def final(self, case: Mapping) -> pathlib.Path:
+        """Path of the finished result."""
+        stem, kind = f"{case['name']}_{self.postfix}", self.format_of(case)
+        return self.case_folder(case["name"]) / (f"{stem}.ome.zarr" if kind == "ome-zarr" else final_name(stem, kind))
+
+    def case_folder(self, name: str) -> pathlib.Path:
+        """Folder of a case's results, preview and report."""
+        return self.folder / name if self.several else self.folder
+
+    def work_dir(self, name: str) -> pathlib.Path:
+        """Folder of what is not finished."""
+        return self.case_folder(name) / f"{name}.partial"
+
+
+def truth(value: bool | str, knob: str) -> bool:
+    """A knob's yes or no; `--flag true` arrives as text.
+
+    Raises:
+        InputError: neither.
+    """
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise InputError(f"--{knob} should be true or false, but {value!r} came.")
+
+
+def _dicom(case: Mapping) -> bool:
+    source = case.get("source")
+    if source is None or isinstance(source, Volume):
+        return False
+    path = pathlib.Path(source)
+    return bool(dicom_files(path)) if path.is_dir() else path.is_file() and is_dicom(path)

@@ -1,0 +1,31 @@
+"""The last postprocessing step of inference: a rendered volume becomes a file in the input's geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+
+class SaveImageStreamd(MapTransform):
+    """Writes a Rendering box by box through the run's CaseOutput; adds "file", the path of the result.
+
+    MONAI's SaveImage needs the whole array. Tensors (MONAI Label saves its own) pass through.
+
+    Args:
+        keys: pred.
+        output: a hiresmed.data.CaseOutput.
+    """
+
+    def __init__(self, keys: KeysCollection, output) -> None:
+        super().__init__(keys)
+        self.output = output
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        case = dict(data)
+        for key in self.key_iterator(case):
+            made = case[key]
+            if hasattr(made, "levels"):
+                case["file"] = self.output.save(case, made.image, made.whole)
+        return case

@@ -1,0 +1,64 @@
+"""Trained weights: found, checked, loaded strictly, with sentences for what can be wrong."""
+
+from __future__ import annotations
+
+import pathlib
+
+import torch
+from torch import nn
+
+from .errors import InputError
+from .report import sha256_of
+
+
+def weights_sha256(path: str | pathlib.Path) -> str:
+    """sha256 of a weight file, compared with `<file>.sha256` beside it where there is one.
+
+    Raises:
+        InputError: the file is missing or not the one that its sha256 names.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"the weights should lie in {path}, but nothing is there; run from the bundle's folder, give --bundle_root, "
+            "or train with configs/train.yaml and give --weights_path."
+        )
+    found = sha256_of(path)
+    note = path.with_name(path.name + ".sha256")
+    if note.is_file() and note.read_text().split()[0] != found:
+        raise InputError(
+            f"{path.name} should have the sha256 {note.read_text()[:12]}... of {note.name}, but has {found[:12]}...: "
+            "the file is damaged or was replaced; copy it anew, or delete the .sha256 file if you meant to replace it."
+        )
+    return found
+
+
+def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.device | str = "cpu") -> nn.Module:
+    """The network with the file's weights, strictly loaded, in eval mode on `device`.
+
+    Args:
+        network: what the file was trained as.
+        path: a flat state_dict (fp16 storage is widened), loaded with weights_only.
+
+    Raises:
+        InputError: missing, damaged, or of another network.
+    """
+    path = pathlib.Path(path)
+    weights_sha256(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here, from EOFError to UnpicklingError
+        raise InputError(f"{path.name} should hold a state_dict, but cannot be read ({type(error).__name__}).") from error
+    if isinstance(state, dict) and set(state) == {"model"}:
+        state = state["model"]
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[min(1, len(str(error).splitlines()) - 1)].strip()[:160]
+        raise InputError(
+            f"{path.name} should hold the weights of {type(network).__name__} as configured, but does not: {reason} "
+            "Use the network_def that it was trained with."
+        ) from error
+    network.requires_grad_(False)
+    layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
+    return network.to(device=device, memory_format=layout).eval()
