@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .errors import InputError
 
@@ -101,12 +102,27 @@ def field_of(network: nn.Module, in_channels: int, spatial_dims: int) -> Recepti
 
 def _positive_copy(network: nn.Module) -> nn.Module:
     probe = copy.deepcopy(network).double().cpu().eval()
+    for module in list(probe.modules()):
+        _open_up(module)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in probe.parameters():
             fan_in = p[0].numel() if p.ndim > 1 else 1
             p.copy_((torch.rand(p.shape, generator=generator, dtype=p.dtype) + 0.5) / fan_in)
     return probe.requires_grad_(False)
+
+
+def _open_up(module: nn.Module) -> None:
+    """Take from a layer what could hide its inputs from the gradient, keeping where it looks."""
+    if isinstance(module, parametrize.ParametrizationList):  # spectral norm's vectors could make weights negative
+        for buffer in module.buffers():
+            buffer.abs_()
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):  # a large mean would close the rectifier behind it
+        module.reset_running_stats()
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.pooling._MaxPoolNd) and child.dilation == 1:  # its gradient shows one input only
+            mean = {nn.MaxPool1d: nn.AvgPool1d, nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}[type(child)]
+            setattr(module, name, mean(child.kernel_size, child.stride, child.padding, child.ceil_mode))
 
 
 def _forward(probe: nn.Module, x: torch.Tensor) -> torch.Tensor | None:

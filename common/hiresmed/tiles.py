@@ -12,6 +12,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .errors import InputError
+
 Box = tuple[tuple[int, int], ...]
 """One (first, one-past-last) pair of voxels per axis."""
 
@@ -52,6 +54,15 @@ def union(first: Box | None, second: Box) -> Box:
     return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(first, second))
 
 
+def check_tile_size(tile_size: int | Sequence[int]) -> int | tuple[int, ...]:
+    """The tile size as one positive whole number, or one per axis; InputError for anything else."""
+    several = isinstance(tile_size, Sequence) and not isinstance(tile_size, str)
+    sizes = tuple(tile_size) if several else (tile_size,)
+    if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+        raise InputError(f"tile_size should be a positive number of voxels, or one per axis, but is {tile_size!r}.")
+    return sizes if several else sizes[0]
+
+
 @dataclass(frozen=True)
 class TileGrid:
     """Tiles of one shape T that start at multiples of T and cover a volume of shape S.
@@ -71,6 +82,8 @@ class TileGrid:
         (128, 128, 32)
         """
         sizes = [tile_size] * len(shape) if isinstance(tile_size, int) else tile_size
+        if len(sizes) != len(shape):
+            raise InputError(f"tile_size should give {len(shape)} numbers, one per axis, but gives {list(sizes)}.")
         up = [-(-n // alignment) * alignment for n in shape]
         wanted = [max(alignment, t // alignment * alignment) for t in sizes]
         return cls(tuple(shape), tuple(min(t, n) for t, n in zip(wanted, up)))

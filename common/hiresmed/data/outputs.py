@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import ignite.distributed as idist
 
 from ..errors import InputError
+from ..knobs import flag
 from ..volumes import Volume
 from .dicom import dicom_files, is_dicom
 from .readers import cases, open_volume
@@ -44,7 +45,7 @@ class CaseOutput:
         postfix: str = "synthetic",
     ) -> None:
         self.folder, self.output_format = pathlib.Path(output_dir).expanduser(), output_format
-        self.overwrite, self.resume = truth(overwrite, "overwrite"), truth(resume, "resume")
+        self.overwrite, self.resume = flag(overwrite, "overwrite"), flag(resume, "resume")
         self.fingerprint, self.postfix = dict(fingerprint or {}), postfix
         self.several = False
 
@@ -129,19 +130,6 @@ class CaseOutput:
     def work_dir(self, name: str) -> pathlib.Path:
         """Folder of what is not finished."""
         return self.case_folder(name) / f"{name}.partial"
-
-
-def truth(value: bool | str, knob: str) -> bool:
-    """A knob's yes or no; `--flag true` arrives as text.
-
-    Raises:
-        InputError: neither.
-    """
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
-    raise InputError(f"--{knob} should be true or false, but {value!r} came.")
 
 
 def _dicom(case: Mapping) -> bool:

@@ -3,9 +3,10 @@
 from .case_report import CaseReport
 from .checkpoint import BestModel, Checkpoint
 from .ema import averaged
+from .metrics_file import MetricsFile
 from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
 from .scalars import scalars
 from .seeding import Seeding
 
-__all__ = ["BestModel", "CaseReport", "Checkpoint", "PeakMemory", "SampleGrid", "Seeding", "averaged", "scalars"]
+__all__ = ["BestModel", "CaseReport", "Checkpoint", "MetricsFile", "PeakMemory", "SampleGrid", "Seeding", "averaged", "scalars"]

@@ -60,6 +60,7 @@ class CaseReport:
         footer = f"{self.bundle['name']} {self.bundle['version']}   window {self.window[0]:g} to {self.window[1]:g}"
         write_preview(folder / "preview.png", panels, self.window, footer)
         metrics = None if self.metrics is None or made.source is None else self.metrics(result, made.source)
+        engine.state.output["metrics"] = metrics
         report = write_report(
             folder / "report.json",
             bundle=self.bundle["name"],

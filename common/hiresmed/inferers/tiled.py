@@ -18,8 +18,9 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..receptive_field import ReceptiveField, field_of
-from ..tiles import TileGrid
+from ..knobs import flag
+from ..receptive_field import ReceptiveField, field_of, refuse_spatial_statistics
+from ..tiles import TileGrid, check_tile_size
 
 
 class ExactTiledInferer(Inferer):
@@ -51,11 +52,11 @@ class ExactTiledInferer(Inferer):
         halo: int | None = None,
     ) -> None:
         super().__init__()
-        self.tile_size = tile_size
+        self.tile_size = check_tile_size(tile_size)
         self.device = torch.device(device)
-        self.amp, self.progress, self.halo = amp, progress, halo
+        self.amp, self.progress, self.halo = flag(amp, "amp"), progress, halo
         self.network_seconds = 0.0
-        self._field: tuple[int, ReceptiveField] | None = None
+        self._field: tuple[nn.Module, ReceptiveField] | None = None
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         """Network output for inputs (B, C, *S), shape (B, C', *S), in memory and on the inputs' device."""
@@ -82,9 +83,9 @@ class ExactTiledInferer(Inferer):
 
     def field(self, network: nn.Module, in_channels: int) -> ReceptiveField:
         """What a tile of this network needs; probed once per network object."""
-        if self._field is None or self._field[0] != id(network):
-            dims = _spatial_dims(network)
-            self._field = (id(network), field_of(network, in_channels, dims))
+        if self._field is None or self._field[0] is not network:
+            self._field = (network, field_of(network, in_channels, _spatial_dims(network)))
+        refuse_spatial_statistics(network)  # it may have gone back to training since it was probed
         field = self._field[1]
         return field if self.halo is None else ReceptiveField(self.halo, field.alignment, field.shrink)
 

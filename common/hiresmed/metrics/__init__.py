@@ -1,0 +1,24 @@
+"""Figures for generated images; one idea a file, each streamed box by box."""
+
+from .features import build_extractor, compare_features, slice_features
+from .image_quality import image_quality
+from .kernel_distance import kernel_distance
+from .moments import FeatureMoments, frechet_distance
+from .reconstruction import ReconstructionMetrics
+from .seams import retile_discrepancy, seam_z
+from .spectrum import radial_spectrum, spectral_distance
+
+__all__ = [
+    "FeatureMoments",
+    "ReconstructionMetrics",
+    "build_extractor",
+    "compare_features",
+    "frechet_distance",
+    "image_quality",
+    "kernel_distance",
+    "radial_spectrum",
+    "retile_discrepancy",
+    "seam_z",
+    "slice_features",
+    "spectral_distance",
+]

@@ -1,0 +1,76 @@
+"""All figures of one generated image against the image whose sketch it was drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from .boxes import as_readable_pair
+from .features import build_extractor, compare_features, slice_features
+from .image_quality import image_quality
+from .seams import seam_z
+from .spectrum import spectral_distance
+
+
+class ReconstructionMetrics:
+    """Callable (result, truth) -> dict: fidelity, texture, seams and, with a feature network, perceptual distances.
+
+    Pixel figures alone reward blur; the spectrum and the feature distances tell whether the texture is there.
+
+    Args:
+        window: (low, high) in the image's units to which both are clipped.
+        tile_size: T of the rendering in voxels, for seam_z.
+        extractor: name of a feature network whose weights lie in $HIRESMED_WEIGHTS (say, "squeezenet"); none for none.
+        patch: side of the square slices' crops that are fed to it, in voxels.
+        every: every n-th slice along each axis.
+        seed: of the subsets of the kernel distance.
+    """
+
+    def __init__(
+        self,
+        window: Sequence[float] = (-1000.0, 600.0),
+        tile_size: int = 128,
+        extractor: str | None = "squeezenet",
+        patch: int = 64,
+        every: int = 4,
+        seed: int = 0,
+    ) -> None:
+        self.window, self.tile_size = (float(window[0]), float(window[1])), tile_size
+        named = extractor not in (None, "none", "null")  # a command line can only send text
+        self.extractor = build_extractor(extractor) if named else None
+        self.patch, self.every, self.seed = patch, every, seed
+
+    def __call__(self, result, truth) -> dict:
+        """The figures, JSON-able, each with its protocol.
+
+        Raises:
+            InputError: the two do not have the same shape.
+        """
+        result, truth = as_readable_pair(result, truth)
+        figures: dict = dict(image_quality(result, truth, self.window))
+        box = min(64, *result.shape)
+        if box >= 16:
+            figures["spectral_distance"] = spectral_distance(result, truth, box=box)
+        figures["seam_z"] = seam_z(result, self.tile_size)
+        figures["seam_z_of_truth"] = seam_z(truth, self.tile_size)
+        if self.extractor is not None:
+            figures |= self.feature_distances([result], [truth])
+        return figures
+
+    def feature_distances(self, results: Sequence, truths: Sequence) -> dict:
+        """Kernel and Frechet distance between all crops of the results and all crops of the truths."""
+        if self.extractor is None:
+            raise InputError("feature distances want an extractor, but none was named; set extractor to squeezenet.")
+        sides = [np.concatenate([self._features(v) for v in volumes]) for volumes in (truths, results)]
+        real, made = (torch.from_numpy(s) for s in sides)
+        return compare_features(real, made, self.extractor, seed=self.seed) | {
+            "slices": {"patch": self.patch, "every": self.every, "window": list(self.window)}
+        }
+
+    def _features(self, volume) -> np.ndarray:
+        axes = range(len(volume.shape))
+        keep = [a for a in axes if min(n for b, n in enumerate(volume.shape) if b != a) >= self.patch] or [len(axes) - 1]
+        return slice_features(volume, self.extractor, self.window, keep, self.every, self.patch).numpy()
