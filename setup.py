@@ -14,7 +14,13 @@ setup(
     description="MONAI bundles for medical images too large for the GPU: patches that know where they lie",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The hiresmed-bundles authors",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
     package_dir={"": "common"},
     packages=find_packages("common"),
     python_requires=">=3.11,<3.14",
@@ -34,6 +40,14 @@ setup(
     extras_require={
         "train": ["tensorboard>=2.16"],
         "dicom": ["pydicom>=3.0"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "coverage>=7", "ruff>=0.12", "jsonschema>=4", "scipy>=1.13"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "coverage>=7",
+            "ruff>=0.12",
+            "jsonschema>=4",
+            "scipy>=1.13",
+            "mpmath>=1.3",
+        ],
     },
 )

@@ -55,7 +55,12 @@ def train(name: str, knobs: dict, args: argparse.Namespace) -> pathlib.Path:
         return weights
     knobs = dict(knobs)
     configs = ["train.yaml", "quality_study.yaml", *([knobs.pop("overlay")] if "overlay" in knobs else [])]
-    options = {"output_dir": folder, "dataset_dir": args.data_dir, "cache_dir": args.work_dir / "cache", "resume": "true"}
+    options = {
+        "output_dir": folder,
+        "dataset_dir": args.data_dir,
+        "cache_dir": args.work_dir / "cache",
+        "resume": "true",
+    }
     options |= {"iterations": 50, "max_epochs": args.steps // 50, "seed": args.seed, **knobs}
     command = [sys.executable, "-m", "monai.bundle", "run", "--bundle_root", BUNDLE]
     command += ["--config_file", str([str(BUNDLE / "configs" / c) for c in configs])]
@@ -127,7 +132,9 @@ def main() -> None:
     (args.work_dir / "table.json").write_text(json.dumps(rows, indent=2, default=str))
     (args.work_dir / "table.md").write_text(table(rows))
     for case, panels in pictures.items():
-        write_preview(args.work_dir / f"comparison_{slug(case)}.png", panels, WINDOW, f"{case}; {args.steps} steps each")
+        write_preview(
+            args.work_dir / f"comparison_{slug(case)}.png", panels, WINDOW, f"{case}; {args.steps} steps each"
+        )
 
 
 def table(rows: list[dict]) -> str:

@@ -14,9 +14,9 @@ import torch
 from tqdm import tqdm
 
 from .errors import InputError
+from .levels import LevelPlan
 from .tiles import Box, TileGrid
 from .volumes import Volume
-from .levels import LevelPlan
 
 
 def shared_tiles(grid: TileGrid, box: Box, level) -> Iterator[int]:
@@ -64,7 +64,7 @@ class Conditions:
             volume.affine,
             dtype,
             slope,
-            coarse[0].grid.tile,
+            [p.grid.tile for p in coarse],
         )
         for k, plan in enumerate(coarse, start=1):
             fine, level = levels[k - 1], levels[k]
@@ -85,7 +85,7 @@ class Conditions:
             images[0].affine,
             "uint8",
             1 / 255,
-            self.plans[0].grid.tile,
+            [p.grid.tile for p in self.plans],
         )
         halo = self.sketcher.halo
         for plan, image, level in zip(self.plans, images, levels):
@@ -139,4 +139,6 @@ def _pool(box: np.ndarray, factor: int, kind: str) -> np.ndarray:
     cells = [m for n in box.shape for m in (n // factor, factor)]
     axes = tuple(range(1, 2 * box.ndim, 2))
     values = box.reshape(cells)
-    return values.max(axes) if kind == "max" else values.mean(axes, dtype=np.float32 if box.dtype != np.float64 else None)
+    if kind == "max":
+        return values.max(axes)
+    return values.mean(axes, dtype=np.float32 if box.dtype != np.float64 else None)

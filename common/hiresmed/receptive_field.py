@@ -82,6 +82,7 @@ def probe_receptive_field(network: nn.Module, in_channels: int, spatial_dims: in
         field = _probe_cube(probe, in_channels, spatial_dims, size)
         if field is not None:
             return field
+    _refuse_another_grid(probe, in_channels, spatial_dims)
     culprit = _first_global_layer(probe, in_channels, spatial_dims, _SIZES[spatial_dims][-2])
     raise InputError(
         f"exact tiling wants layers that see a bounded neighbourhood, but {culprit} reaches across a cube of "
@@ -120,7 +121,8 @@ def _open_up(module: nn.Module) -> None:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):  # a large mean would close the rectifier behind it
         module.reset_running_stats()
     for name, child in module.named_children():
-        if isinstance(child, nn.modules.pooling._MaxPoolNd) and child.dilation == 1:  # its gradient shows one input only
+        # the gradient of a maximum shows one of its inputs only
+        if isinstance(child, nn.modules.pooling._MaxPoolNd) and child.dilation == 1:
             mean = {nn.MaxPool1d: nn.AvgPool1d, nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}[type(child)]
             setattr(module, name, mean(child.kernel_size, child.stride, child.padding, child.ceil_mode))
 
@@ -152,6 +154,15 @@ def _probe_cube(probe: nn.Module, channels: int, dims: int, size: int) -> Recept
         return None
     reach = max(reach, shrink)
     return ReceptiveField(-(-reach // alignment) * alignment, alignment, shrink)
+
+
+def _refuse_another_grid(probe: nn.Module, channels: int, dims: int) -> None:
+    """InputError where a larger cube loses more voxels than a small one: the output has another spacing."""
+    outputs = {size: _forward(probe, torch.ones(1, channels, *[size] * dims).double()) for size in (32, 64)}
+    kept = {size: y.shape[-1] for size, y in outputs.items() if y is not None}
+    if len({size - n for size, n in kept.items()}) > 1:
+        told = " and ".join(f"{size} voxels gave {n}" for size, n in kept.items())
+        raise InputError(f"exact tiling wants a network that keeps the grid, but {told}.")
 
 
 def _centre_block(size: int, alignment: int) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hiresmed.data.dicom import open_series, write_ct_series
+from hiresmed.data.dicom import open_series
+from hiresmed.data.dicom_series import write_ct_series
 from hiresmed.data.readers import open_volume
 from hiresmed.data.writers import save_volume
 from hiresmed.errors import InputError

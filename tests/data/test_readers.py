@@ -451,7 +451,7 @@ def test_a_folder_of_cases_is_sorted_and_named_without_clashes(tmp_path):
 
 def test_loose_dicom_files_are_one_case_a_radiograph_and_one_case_a_series(tmp_path):
     pytest.importorskip("pydicom")
-    from hiresmed.data.dicom import write_ct_series
+    from hiresmed.data.dicom_series import write_ct_series
 
     folder = write_ct_series(ArrayVolume(random_array()), tmp_path / "s")
     assert [c["name"] for c in cases(dataset_dir=folder)] == ["IM00001"]

@@ -54,9 +54,8 @@ def batch_normed(dims: int) -> nn.Module:
 
 def reparametrised(dims: int) -> nn.Module:
     conv = Conv[Conv.CONV, dims]
-    return nn.Sequential(
-        weight_norm(conv(2, 4, 3, padding=1)), nn.ReLU(), spectral_norm(conv(4, 4, 3, padding=1)), nn.ReLU(), conv(4, 3, 1)
-    )
+    first, second = weight_norm(conv(2, 4, 3, padding=1)), spectral_norm(conv(4, 4, 3, padding=1))
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), conv(4, 3, 1))
 
 
 def max_pooled(dims: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""DICOM images in and out: a checked series as a volume read slice by slice, and a synthetic CT series.
+"""DICOM images in: a checked series as a volume that is read slice by slice.
 
 Letters: I, J, K = columns, rows and slices; array order (I, J, K) as ITK, MONAI and NIfTI have it. DICOM's
 patient axes are LPS; affines here are RAS.
@@ -10,33 +10,18 @@ one, and a missing slice it hides in a wrong spacing.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
 from ..errors import InputError
 from ..volumes import ArrayVolume, Volume, checked_affine, real_world_cast
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 STEP_TOLERANCE = 0.05  # of the slice distance: scanners round positions, a missing slice is off by 1
-STUDY_ATTRIBUTES = (
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientPosition",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
-SLAB_BYTES = 2**25  # what is held at a time when a series is written: 32 MiB
 
 
 @dataclass(frozen=True)
@@ -281,167 +266,3 @@ def _value_dtype(slices: list[Slice]) -> np.dtype:
     if slices[0].modality == "CT" or stored <= {"char", "unsigned_char", "short"}:
         return np.dtype(np.int16)
     return np.dtype(np.uint16 if stored <= {"unsigned_char", "unsigned_short"} else np.float32)
-
-
-def write_ct_series(
-    volume: Volume,
-    folder: str | Path,
-    reference: str | Path | None = None,
-    seed: int | None = None,
-    keep_patient: bool = False,
-    description: str = "Synthetic CT",
-) -> Path:
-    """Writes a volume (I, J, K) of HU as a CT Image Storage series, one file per slice along K, in constant memory.
-
-    Values are rounded to int16. Readers order slices along the normal: a left-handed affine comes back with K
-    reversed, each voxel at its place. The series is written aside and then renamed to `folder`.
-
-    Args:
-        reference: a folder or file of the source series, whose frame of reference is kept.
-        seed: makes the UIDs a function of seed, values and geometry; None: random UIDs.
-        keep_patient: with `reference`: keep its patient and study, else they are anonymous and new.
-
-    Raises:
-        InputError: pydicom missing; not 3-D; in-plane axes not at right angles; `folder` holds other files.
-    """
-    pydicom = _pydicom()
-    if len(volume.shape) != 3:
-        raise InputError(
-            f"A DICOM series should be made of a 3-D image, but {volume.name} has shape {volume.shape}; "
-            "write 2-D images as png or tiff."
-        )
-    folder = Path(folder)
-    _check_replaceable(folder)
-    series = _CtSeries(pydicom, volume, seed, description)
-    series.describe(description, reference, keep_patient)
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for k, values in _slices(volume):
-        series.write_slice(k, real_world_cast(values, np.int16), aside / f"IM{k + 1:05d}.dcm")
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(aside, folder)
-    return folder
-
-
-class _CtSeries:
-    """The attributes that all slices of a written series share, and those of each slice."""
-
-    def __init__(self, pydicom, volume: Volume, seed: int | None, description: str) -> None:
-        self.pydicom = pydicom
-        self.affine = RAS_FROM_LPS @ volume.affine  # LPS from here on
-        self.entropy = None if seed is None else _content_digest(volume, seed, description)
-        self.common = pydicom.Dataset()
-        self._set_geometry(volume)
-
-    def uid(self, *what: object) -> str:
-        """A new UID: random, or the function of the content that a given seed asks for."""
-        entropy = None if self.entropy is None else [self.entropy, *map(str, what)]
-        return self.pydicom.uid.generate_uid(entropy_srcs=entropy)
-
-    def describe(self, description: str, reference: str | Path | None, keep_patient: bool) -> None:
-        source = self.pydicom.Dataset() if reference is None else _reference_header(self.pydicom, Path(reference))
-        ds = self.common
-        ds.SOPClassUID = self.pydicom.uid.CTImageStorage
-        ds.Modality = "CT"
-        ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-        ds.SeriesDescription = description if "synthetic" in description.lower() else f"Synthetic: {description}"
-        ds.DerivationDescription = f"Synthetic image made by hiresmed {__version__}; not measured, not for diagnosis"
-        ds.Manufacturer, ds.SoftwareVersions = "hiresmed", __version__
-        ds.BurnedInAnnotation = "NO"
-        ds.SeriesNumber = 9001  # far from the scanner's own numbers
-        for keyword in (*STUDY_ATTRIBUTES, "PositionReferenceIndicator", "KVP", "AcquisitionNumber"):
-            setattr(ds, keyword, "")
-        ds.PatientName = ds.PatientID = "ANONYMOUS"
-        ds.StudyInstanceUID, ds.SeriesInstanceUID = self.uid("study"), self.uid("series")
-        ds.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or self.uid("frame")
-        if keep_patient:
-            for keyword in (*STUDY_ATTRIBUTES, "PatientName", "PatientID", "StudyInstanceUID"):
-                if keyword in source:
-                    ds[keyword] = source[keyword]
-            if "SpecificCharacterSet" in source:
-                ds.SpecificCharacterSet = source.SpecificCharacterSet
-
-    def _set_geometry(self, volume: Volume) -> None:
-        as_text = self.pydicom.valuerep.format_number_as_ds
-        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
-        axes = self.affine[:3, :2] / spacing[:2]
-        if abs(axes[:, 0] @ axes[:, 1]) > 1e-4:
-            raise InputError(
-                f"A DICOM slice should have rows and columns at right angles, but the affine of {volume.name} shears "
-                f"them ({volume.affine.tolist()}); write nii instead."
-            )
-        ds = self.common
-        ds.Columns, ds.Rows = volume.shape[:2]
-        ds.PixelSpacing = [as_text(float(spacing[1])), as_text(float(spacing[0]))]  # between rows, between columns
-        ds.ImageOrientationPatient = [as_text(float(v)) for v in axes.T.ravel()]
-        ds.SliceThickness = as_text(float(spacing[2]))
-        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-        ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", "1", "HU"
-        ds.WindowCenter, ds.WindowWidth = "40", "400"
-
-    def write_slice(self, k: int, values: np.ndarray, path: Path) -> None:
-        """Writes slice k, int16 values (I, J) in HU."""
-        uid = self.pydicom.uid
-        ds = self.pydicom.Dataset()
-        ds.update(self.common)
-        ds.SOPInstanceUID = self.uid("slice", k)
-        ds.InstanceNumber = k + 1
-        position = self.affine[:3, 3] + k * self.affine[:3, 2]
-        ds.ImagePositionPatient = [self.pydicom.valuerep.format_number_as_ds(float(v)) for v in position]
-        ds.PixelData = np.ascontiguousarray(values.T, dtype="<i2").tobytes()
-        ds.file_meta = self.pydicom.dataset.FileMetaDataset()
-        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-        ds.save_as(path, enforce_file_format=True)
-
-
-def _pydicom():
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError(
-            "Writing DICOM should find the package pydicom, but it is not installed; run: pip install hiresmed[dicom]."
-        ) from error
-    return pydicom
-
-
-def _check_replaceable(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and all(f.match("IM*.dcm") for f in folder.iterdir())):
-        raise InputError(
-            f"{folder} should be a new folder for the DICOM series or hold an earlier one, but holds other files; "
-            "choose another output."
-        )
-
-
-def _slices(volume: Volume) -> Iterator[tuple[int, np.ndarray]]:
-    """(k, values (I, J)) of all slices, read in slabs, as a chunked store would else decode each chunk many times."""
-    i, j, depth = volume.shape
-    slab = max(1, SLAB_BYTES // (i * j * max(4, volume.dtype.itemsize)))
-    for k in range(0, depth, slab):
-        values = volume.read((0, 0, k), (i, j, min(slab, depth - k)))
-        for n in range(values.shape[2]):
-            yield k + n, values[:, :, n]
-
-
-def _content_digest(volume: Volume, seed: int, description: str) -> str:
-    """A hash of seed, geometry and all values: equal UIDs must mean equal images, or archives would mix them."""
-    digest = hashlib.sha256(repr((seed, description, volume.shape, volume.affine.tolist())).encode())
-    for _, values in _slices(volume):
-        digest.update(real_world_cast(values, np.int16).tobytes(order="F"))
-    return digest.hexdigest()
-
-
-def _reference_header(pydicom, path: Path):
-    """The first readable header of the source series."""
-    files = dicom_files(path) if path.is_dir() else [path]
-    try:
-        return pydicom.dcmread(files[0], stop_before_pixels=True)
-    except (IndexError, OSError, pydicom.errors.InvalidDicomError) as error:
-        raise InputError(
-            f"reference should be the source DICOM series (a folder or one file), but {path} holds none; "
-            "give its folder or leave it out."
-        ) from error

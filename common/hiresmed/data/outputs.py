@@ -33,6 +33,8 @@ class CaseOutput:
         overwrite: replace results that exist.
         resume: go on with an interrupted case.
         fingerprint: what the result depends on, beside the inferer's settings (say, the weights' sha256).
+        postfix: of the result's name.
+        seed: from which a DICOM series' identifiers are made, together with its content.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class CaseOutput:
         resume: bool | str = False,
         fingerprint: Mapping | None = None,
         postfix: str = "synthetic",
+        seed: int = 0,
     ) -> None:
         self.folder, self.output_format = pathlib.Path(output_dir).expanduser(), output_format
         self.overwrite, self.resume = flag(overwrite, "overwrite"), flag(resume, "resume")
-        self.fingerprint, self.postfix = dict(fingerprint or {}), postfix
+        self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, int(seed)
         self.several = False
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
@@ -92,7 +95,9 @@ class CaseOutput:
             raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
         if idist.get_rank() == 0 and kind != "ome-zarr":
             stem = final.parent / f"{case['name']}_{self.postfix}"
-            options = {"reference": case["source"]} if kind == "dicom" and _dicom(case) else {}
+            options = {} if kind != "dicom" else {"seed": self.seed}
+            if kind == "dicom" and _dicom(case):
+                options["reference"] = case["source"]
             save_volume(image, stem, kind, **options)
         idist.barrier()
         return final

@@ -1,4 +1,4 @@
-"""Pyramids of levels that are written tile by tile: OME-Zarr 0.5 on disk, or arrays in memory with the same face.
+"""Pyramids of levels that are written tile by tile, on disk: OME-Zarr 0.5 with the same face as `pyramids` in memory.
 
 Level 0 is the finest. A cascade's stages are the levels of one pyramid, so the result is itself a multiscale image that
 a viewer can open while it grows. MONAI has no zarr dataset or writer; zarr v3 keeps the chunks, we keep the geometry
@@ -17,83 +17,11 @@ import numpy as np
 import zarr
 
 from ..errors import InputError
-from ..volumes import Volume
+from ..pyramids import Level, MemoryStores, level_affine
+
+__all__ = ["Level", "MemoryStores", "ZarrStores", "level_affine", "open_level"]
 
 _AXES = {2: ("y", "x"), 3: ("x", "y", "z")}
-
-
-def level_affine(affine: np.ndarray, scale: Sequence[float]) -> np.ndarray:
-    """Affine of a grid whose cells are `scale` voxels wide and share the first voxel's outer corner."""
-    step = np.eye(4)
-    for axis, s in enumerate(scale):
-        step[axis, axis], step[axis, 3] = s, (s - 1) / 2
-    return affine @ step
-
-
-class Level(Volume):
-    """One array of a pyramid: values = slope x stored numbers, with a journal of finished tiles.
-
-    Args:
-        array: zarr or NumPy array of spatial shape S.
-        slope: what one stored unit is worth (1 for HU, 1/255 for a sketch kept in uint8).
-        journal: file with one byte a tile, or None for a journal in memory.
-    """
-
-    def __init__(self, array, affine: np.ndarray, name: str, slope: float = 1.0, journal: pathlib.Path | None = None):
-        self.array, self.affine, self.name, self.slope = array, affine, name, slope
-        self.shape, self._stored = tuple(array.shape), np.dtype(array.dtype)
-        self.dtype = self._stored if slope == 1.0 else np.dtype(np.float32)
-        self._journal_path, self._journal = journal, bytearray()
-
-    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        values = self.array[tuple(slice(s, s + n) for s, n in zip(start, shape))]
-        if self.slope == 1.0 or np.issubdtype(self._stored, np.floating):
-            return values
-        return values * np.float32(self.slope)
-
-    def write(self, start: Sequence[int], values: np.ndarray) -> None:
-        """Store one box; integers are rounded to the nearest stored unit and clipped to the dtype."""
-        if np.issubdtype(self._stored, np.integer):
-            limits = np.iinfo(self._stored)
-            values = np.rint(values / self.slope if self.slope != 1.0 else values).clip(limits.min, limits.max)
-        self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self._stored)
-
-    def done(self, number: int) -> bool:
-        """Whether tile `number` is whole on disk; a tile is marked only after it is written."""
-        if self._journal_path is not None and self._journal_path.exists():
-            self._journal = bytearray(self._journal_path.read_bytes()) if not self._journal else self._journal
-        return number < len(self._journal) and self._journal[number] == 1
-
-    def mark(self, number: int) -> None:
-        """Note that tile `number` is whole. One byte a tile at its own offset: processes do not disturb each other."""
-        self._journal.extend(b"\0" * (number + 1 - len(self._journal)))
-        self._journal[number] = 1
-        if self._journal_path is not None:
-            handle = os.open(self._journal_path, os.O_CREAT | os.O_WRONLY)
-            os.pwrite(handle, b"\1", number)
-            os.close(handle)
-
-
-class MemoryStores:
-    """Pyramids in memory: for tensors in a notebook, under MONAI Label and in tests."""
-
-    def __init__(self, dtype: str | None = "float32") -> None:
-        self.dtype = dtype
-
-    def stores(self, case, recipe) -> MemoryStores:
-        """These serve any case."""
-        return self
-
-    def pyramid(self, name: str, shapes, scales, affine, dtype: str, slope: float, tile) -> list[Level]:
-        """Empty levels of the given shapes; kept in this object's dtype, so that nothing is rounded."""
-        kept = np.dtype(self.dtype or dtype)
-        return [
-            Level(np.zeros(tuple(shape), kept), level_affine(affine, [scale] * len(shape)), name, slope)
-            for shape, scale in zip(shapes, scales)
-        ]
-
-    def finish(self) -> None:
-        """Nothing to tidy in memory."""
 
 
 class ZarrStores:
@@ -123,7 +51,7 @@ class ZarrStores:
         affine: np.ndarray,
         dtype: str,
         slope: float,
-        tile: Sequence[int],
+        tiles: Sequence[Sequence[int]],
     ) -> list[Level]:
         """Levels on disk, chunks of half a tile, uncompressed (chunks are read many times).
 
@@ -134,7 +62,7 @@ class ZarrStores:
             affine: (4, 4), of the volume's own grid (scale 1).
             dtype: of the stored numbers.
             slope: what one stored unit is worth.
-            tile: shape in which tiles are written.
+            tiles: shape in which each level's tiles are written.
 
         Raises:
             InputError: resume was asked for with other settings than the pyramid was begun with.
@@ -144,11 +72,11 @@ class ZarrStores:
             "fingerprint": self.fingerprint,
             "shapes": [[int(n) for n in shape] for shape in shapes],
             "scales": [int(n) for n in scales],
-            "tile": [int(n) for n in tile],
+            "tile": [int(n) for n in tiles[0]],
             "dtype": dtype,
         }
         if idist.get_rank() == 0 and not self._resumed(path, recipe):
-            self._create(path, name, affine, recipe)
+            self._create(path, name, affine, recipe, tiles)
         idist.barrier()
         return self._open(path, name, slope)
 
@@ -170,7 +98,7 @@ class ZarrStores:
             )
         return True
 
-    def _create(self, path: pathlib.Path, name: str, affine: np.ndarray, recipe: dict) -> None:
+    def _create(self, path: pathlib.Path, name: str, affine: np.ndarray, recipe: dict, tiles) -> None:
         # under a name of its own until whole, so that a run killed here leaves nothing that looks like a store
         half = path.with_suffix(".begun")
         for old in (path, half):
@@ -179,11 +107,11 @@ class ZarrStores:
             journal.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(str(half), mode="w", zarr_format=3)
-        for k, shape in enumerate(recipe["shapes"]):
+        for k, (shape, tile) in enumerate(zip(recipe["shapes"], tiles)):
             group.create_array(
                 str(k),
                 shape=tuple(shape),
-                chunks=tuple(max(1, min(-(-t // 2), n)) for t, n in zip(recipe["tile"], shape)),
+                chunks=tuple(_chunk(t, n) for t, n in zip(tile, shape)),
                 dtype=recipe["dtype"],
                 compressors=None,
                 fill_value=0,
@@ -221,6 +149,11 @@ def open_level(path: str | pathlib.Path, level: int = 0) -> Level:
         scale = image["datasets"][level]["coordinateTransformations"][0]["scale"]
         affine = np.diag([*scale, *[1.0] * (4 - array.ndim)])
     return Level(array, affine, path.name)
+
+
+def _chunk(tile: int, size: int) -> int:
+    """Half a tile, or a whole one where that is odd: a chunk of two tiles would be written by two processes at once."""
+    return min(tile // 2 if tile % 2 == 0 else tile, size)
 
 
 def _changes(wanted: dict, found: dict, prefix: str = "") -> list[str]:

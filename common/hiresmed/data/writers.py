@@ -1,6 +1,6 @@
 """Images out, box by box: NIfTI (plain and gzip), PNG and TIFF; nothing bears its final name before it is whole.
 
-DICOM series are written by `dicom.write_ct_series`; OME-Zarr is the store itself. MONAI's SaveImage and writers need
+DICOM series are written by `dicom_series.write_ct_series`; OME-Zarr is the store itself. MONAI's SaveImage and writers need
 the whole image in memory, which a volume larger than that does not allow.
 """
 
@@ -179,13 +179,13 @@ def save_volume(
 
     Args:
         output_format: nii, nii.gz, dicom, png or tiff.
-        dicom_options: reference, seed, keep_patient, description of `dicom.write_ct_series`.
+        dicom_options: reference, seed, keep_patient, description of `dicom_series.write_ct_series`.
     """
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     path = stem.with_name(final_name(stem.name, output_format))
     if output_format == "dicom":
-        from .dicom import write_ct_series
+        from .dicom_series import write_ct_series
 
         return [write_ct_series(volume, path, **dicom_options)]
     if output_format in ("png", "tiff"):

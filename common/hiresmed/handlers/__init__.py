@@ -8,5 +8,6 @@ from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
 from .scalars import scalars
 from .seeding import Seeding
+from .tensorboard import summary_writer
 
-__all__ = ["BestModel", "CaseReport", "Checkpoint", "MetricsFile", "PeakMemory", "SampleGrid", "Seeding", "averaged", "scalars"]
+__all__ = ["BestModel", "CaseReport", "Checkpoint", "MetricsFile", "PeakMemory", "SampleGrid", "Seeding", "averaged", "scalars", "summary_writer"]

@@ -9,6 +9,7 @@ Letters: S = spatial shape, D = spatial axes, k = level (0 the finest), K = coar
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,15 +18,16 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
+from ..conditions import Conditions, SketchVolume, shared_tiles
 from ..coordinates import oriented_coordinates, patch_coordinates
 from ..errors import InputError
+from ..levels import check_region, number_of_scales, plan_levels
 from ..noise import place_noise
+from ..pyramids import MemoryStores
 from ..receptive_field import field_of
 from ..tiles import Box, whole
 from ..views import RegionView, ResampledView
 from ..volumes import ArrayVolume, Volume
-from ..levels import check_region, number_of_scales, plan_levels
-from ..conditions import Conditions, SketchVolume, shared_tiles
 from .tiled import ExactTiledInferer
 
 
@@ -95,9 +97,12 @@ class CascadeInferer(Inferer):
         if first_image not in ("generated", "real"):
             raise InputError(f"first_image must be generated or real, but {first_image!r} came.")
         self.sketcher, self.stores, self.tile_size = sketcher, stores, tile_size
-        self.base_size, self.num_scales = base_size, num_scales
-        self.window, self.dtype = (float(window[0]), float(window[1])), dtype
-        self.seed, self.noise, self.first_image = int(seed), float(noise), first_image
+        self.base_size, self.num_scales = _whole_number(base_size, "base_size", 1), num_scales
+        if num_scales is not None:
+            _whole_number(num_scales, "num_scales", 0)
+        self.window, self.dtype = _increasing(window), dtype
+        self.seed, self.noise = _whole_number(seed, "seed"), _not_negative(noise)
+        self.first_image = first_image
         self.size, self.region = size, region
         self.progress = progress
         self.tiled = ExactTiledInferer(tile_size, device, amp, progress)
@@ -118,8 +123,6 @@ class CascadeInferer(Inferer):
         return json.loads(json.dumps({"inputs": inputs, **settings, "amp": self.tiled.amp}))
 
     def _on_tensor(self, inputs: torch.Tensor, network) -> torch.Tensor:
-        from ..data.stores import MemoryStores  # only here: a tensor brings no stores of its own
-
         outputs = []
         for image in inputs:
             if image.shape[0] != 1:
@@ -203,7 +206,7 @@ class CascadeRun:
             self.affine,
             inferer.dtype,
             1.0,
-            self.plans[0].grid.tile,
+            [p.grid.tile for p in self.plans],
         )
         before = inferer.tiled.network_seconds
         for k in range(self.scales, -1, -1):
@@ -285,6 +288,29 @@ class CascadeRun:
         if self.masks is None:
             return values
         return np.where(self.masks[k].read(start, values.shape) > 0, values, self._real(k, start, values.shape))
+
+
+def _whole_number(value, knob: str, least: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        bound = "" if least is None else f" from {least} on"
+        raise InputError(f"{knob} should be a whole number{bound}, but is {value!r}.")
+    return value
+
+
+def _not_negative(noise) -> float:
+    if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
+        raise InputError(f"noise should be a strength from 0 on, but is {noise!r}.")
+    return float(noise)
+
+
+def _increasing(window) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in window)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not low < high < math.inf or low == -math.inf:
+        raise InputError(f"window should be two increasing numbers, shown as -1 and 1, but is {window!r}.")
+    return low, high
 
 
 def enlarge_box(box: torch.Tensor, factor: int) -> torch.Tensor:

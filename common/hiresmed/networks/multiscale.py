@@ -91,7 +91,9 @@ class PatchGenerator(nn.Module):
         self.in_channels, self.factor, self.residual = in_channels, factor, residual
         self.coarse_margin = factor * (1 + 2 * num_blocks)
         self.margin = -(-(self.coarse_margin + 2) // factor) * factor
-        self.head = conv(in_channels * factor**spatial_dims, width, 3)
+        # 1^D first: a cell's f^D voxels are many channels, and few of them are worth a 3^D kernel of their own
+        self.stem = conv(in_channels * factor**spatial_dims, width, 1)
+        self.head = conv(width, width, 3)
         self.blocks = nn.Sequential(*[ResidualBlock(spatial_dims, width) for _ in range(num_blocks)])
         self.to_fine = conv(width, fine_width, 1)
         self.fine = conv(fine_width + in_channels, fine_width, 3)
@@ -99,7 +101,8 @@ class PatchGenerator(nn.Module):
         self.out = conv(fine_width, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.head(pixelunshuffle(x, x.ndim - 2, self.factor))
+        y = self.stem(pixelunshuffle(x, x.ndim - 2, self.factor))
+        y = self.head(F.leaky_relu(y, 0.2, inplace=True))
         y = F.leaky_relu(self.blocks(y), 0.2)
         y = F.interpolate(self.to_fine(y), scale_factor=float(self.factor), mode="nearest")
         context = self.margin - 2

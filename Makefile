@@ -1,0 +1,43 @@
+# `make` alone prints what there is. Needs Python 3.11 to 3.13 with its venv module; all else comes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(firstword $(foreach p,python3 python python3.13 python3.12 python3.11,$(shell $(p) -c '$(FITS)' 2>/dev/null && echo $(p))))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint format clean
+
+help:  ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.stamp  ## draw a 256^3 thorax CT with the shipped weights into demo_output/ (ARGS="--tile_size 96")
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+test: $(VENV)/.stamp  ## run the quick tests and the examples of the docstrings (ARGS="tests/metrics -x")
+	$(BIN)/python -m pytest $(ARGS)
+
+slow: $(VENV)/.stamp  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.stamp  ## check style and layout of the code, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.stamp  ## repair what the tool can repair of it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment, caches and the demo's output
+	rm -rf $(VENV) demo_output .pytest_cache .ruff_cache .coverage build dist common/*.egg-info
+	find bundles common scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# made anew when what it is made from has changed; without the stamp, that is, after an interruption, too
+$(VENV)/.stamp: setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with its venv module is needed, but none was found;" \
+		"install one, or name it: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing into $(VENV) (a few minutes, once) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[train,dicom,test]'
+	@touch $@

@@ -1,0 +1,199 @@
+"""What every bundle's folder promises, whoever wrote it: tested on bundles/*, or on the folder HIRESMED_BUNDLES names."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import pathlib
+import pydoc
+import re
+
+import jsonschema
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BUNDLES = pathlib.Path(os.environ.get("HIRESMED_BUNDLES", ROOT / "bundles"))
+FILES = (
+    "LICENSE", "configs/metadata.json", "configs/train.yaml", "configs/inference.yaml", "configs/evaluate.yaml",
+    "configs/multi_gpu_train.yaml", "configs/logging.conf", "docs/README.md", "docs/data_license.txt",
+)  # fmt: skip
+KNOBS = ("bundle_root", "dataset_dir", "output_dir", "seed", "device", "amp")
+IDS = {
+    "train": (*KNOBS, "batch_size", "learning_rate", "network_def", "train::trainer", "train::trainer::max_epochs",
+              "train::dataset", "train::inferer", "initialize", "run", "finalize"),
+    "inference": (*KNOBS, "image", "tile_size", "network_def", "dataset", "preprocessing", "inferer", "postprocessing",
+                  "evaluator", "initialize", "run", "finalize"),
+}  # fmt: skip
+# knobs with which a training is set up in seconds
+SMALL = {
+    "msgan_ct3d": {
+        "cases_list": [
+            {"phantom": 0, "shape": [24, 24, 24]},
+            {"phantom": 1, "shape": [24, 24, 24], "section": "validation"},
+        ],
+        "base_size": 16,
+    }
+}
+MOST_OF_AN_EXPRESSION = 60  # characters; what is longer wants a name, a docstring and a test
+
+bundles = sorted(path.parents[1] for path in BUNDLES.glob("*/configs/metadata.json"))
+every_bundle = pytest.mark.parametrize("bundle", bundles, ids=lambda bundle: bundle.name)
+every_config = pytest.mark.parametrize(
+    "config",
+    [c for b in bundles for c in sorted(b.glob("configs/*.yaml"))],
+    ids=lambda c: f"{c.parents[1].name}-{c.stem}",
+)
+
+
+def header(config: pathlib.Path) -> str:
+    """The comment that a config begins with."""
+    return re.match(r"(?:#.*\n)*", config.read_text(encoding="utf-8")).group()
+
+
+def files_of(config: pathlib.Path) -> list[pathlib.Path]:
+    """The files that the header's command reads together: an overlay names its base before itself."""
+    command = re.search(r"--config_file +(.*)", header(config))
+    if command is None:
+        return [config.with_name("train.yaml"), config]
+    return [config.with_name(name) for name in re.findall(r"configs/(\w+\.yaml)", command.group(1))]
+
+
+def parsed(config: pathlib.Path) -> ConfigParser:
+    """The config over its base, with the metadata, references found but nothing built."""
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in files_of(config)])
+    parser.read_meta(str(config.with_name("metadata.json")))
+    parser.parse()
+    return parser
+
+
+def values_in(value):
+    """Every dict and every string in a config, however deep."""
+    if isinstance(value, dict | str):
+        yield value
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from values_in(part)
+
+
+def without_references(value, parser: ConfigParser):
+    """The value with `@id` replaced by what the id stands for."""
+    if isinstance(value, dict):
+        return {key: without_references(part, parser) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_references(part, parser) for part in value]
+    if isinstance(value, str) and value.startswith("@"):
+        return without_references(parser[value[1:]], parser)
+    return value
+
+
+def test_there_are_bundles():
+    assert bundles, f"no */configs/metadata.json in {BUNDLES}"
+
+
+@every_bundle
+def test_a_bundle_has_the_files_of_a_bundle_and_no_python(bundle):
+    assert [name for name in FILES if not (bundle / name).is_file()] == []
+    assert list(bundle.rglob("*.py")) == []
+    assert (bundle / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+@every_bundle
+def test_metadata_fits_monais_schema_and_knows_its_name_and_version(bundle):
+    metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "tests/schemas/meta_schema_20240725.json").read_text(encoding="utf-8"))
+    jsonschema.validate(metadata, schema)
+    assert metadata["name"] == bundle.name
+    assert metadata["version"] in metadata["changelog"]
+    assert {"image"} <= set(metadata["network_data_format"]["inputs"])
+    assert {"pred"} <= set(metadata["network_data_format"]["outputs"])
+
+
+@every_bundle
+def test_metadata_declares_the_versions_that_ci_tests_with(bundle):
+    metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
+    pins = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text()))
+    declared = metadata["required_packages_version"] | {
+        "monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]
+    }  # fmt: skip
+    assert declared == {name: pins.get(name) for name in declared}
+
+
+@every_config
+def test_the_header_says_the_paper_and_the_command(config):
+    text = header(config)
+    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:|[Pp]aper", text), "the header names no paper"
+    assert re.search(r"(python|torchrun) .*-m monai\.bundle run|scripts/\w+\.py", text), "the header has no command"
+    assert config in files_of(config), f"the header's command runs {files_of(config)}"
+
+
+@every_config
+def test_every_reference_is_defined(config):
+    parser = parsed(config)
+    wanted = {
+        reference: name
+        for name, item in parser.ref_resolver.items.items()
+        for reference in ReferenceResolver.find_refs_in_config(item.get_config(), id=name)
+    }
+    assert {ref: f"wanted by {name}" for ref, name in wanted.items() if ref not in parser} == {}
+
+
+@every_config
+def test_every_target_is_a_dotted_name_that_takes_the_arguments_it_is_given(config):
+    wrong = []
+    for part in values_in(parsed(config).get()):
+        target = part.get("_target_") if isinstance(part, dict) else None
+        if not isinstance(target, str) or target.startswith("$"):
+            continue
+        found = pydoc.locate(target) if "." in target else None
+        if not callable(found):
+            wrong.append(f"{target}: not found by its dotted name")
+            continue
+        try:
+            inspect.signature(found).bind_partial(**{key: 0 for key in part if not re.fullmatch(r"_\w+_", key)})
+        except TypeError as error:
+            wrong.append(f"{target}: {error}")
+        except ValueError:
+            pass  # a builtin that tells no signature
+    assert wrong == []
+
+
+@every_config
+def test_expressions_are_short(config):
+    found = (part for part in values_in(parsed(config).get()) if isinstance(part, str) and part.startswith("$"))
+    assert [text for text in found if len(text) > MOST_OF_AN_EXPRESSION] == []
+
+
+@every_bundle
+@pytest.mark.parametrize("workflow", IDS)
+def test_the_ids_that_monai_and_our_users_look_for_are_there(bundle, workflow):
+    parser = parsed(bundle / f"configs/{workflow}.yaml")
+    assert [name for name in IDS[workflow] if name not in parser] == []
+
+
+@every_bundle
+def test_training_and_inference_build_the_same_network(bundle):
+    train, inference = (parsed(bundle / f"configs/{name}.yaml") for name in ("train", "inference"))
+    assert without_references(train["network_def"], train) == without_references(inference["network_def"], inference)
+
+
+@every_bundle
+@pytest.mark.parametrize("workflow", IDS)
+def test_monai_finds_every_property_and_builds_it(bundle, workflow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = bundle / f"configs/{workflow}.yaml"
+    known = ConfigParser.load_config_file(str(config))
+    override = {"bundle_root": str(bundle), "output_dir": str(tmp_path / "output"), "device": "cpu"}
+    if workflow == "inference":  # whatever weights lie in models/, or none
+        override |= {
+            name: value for name, value in (("network", "@network_def"), ("weights_sha256", None)) if name in known
+        }
+    else:
+        override |= SMALL.get(bundle.name, {})
+    found = ConfigWorkflow(
+        str(config), workflow_type=workflow, logging_file=False, init_id="nothing_to_initialize", **override
+    )
+    found.initialize()
+    assert found.check_properties() == []
