@@ -22,7 +22,7 @@ BUNDLE = ROOT / "bundles" / "msgan_ct3d"
 
 
 def run_bundle(output_dir: pathlib.Path, knobs: list[str]) -> None:
-    """The bundle's inference on its embedded phantom; progress and errors go to the screen, MONAI's listing does not."""
+    """The bundle's inference on its embedded phantom; progress and errors are shown, MONAI's listing is not."""
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "configs/inference.yaml")]
     command += ["--bundle_root", str(BUNDLE), "--output_dir", str(output_dir), "--overwrite", "true", *knobs]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)

@@ -32,9 +32,9 @@ from hiresmed.weights import load_weights
 BUNDLE = pathlib.Path(__file__).resolve().parents[1] / "bundles" / "msgan_ct3d"
 WINDOW = (-1000.0, 600.0)
 VARIANTS = {
-    "cascade, 3 scales": {"base_size": 64},
-    "cascade, 3 scales, adversarial weight 0": {"base_size": 64, "adversarial_weight": 0.0},
-    "cascade, 2 scales": {"base_size": 128},
+    "cascade, 3 scales": {"base_size": 64, "base_patch": 48},
+    "cascade, 3 scales, adversarial weight 0": {"base_size": 64, "base_patch": 48, "adversarial_weight": 0.0},
+    "cascade, 2 scales": {"base_size": 128, "base_patch": 48},
     "single-scale patches (1 scale)": {"overlay": "patch_baseline.yaml"},
 }
 HELD_BACK = {
@@ -98,7 +98,7 @@ def held_back(args: argparse.Namespace) -> dict[str, ArrayVolume]:
 
 
 def render(network, volume: ArrayVolume, knobs: dict, tile: int, seed: int):
-    base = 10**6 if "overlay" in knobs else knobs.get("base_size", 64)
+    base = 10**6 if "overlay" in knobs else knobs["base_size"]
     inferer = CascadeInferer(
         GradientSketch(), MemoryStores(None), tile_size=tile, base_size=base, seed=seed, progress=False
     )

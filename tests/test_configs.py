@@ -1,4 +1,4 @@
-"""What every bundle's folder promises, whoever wrote it: tested on bundles/*, or on the folder HIRESMED_BUNDLES names."""
+"""What every bundle's folder promises, whoever wrote it: of bundles/*, or of the folder that HIRESMED_BUNDLES names."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ bounded number of tiles a level, whatever the size of the volume.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,13 +54,28 @@ def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -
     """
     if region is None:
         return whole(shape)
-    box = tuple((int(a), int(b)) for a, b in region)
+    try:
+        box = tuple((operator.index(a), operator.index(b)) for a, b in region)
+    except (TypeError, ValueError):
+        box = ()
     if len(box) != len(shape) or any(not 0 <= a < b <= n for (a, b), n in zip(box, shape)):
         raise InputError(
             f"region must give [first, one-past-last] for each of {len(shape)} axes inside {tuple(shape)} voxels, "
-            f"but {[list(b) for b in box]} came."
+            f"but {region} came."
         )
     return box
+
+
+def check_size(size: Sequence[int], dims: int | None = None) -> tuple[int, ...]:
+    """The output grid's shape; InputError unless it is one positive whole number per axis."""
+    try:
+        shape = tuple(operator.index(n) for n in size)
+    except TypeError:
+        shape = ()
+    if not shape or min(shape) < 1 or len(shape) != (dims or len(shape)):
+        axes = "each axis" if dims is None else f"each of {dims} axes"
+        raise InputError(f"size must give a positive number of voxels for {axes}, but {size} came.")
+    return shape
 
 
 def plan_levels(

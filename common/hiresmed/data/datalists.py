@@ -68,7 +68,7 @@ def training_cases(
     network,
     sketcher,
     window: Sequence[float] = (-1024.0, 1024.0),
-    base_size: int = 64,
+    base_size: int = 32,
     cache_dir: str | None = None,
     cases_list: Sequence[Mapping] | None = None,
     phantoms: int = 12,

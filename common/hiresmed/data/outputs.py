@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import ignite.distributed as idist
 
 from ..errors import InputError
 from ..knobs import flag
+from ..levels import check_size
 from ..volumes import Volume
 from .dicom import dicom_files, is_dicom
 from .readers import cases, open_volume
@@ -53,7 +55,11 @@ class CaseOutput:
         self.several = False
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
-        """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk."""
+        """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk.
+
+        Raises:
+            InputError: nothing to work on; a result that exists, without `overwrite` and not left to resume.
+        """
         if sketch is not None and image is None and dataset_dir is None:
             found = [{"sketch": sketch, "name": cases(image=sketch)[0]["name"]}]
         else:
@@ -62,19 +68,30 @@ class CaseOutput:
         for case in found:
             case["source"] = case.get("image", sketch)
             case |= {k: v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
-        return found
+        return found if self.overwrite else self._left(found)
+
+    def _left(self, found: list[dict]) -> list[dict]:
+        """The cases without a result; on resume also those whose result was written, but not yet its report."""
+        left = [c for c in found if not self.final(c).exists() or (self.resume and self._begun(c))]
+        if len(left) < len(found) and not (self.resume and left):
+            final = next(self.final(c) for c in found if self.final(c).exists())
+            cure = "there is nothing to resume" if self.resume else "resume goes on with a folder that is not complete"
+            raise InputError(
+                f"{final.parent} should not yet hold {final.name}, but does; set overwrite to true to replace it or "
+                f"choose another output_dir ({cure})."
+            )
+        return left
+
+    def _begun(self, case: Mapping) -> bool:
+        return any(self.work_dir(case["name"]).glob("*.ome.zarr"))
 
     def open(self, path, name: str) -> Volume:
         """A case's file as a volume; what must be unpacked goes to the working folder."""
         return open_volume(path, self.work_dir(name))
 
     def check(self, case: Mapping, shape: Sequence[int]) -> None:
-        """Before any work: a free name, a folder that can be written, enough room (voxels of the output grid)."""
-        voxels = 1
-        for n in shape:
-            voxels *= int(n)
-        final = self.final(case)
-        check_output(final.parent, voxels * _BYTES_PER_VOXEL, self.overwrite, False, [final.name])
+        """Before any work: a folder that can be written, enough room (voxels of the output grid)."""
+        check_output(self.final(case).parent, math.prod(check_size(shape)) * _BYTES_PER_VOXEL)
         if idist.get_rank() == 0 and not self.resume:
             for pyramid in self.work_dir(case["name"]).glob("*.ome.zarr"):
                 shutil.rmtree(pyramid, ignore_errors=True)

@@ -73,6 +73,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         base_share: share of batches that teach the base stage.
         finest_share: among the finer stages, the share that goes to a case's own resolution.
         rollout: share of the finer stages' batches whose coarse image is generated.
+        noise: standard deviation of the noise channel, as at inference.
         corruption: largest standard deviation of the noise put on coarse images, in [-1, 1] units.
         seed: of the whole training.
 
@@ -86,13 +87,14 @@ class MultiScalePatches(torch.utils.data.Dataset):
         network,
         window: Sequence[float] = (-1024.0, 1024.0),
         patch_size: int = 48,
-        base_patch: int = 64,
+        base_patch: int = 32,
         batch_size: int = 1,
         iterations: int = 100,
         base_share: float = 0.25,
         finest_share: float = 0.5,
         rollout: float = 0.0,
         corruption: float = 0.03,
+        noise: float = 0.1,
         seed: int = 0,
         training: bool = True,
     ) -> None:
@@ -103,7 +105,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         self.patch_size, self.base_patch = patch_size, base_patch
         self.batch_size, self.iterations = batch_size, iterations
         self.base_share, self.finest_share, self.rollout = base_share, finest_share, rollout
-        self.corruption, self.seed, self.training = corruption, seed, training
+        self.corruption, self.noise, self.seed, self.training = corruption, float(noise), seed, training
         self.epoch = 0
         self.per_rank = max(1, batch_size // idist.get_world_size())
         self.teaching = {
@@ -174,7 +176,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         sketch = torch.as_tensor(case.sketches[level].read_extended(outer, shape), dtype=torch.float32)
         conditions = {
             "sketch": sketch[None],
-            "noise": torch.from_numpy(chance.standard_normal((1, *shape), dtype=np.float32)),
+            "noise": self.noise * torch.from_numpy(chance.standard_normal((1, *shape), dtype=np.float32)),
         }
         if stage > 0:
             low, extent = self._coarse_box(outer, shape)
@@ -193,15 +195,23 @@ class MultiScalePatches(torch.utils.data.Dataset):
         return [s // f - 1 for s in start], [n // f + 2 for n in shape]
 
     def _below(self, case: PreparedCase, level: int, start, size: int, chance: np.random.Generator) -> dict:
-        """What the stage before needs to generate this sample's coarse box, and where in its output that box lies."""
+        """What the stage before needs to generate this sample's coarse box.
+
+        With `offset`, where in its output that box begins, and `inside`, which part of its output lies in the volume:
+        beyond, inference goes on with the face's value.
+        """
         halo = self.fields[1].halo
         low, extent = self._coarse_box([s - halo for s in start], [size + 2 * halo] * self.spatial_dims)
         step = self.fields[min(case.coarsest - level - 1, 1)].alignment
         first = [v // step * step for v in low]
         whole_size = -(-(extent[0] + step - 1) // step) * step
-        return {"stage": case.coarsest - level - 1, "offset": [v - a for v, a in zip(low, first)]} | self._conditions(
-            case, level + 1, first, whole_size, chance
-        )
+        shape = case.images[level + 1].shape
+        place = {
+            "stage": case.coarsest - level - 1,
+            "offset": [v - a for v, a in zip(low, first)],
+            "inside": [(max(0, -a), min(n - a, whole_size)) for a, n in zip(first, shape)],
+        }
+        return place | self._conditions(case, level + 1, first, whole_size, chance)
 
     def _image(self, case: PreparedCase, level: int, start, shape) -> torch.Tensor:
         a, b = self.window

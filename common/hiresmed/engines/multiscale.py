@@ -52,8 +52,9 @@ class MultiScaleBatch:
         x = stage_input({k: v[None] for k, v in below.items() if torch.is_tensor(v)}, network.factor)
         with torch.no_grad():
             made = network(x, below["stage"]).clamp(-1, 1)
-        place = tuple(slice(o, o + n) for o, n in zip(below["offset"], like.shape[1:]))
-        return made[(..., *place)].to(like.dtype)
+        for axis, (o, n, (a, b)) in enumerate(zip(below["offset"], like.shape[1:], below["inside"]), start=2):
+            made = made.index_select(axis, torch.arange(o, o + n, device=made.device).clamp(a, b - 1))
+        return made.to(like.dtype)
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

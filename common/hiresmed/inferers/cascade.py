@@ -21,7 +21,7 @@ from monai.inferers import Inferer
 from ..conditions import Conditions, SketchVolume, shared_tiles
 from ..coordinates import oriented_coordinates, patch_coordinates
 from ..errors import InputError
-from ..levels import check_region, number_of_scales, plan_levels
+from ..levels import check_region, check_size, number_of_scales, plan_levels
 from ..noise import place_noise
 from ..pyramids import MemoryStores
 from ..receptive_field import field_of
@@ -80,12 +80,12 @@ class CascadeInferer(Inferer):
         sketcher,
         stores,
         tile_size: int | Sequence[int] = 128,
-        base_size: int = 64,
+        base_size: int = 32,
         num_scales: int | None = None,
         window: Sequence[float] = (-1024.0, 1024.0),
         dtype: str = "int16",
         seed: int = 0,
-        noise: float = 1.0,
+        noise: float = 0.1,
         first_image: str = "generated",
         size: Sequence[int] | None = None,
         region: Sequence[Sequence[int]] | None = None,
@@ -167,12 +167,10 @@ class CascadeRun:
         self._plan()
 
     def _fitted(self, volume: Volume | None) -> Volume | None:
-        size = self.inferer.size
-        if volume is None or size is None or tuple(size) == tuple(volume.shape):
+        if volume is None or self.inferer.size is None:
             return volume
-        if len(size) != len(volume.shape) or min(size) < 1:
-            raise InputError(f"size must give {len(volume.shape)} positive numbers, but {list(size)} came.")
-        return ResampledView(volume, size)
+        size = check_size(self.inferer.size, len(volume.shape))
+        return volume if size == tuple(volume.shape) else ResampledView(volume, size)
 
     def _plan(self) -> None:
         inferer, dims = self.inferer, len(self.shape)

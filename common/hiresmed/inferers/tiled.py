@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import nn
 from tqdm import tqdm
 
@@ -60,6 +61,7 @@ class ExactTiledInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         """Network output for inputs (B, C, *S), shape (B, C', *S), in memory and on the inputs' device."""
+        given, inputs = inputs, convert_to_tensor(inputs)  # a MetaTensor would carry its batch's geometry into tiles
         shape = inputs.shape[2:]
         field = self.field(network, inputs.shape[1])
         grid = TileGrid.fit(shape, self.tile_size, field.alignment)
@@ -79,7 +81,7 @@ class ExactTiledInferer(Inferer):
             result[0][(..., *place)] = tile.to(inputs.device)
 
         self.run(lambda x: network(x, *args, **kwargs), read, write, grid, field)
-        return result[0]
+        return convert_to_dst_type(result[0], given)[0]
 
     def field(self, network: nn.Module, in_channels: int) -> ReceptiveField:
         """What a tile of this network needs; probed once per network object."""

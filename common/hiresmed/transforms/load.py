@@ -23,12 +23,12 @@ class LoadImageStreamd(MapTransform):
     def __init__(self, keys: KeysCollection, output, size=None) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.output, self.size = output, size
-        self.load = LoadImage(image_only=True, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)
         if "name" not in case:
-            return case | {key: self.load(case[key]) for key in self.key_iterator(case)}
+            load = LoadImage(image_only=True, ensure_channel_first=True)  # made when needed: it registers all readers
+            return case | {key: load(case[key]) for key in self.key_iterator(case)}
         shape = None
         for key in self.key_iterator(case):
             case[key] = self.output.open(case[key], case["name"])

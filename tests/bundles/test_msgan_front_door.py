@@ -1,0 +1,392 @@
+"""Through the front door, as a user comes in: python -m monai.bundle run.
+
+A tiny cascade with random weights stands for the shipped one. What must be seen from outside the process (exit status,
+stderr, a kill, two processes) is run as one; the other cases go through the same config in this process.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import zarr
+from hiresmed.errors import InputError, first_input_error
+from hiresmed.networks import MultiScaleGenerator
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "msgan_ct3d"
+SMALL = {"width": 8, "num_blocks": 1, "fine_width": 4}
+OBLIQUE = np.array([[-0.7, 0.3, 0.1, 51.3], [0.25, 0.9, -0.4, -80.1], [0.1, 0.35, 2.1, 7.7], [0, 0, 0, 1]])
+SHAPE = (41, 34, 27)
+
+
+def generator(**changes) -> MultiScaleGenerator:
+    torch.manual_seed(0)
+    network = MultiScaleGenerator(3, num_stages=3, base=SMALL | changes, stage=SMALL)
+    for name, weight in network.named_parameters():
+        deviation = 0.1 if weight.ndim == 1 else (0.4 if ".out." in name else 1.2) / weight[0].numel() ** 0.5
+        torch.nn.init.normal_(weight, std=deviation)
+    return network
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save(generator().state_dict(), path)
+    return path
+
+
+def hounsfield(shape=SHAPE) -> np.ndarray:
+    bricks = np.random.default_rng(0).integers(-1000, 1000, [-(-n // 9) for n in shape])
+    for axis in range(len(shape)):
+        bricks = bricks.repeat(9, axis)
+    return bricks[tuple(slice(0, n) for n in shape)].astype(np.int16)
+
+
+def save_nifti(path: Path, values: np.ndarray, affine: np.ndarray = OBLIQUE) -> Path:
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    return save_nifti(tmp_path_factory.mktemp("images") / "chest.nii.gz", hounsfield())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, weights, image) -> Path:
+    """What an undisturbed run makes of the image."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(settings(weights, folder, image=str(image), output_format="nii"))
+    return folder / "chest_synthetic.nii"
+
+
+def settings(weights: Path, output_dir: Path, **knobs) -> dict:
+    tiny = {"network_def#base": SMALL, "network_def#stage": SMALL, "tile_size": 16, "base_size": 16}
+    return {"bundle_root": str(BUNDLE), "weights_path": str(weights), "output_dir": str(output_dir)} | tiny | knobs
+
+
+def command(knobs: dict, launcher=("-m",)) -> list[str]:
+    words = [sys.executable, *launcher, "monai.bundle", "run", "--config_file", str(BUNDLE / "configs/inference.yaml")]
+    return words + [word for name, value in knobs.items() for word in (f"--{name}", str(value))]
+
+
+def subprocess_run(words: list[str], **how) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment, **how)
+
+
+def run(knobs: dict) -> None:
+    """The config in this process; the InputError inside whatever MONAI and ignite wrapped around it."""
+    overrides = {name.replace("#", "::"): value for name, value in knobs.items()}
+    hook = sys.excepthook
+    try:
+        workflow = ConfigWorkflow(
+            str(BUNDLE / "configs/inference.yaml"), logging_file=False, workflow_type="infer", **overrides
+        )
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    except Exception as error:
+        mistake = first_input_error(error)
+        if mistake is None:
+            raise
+        raise mistake from None
+    finally:
+        sys.excepthook = hook
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Names in an output folder, but for the working folders of what is not finished."""
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".partial")) if folder.exists() else []
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ---- from outside
+
+
+def test_an_oblique_image_is_answered_on_its_own_grid_with_preview_report_and_last_line(tmp_path, weights, image):
+    done = subprocess_run(command(settings(weights, tmp_path / "out", image=image, seed=3)))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "error:" not in done.stderr
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir()) == ["chest_synthetic.nii.gz", "preview.png", "report.json"]
+    made, given = nibabel.load(out / "chest_synthetic.nii.gz"), nibabel.load(image)
+    assert made.shape == given.shape and made.get_data_dtype() == np.int16
+    assert np.array_equal(made.affine, given.affine)
+    assert np.asarray(made.dataobj).std() > 10
+    with Image.open(out / "preview.png") as preview:
+        assert np.asarray(preview.convert("L")).std() > 10
+    report = json.loads((out / "report.json").read_text())
+    assert set(report) == {
+        "bundle", "version", "weights_sha256", "config", "seed", "input", "output", "seconds", "peak_rss_bytes",
+        "peak_device_bytes", "metrics", "synthetic",
+    }  # fmt: skip
+    assert report["bundle"] == "msgan_ct3d" and report["synthetic"] is True and report["seed"] == 3
+    assert report["weights_sha256"] == digest(weights)
+    assert report["input"]["file"] == "chest.nii.gz" and report["input"]["shape"] == list(SHAPE)
+    assert np.allclose(report["input"]["spacing"], given.header.get_zooms(), atol=1e-5)
+    assert report["output"] == {"files": ["chest_synthetic.nii.gz"], "shape": list(SHAPE), "dtype": "int16"}
+    assert report["config"]["tile_size"] == 16
+    assert 100e6 < report["peak_rss_bytes"] < 4e9 and report["seconds"] > 0
+    assert str(tmp_path) not in (out / "report.json").read_text()
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("msgan_ct3d made a synthetic image (41 x 34 x 27 int16): chest_synthetic.nii.gz in ")
+    assert str(out) in last and "MB of memory" in last
+
+
+def test_killed_in_the_middle_and_resumed_it_ends_with_the_same_bytes(tmp_path, weights, image, whole):
+    knobs = settings(weights, tmp_path, image=str(image), output_format="nii")
+    process = subprocess.Popen(command(knobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal, tiles, until = tmp_path / "chest.partial/result.0.tiles", 3 * 3 * 2, time.monotonic() + 200
+    while not (journal.exists() and journal.read_bytes().count(1) >= 2):
+        assert process.poll() is None and time.monotonic() < until, "it ended before it could be killed"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    finished = journal.read_bytes().count(1)
+    assert 2 <= finished < tiles and left_behind(tmp_path) == []
+    with pytest.raises(InputError, match=r"image\.ome\.zarr was begun with, but seed changed"):
+        run(knobs | {"resume": True, "seed": 1})
+    assert journal.read_bytes().count(1) == finished
+    run(knobs | {"resume": "true"})
+    assert digest(tmp_path / "chest_synthetic.nii") == digest(whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["chest_synthetic.nii", "preview.png", "report.json"]
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_bytes_and_one_of_them_speaks(tmp_path, weights, image, whole):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    knobs = settings(weights, tmp_path, image=str(image), output_format="nii")
+    done = subprocess_run(command(knobs, launcher))
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path / "chest_synthetic.nii") == digest(whole)
+    assert done.stdout.count("made a synthetic image") == 1
+
+
+def assert_plain(done: subprocess.CompletedProcess, sentence: str) -> None:
+    """Exit status, and one line of error that says it."""
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stderr + done.stdout
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and sentence in errors[0], done.stderr
+
+
+def test_a_mistyped_knob_is_one_line_of_error_and_no_work(tmp_path, weights, image):
+    knobs = settings(weights, tmp_path / "out", image=image, tile_sise=12)
+    assert_plain(subprocess_run(command(knobs)), "--tile_sise is no knob of this config; did you mean --tile_size?")
+    assert left_behind(tmp_path / "out") == []
+
+
+def test_a_mistake_found_deep_in_the_engine_is_one_line_of_error_too(tmp_path, weights):
+    """NaN is met while tiles are read: inside the evaluator, the loader's exception chain and ignite's logging."""
+    values = hounsfield().astype(np.float32)
+    values[30, 20, 20] = np.nan
+    knobs = settings(weights, tmp_path / "out", image=save_nifti(tmp_path / "hole.nii", values))
+    assert_plain(subprocess_run(command(knobs)), "hole.nii should hold finite values only")
+    assert left_behind(tmp_path / "out") == []
+
+
+# ---- in this process
+
+
+def text_file(folder: Path, name: str, content: bytes = b"this is no image") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def truncated(folder: Path, image: Path) -> Path:
+    return text_file(folder, "half.nii.gz", image.read_bytes()[: image.stat().st_size // 2])
+
+
+def short(folder: Path) -> Path:
+    path = save_nifti(folder / "short.nii", hounsfield())
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def singular(folder: Path) -> Path:
+    image = nibabel.Nifti1Image(hounsfield(), np.eye(4))
+    image.header.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), 1)
+    path = folder / "flat.nii"
+    path.write_bytes(image.to_bytes())
+    raw = bytearray(path.read_bytes())
+    raw[280:328] = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], "<f4").tobytes()  # srow_x, srow_y, srow_z
+    raw[254:256] = (1).to_bytes(2, "little")  # sform_code
+    path.write_bytes(raw)
+    return path
+
+
+def other_file(folder: Path, name: str, state) -> Path:
+    torch.save(state, folder / name)
+    return folder / name
+
+
+def damaged(folder: Path, weights: Path) -> Path:
+    copy = Path(shutil.copy(weights, folder / "model.pt"))
+    (folder / "model.pt.sha256").write_text(f"{digest(copy)}  model.pt\n")
+    content = bytearray(copy.read_bytes())
+    content[len(content) // 2] ^= 1
+    copy.write_bytes(content)
+    return copy
+
+
+def filled(folder: Path) -> Path:
+    (folder / "out").mkdir()
+    return text_file(folder / "out", "chest_synthetic.nii.gz", b"precious").parent
+
+
+MISTAKES = {
+    "missing file": (lambda f, i, w: {"image": f / "none.nii.gz"}, "there is no .*none.nii.gz"),
+    "empty path": (lambda f, i, w: {"image": ""}, "path of an image, but is empty"),
+    "empty file": (lambda f, i, w: {"image": text_file(f, "nil.nii", b"")}, "but the file is empty"),
+    "truncated gzip": (lambda f, i, w: {"image": truncated(f, i)}, "half.nii.gz should be a whole gzip file"),
+    "truncated file": (lambda f, i, w: {"image": short(f)}, "short.nii should be .* bytes long"),
+    "text": (lambda f, i, w: {"image": text_file(f, "notes.txt")}, "notes.txt should be an image"),
+    "text as NIfTI": (lambda f, i, w: {"image": text_file(f, "notes.nii")}, "notes.nii should be a NIfTI image"),
+    "bytes as gzip": (lambda f, i, w: {"image": text_file(f, "x.nii.gz")}, "x.nii.gz should be"),
+    "four axes": (
+        lambda f, i, w: {"image": save_nifti(f / "t.nii", np.zeros((8, 8, 8, 3), np.int16))},
+        r"t.nii should be one 2-D or 3-D image of one channel, but has shape \(8, 8, 8, 3\)",
+    ),
+    "two axes": (
+        lambda f, i, w: {"image": save_nifti(f / "p.nii", np.zeros((8, 8), np.int16))},
+        "wants 3 spatial axes, but the input has 2",
+    ),
+    "singular affine": (lambda f, i, w: {"image": singular(f)}, "flat.nii should have an invertible"),
+    "image and folder": (lambda f, i, w: {"dataset_dir": f}, "Either image or dataset_dir should be given"),
+    "folder of nothing": (lambda f, i, w: {"image": None, "dataset_dir": BUNDLE / "docs"}, "dataset_dir should hold"),
+    "no weights": (lambda f, i, w: {"weights_path": f / "none.pt"}, "weights should lie in .*none.pt"),
+    "damaged weights": (lambda f, i, w: {"weights_path": damaged(f, w)}, "model.pt should have the sha256"),
+    "weights in prose": (lambda f, i, w: {"weights_path": text_file(f, "a.pt")}, "a.pt should hold a state_dict"),
+    "a list as weights": (lambda f, i, w: {"weights_path": other_file(f, "b.pt", [1])}, "b.pt should hold the weights"),
+    "weights of another network": (
+        lambda f, i, w: {"weights_path": other_file(f, "c.pt", generator(width=16).state_dict())},
+        "c.pt should hold the weights of MultiScaleGenerator as configured",
+    ),
+    "an output that exists": (lambda f, i, w: {"output_dir": filled(f)}, "should not yet hold chest_synthetic.nii.gz"),
+    "nothing to resume": (lambda f, i, w: {"output_dir": filled(f), "resume": True}, "there is nothing to resume"),
+    "a file as output_dir": (lambda f, i, w: {"output_dir": text_file(f, "out")}, "out.* cannot"),
+    "size of nothing": (lambda f, i, w: {"size": [0, 16, 16]}, "size must give a positive number"),
+    "negative size": (lambda f, i, w: {"size": [16, 16, -16]}, "size must give a positive number"),
+    "size of two axes": (lambda f, i, w: {"size": [16, 16]}, "size must give a positive number"),
+    "size of one number": (lambda f, i, w: {"size": 64}, "size must give a positive number"),
+    "tile of nothing": (lambda f, i, w: {"tile_size": 0}, "tile_size should be a positive number"),
+    "tile in words": (lambda f, i, w: {"tile_size": "large"}, "tile_size should be a positive number"),
+    "base of nothing": (lambda f, i, w: {"base_size": -8}, "base_size should be a whole number from 1 on"),
+    "region outside": (lambda f, i, w: {"region": [[0, 10], [0, 10], [20, 28]]}, "region must give .* inside"),
+    "region of one box edge": (lambda f, i, w: {"region": [0, 10]}, "region must give"),
+    "window of one number": (lambda f, i, w: {"window": 400}, "window should be two increasing numbers"),
+    "window upside down": (lambda f, i, w: {"window": [400, -1000]}, "window should be two increasing numbers"),
+    "unknown format": (lambda f, i, w: {"output_format": "jpeg2000"}, "output_format should be one of"),
+    "unknown start": (lambda f, i, w: {"first_image": "dreamt"}, "first_image must be generated or real"),
+    "perhaps": (lambda f, i, w: {"overwrite": "perhaps"}, "overwrite"),
+    "mask elsewhere": (
+        lambda f, i, w: {"mask": save_nifti(f / "m.nii", np.ones((8, 8, 8), np.uint8))},
+        "mask should have the image's",
+    ),
+    "an image as sketch": (lambda f, i, w: {"sketch": i}, "sketch should hold edge strengths from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence_and_leaves_nothing_under_a_final_name(mistake, tmp_path, weights, image):
+    knobs, sentence = MISTAKES[mistake]
+    knobs = settings(weights, tmp_path / "out") | {"image": image} | knobs(tmp_path, image, weights)
+    before = left_behind(tmp_path / "out") if (tmp_path / "out").is_dir() else []
+    knobs = {k: str(v) if isinstance(v, Path) else v for k, v in knobs.items()}
+    with pytest.raises(InputError, match=sentence) as caught:
+        run(knobs)
+    text = str(caught.value)
+    assert "\n" not in text and 40 < len(text) < 700 and text.endswith((".", ")"))
+    if (tmp_path / "out").is_dir():
+        assert left_behind(tmp_path / "out") == before
+    if before:
+        assert (tmp_path / "out" / before[0]).read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, weights, image):
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="cannot"):
+        run(settings(weights, tmp_path / "out", image=str(image)))
+
+
+def test_an_image_smaller_than_a_patch_is_padded_not_refused(tmp_path, weights):
+    values = hounsfield((9, 5, 4))
+    for size, name in ((None, "own"), ([14, 7, 9], "finer")):
+        image = save_nifti(tmp_path / "crumb.nii", values)
+        run(settings(weights, tmp_path / name, image=str(image), tile_size=128, size=size))
+        made = nibabel.load(tmp_path / name / "crumb_synthetic.nii")
+        assert made.shape == tuple(size or (9, 5, 4))
+        corner = [-0.5, -0.5, -0.5, 1]
+        assert np.allclose(made.affine @ corner, OBLIQUE @ corner, atol=1e-4), "the same field of view"
+
+
+def test_an_existing_output_is_replaced_when_asked(tmp_path, weights, image):
+    out = filled(tmp_path)
+    run(settings(weights, out, image=str(image), overwrite="true"))
+    assert nibabel.load(out / "chest_synthetic.nii.gz").shape == SHAPE
+
+
+def test_a_region_is_the_crop_of_the_whole_and_lies_where_it_lay(tmp_path, weights, image, whole):
+    box = [[5, 20], [33, 34], [0, 27]]
+    run(settings(weights, tmp_path, image=str(image), region=box))
+    every, part = nibabel.load(whole), nibabel.load(tmp_path / "chest_synthetic.nii.gz")
+    crop = tuple(slice(a, b) for a, b in box)
+    assert np.array_equal(np.asarray(part.dataobj), np.asarray(every.dataobj)[crop])
+    assert np.allclose(part.affine, every.slicer[crop].affine, atol=1e-4)
+
+
+def test_a_folder_of_cases_is_worked_through_and_resumed_at_the_first_unfinished(tmp_path, weights, capsys):
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    for name in ("a.nii", "b.nii.gz"):
+        save_nifti(folder / name, hounsfield((20, 17, 14)))
+    knobs = settings(weights, tmp_path / "out", dataset_dir=str(folder), tile_size=16)
+    run(knobs)
+    assert capsys.readouterr().out.count("made a synthetic image") == 2
+    made = {name: tmp_path / "out" / name / file for name, file in
+            (("a", "a_synthetic.nii"), ("b", "b_synthetic.nii.gz"))}  # fmt: skip
+    before = {name: (digest(path), path.stat().st_mtime_ns) for name, path in made.items()}
+    assert all((path.parent / "report.json").is_file() for path in made.values())
+    with gzip.open(made["b"]) as packed:
+        assert nibabel.Nifti1Image.from_bytes(packed.read()).shape == (20, 17, 14)
+
+    shutil.rmtree(made["b"].parent)
+    with pytest.raises(InputError, match=r"should not yet hold a_synthetic\.nii"):
+        run(knobs)
+    run(knobs | {"resume": True})
+    assert (digest(made["a"]), made["a"].stat().st_mtime_ns) == before["a"], "what is finished is left alone"
+    assert digest(made["b"]) == before["b"][0]
+
+
+def test_an_ome_zarr_gets_its_name_when_it_is_whole(tmp_path, weights, image, whole):
+    run(settings(weights, tmp_path, image=str(image), output_format="ome-zarr"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["chest_synthetic.ome.zarr", "preview.png", "report.json"]
+    level = zarr.open_array(str(tmp_path / "chest_synthetic.ome.zarr/0"), mode="r")
+    assert np.array_equal(level[...], np.asarray(nibabel.load(whole).dataobj))
+
+
+def test_a_sketch_alone_is_enough_and_lies_where_it_lay(tmp_path, weights):
+    lines = save_nifti(tmp_path / "lines.nii", (hounsfield() > 700).astype(np.uint8))
+    run(settings(weights, tmp_path / "out", sketch=str(lines)))
+    made = nibabel.load(tmp_path / "out/lines_synthetic.nii")
+    assert made.shape == SHAPE and np.array_equal(made.affine, nibabel.load(lines).affine)
+    assert json.loads((tmp_path / "out/report.json").read_text())["input"]["file"] == "lines.nii"
