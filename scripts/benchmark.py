@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py tiling  --size 256            # exact tiling against MONAI's SlidingWindowInferer
     python scripts/benchmark.py memory  --sizes 256 512       # peak RSS of whole runs, .nii and .nii.gz streamed
-    python scripts/benchmark.py memory  --sizes 1024 --region 256   # last stages of a large volume, a bounded number of tiles
+    python scripts/benchmark.py memory  --sizes 1024 --region 256   # a bounded number of tiles of every stage
     python scripts/benchmark.py speed   --size 512            # a whole run against its pure-convolution time
 
 Timings on a shared machine drift: compare figures of one run only. Memory is the kernel's VmHWM of the whole process.
@@ -22,13 +22,12 @@ import time
 import nibabel as nib
 import numpy as np
 import torch
-from monai.inferers import SlidingWindowInferer
-
 from hiresmed.data import ThoraxPhantom
 from hiresmed.inferers import ExactTiledInferer
 from hiresmed.networks import MultiScaleGenerator
 from hiresmed.networks.multiscale import extend
 from hiresmed.weights import load_weights
+from monai.inferers import SlidingWindowInferer
 
 BUNDLE = pathlib.Path(__file__).resolve().parents[1] / "bundles" / "msgan_ct3d"
 CONFIG = BUNDLE / "configs" / "inference.yaml"
@@ -151,7 +150,7 @@ def speed(args: argparse.Namespace) -> list[dict]:
     """A whole run in this process: total seconds against the seconds inside the networks."""
     from hiresmed.data import CaseOutput
     from hiresmed.inferers import CascadeInferer
-    from hiresmed.memory import steady_allocator
+    from hiresmed.memory import peak_rss_bytes, steady_allocator
     from hiresmed.transforms import GradientSketch
 
     steady_allocator()
@@ -169,6 +168,7 @@ def speed(args: argparse.Namespace) -> list[dict]:
     total = time.perf_counter() - begun
     output.finish(case)
     row = {"size": args.size, "tile": args.tile, "total_seconds": total, "rendering_seconds": rendered}
+    row |= {"peak_rss_mb": peak_rss_bytes() / 1e6}
     row |= {"network_seconds": made.network_seconds, "total_over_network": total / made.network_seconds}
     return [row]
 

@@ -18,8 +18,6 @@ import time
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
-
 from hiresmed.data import MemoryStores, open_volume
 from hiresmed.inferers import CascadeInferer
 from hiresmed.metrics import ReconstructionMetrics
@@ -28,6 +26,7 @@ from hiresmed.transforms import GradientSketch
 from hiresmed.views import RegionView
 from hiresmed.volumes import ArrayVolume
 from hiresmed.weights import load_weights
+from monai.bundle import ConfigParser
 
 BUNDLE = pathlib.Path(__file__).resolve().parents[1] / "bundles" / "msgan_ct3d"
 WINDOW = (-1000.0, 600.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 
 from monai.bundle import ConfigParser
@@ -41,7 +40,7 @@ def check_overrides(argv: list[str]) -> None:
         root = name.replace("#", "::").split("::")[0]
         if root not in known and root.replace("-", "_") not in own and root != "workflow_type":
             near = difflib.get_close_matches(root, sorted(known), n=1)
-            hint = f"did you mean --{near[0]}?" if near else f"knobs are the first lines of {os.path.basename(str(files))}."
+            hint = f"did you mean --{near[0]}?" if near else "its knobs are the first lines of the config."
             raise InputError(f"--{name} is no knob of this config; {hint}")
 
 

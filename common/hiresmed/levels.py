@@ -119,6 +119,4 @@ def plan_levels(
 
 def _tiles_around(grid: TileGrid, box: Box) -> Box:
     """The box grown to whole tiles, clipped to the volume."""
-    return tuple(
-        (a // t * t, min(-(-b // t) * t, n)) for (a, b), t, n in zip(box, grid.tile, grid.shape)
-    )
+    return tuple((a // t * t, min(-(-b // t) * t, n)) for (a, b), t, n in zip(box, grid.tile, grid.shape))

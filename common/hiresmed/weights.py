@@ -20,8 +20,8 @@ def weights_sha256(path: str | pathlib.Path) -> str:
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(
-            f"the weights should lie in {path}, but nothing is there; run from the bundle's folder, give --bundle_root, "
-            "or train with configs/train.yaml and give --weights_path."
+            f"the weights should lie in {path}, but nothing is there; run from the bundle's folder, give "
+            "--bundle_root, or train with configs/train.yaml and give --weights_path."
         )
     found = sha256_of(path)
     note = path.with_name(path.name + ".sha256")
@@ -48,7 +48,9 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, from EOFError to UnpicklingError
-        raise InputError(f"{path.name} should hold a state_dict, but cannot be read ({type(error).__name__}).") from error
+        raise InputError(
+            f"{path.name} should hold a state_dict, but cannot be read ({type(error).__name__}); copy it anew."
+        ) from error
     if isinstance(state, dict) and set(state) == {"model"}:
         state = state["model"]
     try:

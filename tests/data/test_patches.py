@@ -63,7 +63,8 @@ def same(a: dict, b: dict) -> bool:
 
 
 def cascade_run(dims: int, generator=None, **options) -> CascadeRun:
-    inferer = CascadeInferer(GradientSketch(), None, 16, num_scales=2, window=WINDOW, noise=0, progress=False, **options)
+    options |= {"num_scales": 2, "window": WINDOW, "noise": 0, "progress": False}
+    inferer = CascadeInferer(GradientSketch(), None, 16, **options)
     run = CascadeRun(inferer, MemoryStores(None), {"image": image(dims)}, generator or network(dims))
     run.run()
     return run

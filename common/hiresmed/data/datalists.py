@@ -41,8 +41,9 @@ def list_cases(
         InputError: the section is empty.
     """
     if cases_list is None and dataset_dir is None:
-        cases_list = [{"phantom": n, "section": "validation" if 4 * n >= 3 * phantoms else "training"}
-                      for n in range(phantoms)]
+        cases_list = [
+            {"phantom": n, "section": "validation" if 4 * n >= 3 * phantoms else "training"} for n in range(phantoms)
+        ]
     if cases_list is None:
         found = [c for c in cases(dataset_dir=dataset_dir) if section_of(c["name"]) == section]
     else:

@@ -1,8 +1,8 @@
 """Training patches of every scale of every case: what a stage of the cascade sees, cut from pyramids on disk.
 
-A sample is a function of (seed, epoch, index) alone, so a resumed, a parallel and an uninterrupted training see the same
-patches. Memory holds patches only; each case's pyramid and sketches are made once, tile by tile, by the very code that
-prepares inference.
+A sample is a function of (seed, epoch, index) alone, so a resumed, a parallel and an uninterrupted training see the
+same patches. Memory holds patches only; each case's pyramid and sketches are made once, tile by tile, by the very code
+that prepares inference.
 
 Letters: T = patch size, h = halo of the stage's network, f = factor between scales, K = coarsest level of a case.
 """
@@ -23,7 +23,6 @@ from ..errors import InputError
 from ..levels import number_of_scales, plan_levels
 from ..receptive_field import ReceptiveField
 from ..tiles import whole
-from ..views import RegionView
 from ..volumes import Volume
 from .stores import MemoryStores, ZarrStores
 

@@ -1,7 +1,7 @@
 """Images out, box by box: NIfTI (plain and gzip), PNG and TIFF; nothing bears its final name before it is whole.
 
-DICOM series are written by `dicom_series.write_ct_series`; OME-Zarr is the store itself. MONAI's SaveImage and writers need
-the whole image in memory, which a volume larger than that does not allow.
+DICOM series are written by `dicom_series.write_ct_series`; OME-Zarr is the store itself. MONAI's SaveImage and
+writers need the whole image in memory, which a volume larger than that does not allow.
 """
 
 from __future__ import annotations

@@ -10,4 +10,15 @@ from .scalars import scalars
 from .seeding import Seeding
 from .tensorboard import summary_writer
 
-__all__ = ["BestModel", "CaseReport", "Checkpoint", "MetricsFile", "PeakMemory", "SampleGrid", "Seeding", "averaged", "scalars", "summary_writer"]
+__all__ = [
+    "BestModel",
+    "CaseReport",
+    "Checkpoint",
+    "MetricsFile",
+    "PeakMemory",
+    "SampleGrid",
+    "Seeding",
+    "averaged",
+    "scalars",
+    "summary_writer",
+]

@@ -56,6 +56,7 @@ def mean_of(cases: list[Mapping]) -> dict:
     >>> mean_of([{"mae": 1.0, "seam_z": {"value": 2.0}}, {"mae": 3.0, "seam_z": {"value": 4.0}}])
     {'mae': 2.0, 'seam_z': 3.0}
     """
+
     def value(figure):
         return figure.get("value") if isinstance(figure, Mapping) else figure
 

@@ -71,6 +71,8 @@ class ReconstructionMetrics:
         }
 
     def _features(self, volume) -> np.ndarray:
-        axes = range(len(volume.shape))
-        keep = [a for a in axes if min(n for b, n in enumerate(volume.shape) if b != a) >= self.patch] or [len(axes) - 1]
-        return slice_features(volume, self.extractor, self.window, keep, self.every, self.patch).numpy()
+        """Of the slices that hold at least one crop; of those along the last axis where none does."""
+        shape = volume.shape
+        axes = [a for a in range(len(shape)) if min(n for b, n in enumerate(shape) if b != a) >= self.patch]
+        axes = axes or [len(shape) - 1]
+        return slice_features(volume, self.extractor, self.window, axes, self.every, self.patch).numpy()

@@ -63,8 +63,8 @@ class ResidualBlock(nn.Module):
 class PatchGenerator(nn.Module):
     """One stage: most of the work on a lattice f times coarser, the last two layers on the voxels themselves.
 
-    (B, C, *S) -> (B, 1, *S - 2m) with m = f (1 + 2 num_blocks) + 2 rounded up to f; S a multiple of f. With `residual`, channel 0 is
-    the enlarged coarser image and the stage adds detail to it.
+    (B, C, *S) -> (B, 1, *S - 2m) with m = f (1 + 2 num_blocks) + 2 rounded up to f; S a multiple of f. With `residual`,
+    channel 0 is the enlarged coarser image and the stage adds detail to it.
 
     Args:
         spatial_dims: D.
@@ -190,7 +190,8 @@ class MultiScaleGenerator(nn.Module):
         network = self.stage(number)
         m, size = network.margin, sketch.shape[2:]
         widths = [(m, m + -n % network.factor) for n in size]
-        channels = [sketch, torch.zeros_like(sketch)] if coarser is None else [coarser, sketch, torch.zeros_like(sketch)]
+        channels = [sketch, torch.zeros_like(sketch)]  # no noise
+        channels = channels if coarser is None else [coarser, *channels]
         x = extend(torch.cat(channels, 1), widths)
         if number == 0 and self.coordinates:
             where = patch_coordinates([-m] * len(size), x.shape[2:], size, dtype=x.dtype).to(x.device)
