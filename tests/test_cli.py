@@ -36,8 +36,8 @@ def argv(config: str, *words: str) -> list[str]:
         ("--tilesize=64", "did you mean --tile_size"),
         ("--imgae", "did you mean --image"),
         ("--networkdef#in_channels", "did you mean --network_def"),
-        ("--qqq", r"knobs are the first lines of inference\.yaml"),
-        ("--rollout", r"knobs are the first lines of inference\.yaml"),
+        ("--qqq", "its knobs are the first lines of the config"),
+        ("--rollout", "its knobs are the first lines of the config"),
     ],
 )
 def test_a_mistyped_knob_is_refused_with_the_nearest_name(config, word, told):

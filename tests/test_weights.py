@@ -37,8 +37,9 @@ def test_half_precision_files_and_a_checkpoint_of_one_model_are_read(tmp_path):
     state = network().state_dict()
     halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     for path in (saved(tmp_path / "half.pt", halves), saved(tmp_path / "ckpt.pt", {"model": halves})):
-        loaded = load_weights(network(8 - 4), path).state_dict()
-        assert all(loaded[k].dtype == v.dtype and torch.equal(loaded[k], halves[k].to(v.dtype)) for k, v in state.items())
+        loaded = load_weights(network(), path).state_dict()
+        for name, value in state.items():
+            assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], halves[name].to(value.dtype))
 
 
 def test_the_sha256_is_that_of_the_file_and_is_held_against_the_note_beside_it(tmp_path):
@@ -52,7 +53,7 @@ def test_the_sha256_is_that_of_the_file_and_is_held_against_the_note_beside_it(t
     content[-40] ^= 1
     path.write_bytes(content)
     for check in (weights_sha256, lambda p: load_weights(network(), p)):
-        with pytest.raises(InputError, match=rf"model\.pt should have the sha256 {digest[:12]}.* damaged or was replaced"):
+        with pytest.raises(InputError, match=rf"the sha256 {digest[:12]}.* damaged or was replaced"):
             check(path)
     note.write_text("")
     with pytest.raises(InputError, match=r"model\.pt\.sha256"):
@@ -61,7 +62,7 @@ def test_the_sha256_is_that_of_the_file_and_is_held_against_the_note_beside_it(t
 
 def test_missing_weights_are_missed_with_the_cure(tmp_path):
     for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(InputError, match="weights should lie in .* --bundle_root, or train with"):
+        with pytest.raises(InputError, match=r"weights should lie in .* --bundle_root, or train with"):
             load_weights(network(), path)
 
 
@@ -78,7 +79,7 @@ def test_missing_weights_are_missed_with_the_cure(tmp_path):
 )
 def test_weights_of_another_network_are_refused_with_the_first_difference(tmp_path, state, reason):
     path = saved(tmp_path / "model.pt", state)
-    with pytest.raises(InputError, match=rf"(?s)should hold the weights of Sequential as configured.*{reason}") as caught:
+    with pytest.raises(InputError, match=rf"hold the weights of Sequential as configured.*{reason}") as caught:
         load_weights(network(), path)
     assert "\n" not in str(caught.value)
 

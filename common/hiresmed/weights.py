@@ -25,9 +25,10 @@ def weights_sha256(path: str | pathlib.Path) -> str:
         )
     found = sha256_of(path)
     note = path.with_name(path.name + ".sha256")
-    if note.is_file() and note.read_text().split()[0] != found:
+    noted = "".join(note.read_text().split()[:1]) if note.is_file() else found
+    if noted != found:
         raise InputError(
-            f"{path.name} should have the sha256 {note.read_text()[:12]}... of {note.name}, but has {found[:12]}...: "
+            f"{path.name} should have the sha256 {noted[:12]}... of {note.name}, but has {found[:12]}...: "
             "the file is damaged or was replaced; copy it anew, or delete the .sha256 file if you meant to replace it."
         )
     return found

@@ -58,3 +58,18 @@ def test_a_listed_region_is_all_that_training_sees(tmp_path, cached):
     mean = whole[2:18, 0:20, 4:12].reshape(8, 2, 10, 2, 4, 2).mean((1, 3, 5))
     assert np.abs(coarse.read((0, 0, 0), coarse.shape) - mean).max() <= 0.5
     assert cases[0].stages == [1]
+
+
+def test_a_cached_phantom_is_found_again(tmp_path):
+    network = MultiScaleGenerator(3, base=SMALL, stage=SMALL)
+    for _ in range(2):
+        training_cases(
+            None,
+            "training",
+            network,
+            GradientSketch(),
+            base_size=8,
+            cache_dir=str(tmp_path),
+            cases_list=[{"phantom": 0, "shape": [12, 10, 8]}],
+        )
+    assert len(list(tmp_path.iterdir())) == 1

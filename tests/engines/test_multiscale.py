@@ -32,7 +32,8 @@ def finer(dims: int = 2, count: int = 2, **more) -> dict:
 def base(dims: int = 2) -> dict:
     """A batch of the base: patches of 8, halo 16."""
     conditions = {k: drawn(2, 1, *[40] * dims) + i for i, k in enumerate(("sketch", "noise"))}
-    return {"stage": [0, 0], "image": drawn(2, 1, *[8] * dims), "coordinates": drawn(2, dims, *[40] * dims)} | conditions
+    conditions["coordinates"] = drawn(2, dims, *[40] * dims)
+    return {"stage": [0, 0], "image": drawn(2, 1, *[8] * dims)} | conditions
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -26,7 +26,9 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("factor", "blocks", "margin"), [(1, 0, 3), (2, 0, 4), (2, 1, 8), (2, 3, 16), (4, 1, 16), (4, 3, 32)])
+@pytest.mark.parametrize(
+    ("factor", "blocks", "margin"), [(1, 0, 3), (2, 0, 4), (2, 1, 8), (2, 3, 16), (4, 1, 16), (4, 3, 32)]
+)
 def test_the_margin_is_what_the_formula_says_and_what_the_output_lacks(factor, blocks, margin):
     network = PatchGenerator(2, 3, 4, 4, blocks, factor)
     assert network.margin == margin
@@ -112,9 +114,9 @@ def test_shared_weights_serve_every_scale_and_own_weights_one_each():
 
 def test_the_names_of_the_weights_are_those_of_the_shipped_ones():
     names = set(MultiScaleGenerator(3, num_stages=2, base=SMALL, stage=SMALL).state_dict())
-    layers = ["head", "blocks.0.first", "blocks.0.second", "to_fine", "fine", "last", "out"]
-    expected = {f"{stage}.{layer}.{kind}" for stage in ("base", "stages.0") for layer in layers for kind in ("weight", "bias")}
-    assert names == expected
+    layers = ["stem", "head", "blocks.0.first", "blocks.0.second", "to_fine", "fine", "last", "out"]
+    stages, kinds = ("base", "stages.0"), ("weight", "bias")
+    assert names == {f"{stage}.{layer}.{kind}" for stage in stages for layer in layers for kind in kinds}
 
 
 def test_the_critic_gives_logits_of_overlapping_patches():

@@ -106,7 +106,9 @@ def training_cases(
 
 
 def _digest(case: Mapping) -> str:
-    return hashlib.sha256(repr((str(case["image"]), case.get("region"))).encode()).hexdigest()[:8]
+    image = case["image"]
+    identity = (image.name, image.shape) if isinstance(image, Volume) else str(image)
+    return hashlib.sha256(repr((identity, case.get("region"))).encode()).hexdigest()[:8]
 
 
 def _scratch() -> str:

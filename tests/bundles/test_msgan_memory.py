@@ -1,0 +1,56 @@
+"""A volume with twice as many voxels along each axis needs the same memory, and without tiles it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hiresmed.networks import MultiScaleGenerator
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "msgan_ct3d"
+SMALL = {"width": 8, "num_blocks": 1, "fine_width": 4}
+MB = 1e6
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save(MultiScaleGenerator(3, base=SMALL, stage=SMALL).state_dict(), path)
+    return path
+
+
+def peak_of_a_run(folder: Path, weights: Path, size: int, tile_size: int) -> float:
+    """Largest resident set, as the run itself reports it (VmHWM), of a process that redraws a cube of `size` voxels.
+
+    The base is 32 voxels wide or more, so that both sizes meet full tiles at every stage.
+    """
+    values = np.random.default_rng(0).integers(-1000, 1000, [size // 8] * 3).astype(np.int16)
+    for axis in range(3):
+        values = values.repeat(8, axis)
+    folder.mkdir()
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / "cube.nii")
+    knobs = {"image": folder / "cube.nii", "output_dir": folder / "out", "weights_path": weights, "bundle_root": BUNDLE}
+    knobs |= {"network_def#base": SMALL, "network_def#stage": SMALL, "tile_size": tile_size, "base_size": 32}
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "configs/inference.yaml")]
+    command += [word for name, value in knobs.items() for word in (f"--{name}", str(value))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "out" / "report.json").read_text())["peak_rss_bytes"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from Linux's /proc")
+def test_twice_the_size_per_axis_needs_the_same_memory_tiled_and_far_more_untiled(tmp_path, weights):
+    small = peak_of_a_run(tmp_path / "small", weights, 64, 32)
+    large = peak_of_a_run(tmp_path / "large", weights, 128, 32)
+    untiled = peak_of_a_run(tmp_path / "untiled", weights, 128, 128)
+    assert abs(large - small) < 8 * MB
+    assert untiled - small > 80 * MB, "the bound is one that a whole volume in memory breaks"
