@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
-    parser.add_argument("--epochs", type=int, default=40, help="of 50 batches, on real coarse images")
-    parser.add_argument("--finetune_epochs", type=int, default=26, help="of 50 batches, half of them on generated ones")
+    parser.add_argument("--epochs", type=int, default=45, help="of 50 batches, on real coarse images")
+    parser.add_argument("--finetune_epochs", type=int, default=30, help="of 50 batches, half of them on generated ones")
     parser.add_argument("--install_only", action="store_true", help="install the last checkpoint of --work_dir")
     args = parser.parse_args()
     bundle = BUNDLES / args.bundle

@@ -104,7 +104,7 @@ def test_reduction_is_the_mean_of_blocks_over_band_borders():
 def test_an_image_of_rows_and_columns_is_shown_as_it_is_and_a_nifti_slice_as_its_plane():
     image = np.arange(12.0).reshape(3, 4)
     np.testing.assert_array_equal(plane(image, ""), image)
-    np.testing.assert_array_equal(plane(Volume(image, np.diag([0.5, 0.5, 1, 1]))  , ""), image)
+    np.testing.assert_array_equal(plane(Volume(image, np.diag([0.5, 0.5, 1, 1])), ""), image)
     # array axes left, posterior (a DICOM slice in NIfTI): axis 0 runs along the columns
     np.testing.assert_array_equal(plane(Volume(image, np.diag([-1, -1, 1, 1])), ""), image.T)
     rows_down = [[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]

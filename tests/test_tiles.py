@@ -75,7 +75,7 @@ def test_a_tile_size_of_too_few_axes_is_refused():
 def test_box_arithmetic_agrees_with_voxel_sets():
     """Coarsen: the cells that any voxel of the box lies in; refine: all voxels of the cells; union: the hull."""
     for a, n, f in itertools.product(range(-4, 5), range(1, 7), (2, 3)):
-        (low, high), = coarsen(((a, a + n),), f)
+        ((low, high),) = coarsen(((a, a + n),), f)
         assert set(range(low, high)) == {v // f for v in range(a, a + n)}
         assert refine(((low, high),), f) == ((low * f, high * f),)
     assert union(((0, 2), (5, 6)), ((-1, 1), (2, 4))) == ((-1, 2), (2, 6))

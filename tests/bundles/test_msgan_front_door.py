@@ -339,10 +339,11 @@ def test_an_image_smaller_than_a_patch_is_padded_not_refused(tmp_path, weights):
         assert np.allclose(made.affine @ corner, OBLIQUE @ corner, atol=1e-4), "the same field of view"
 
 
-def test_an_existing_output_is_replaced_when_asked(tmp_path, weights, image):
+def test_an_existing_output_is_replaced_when_asked(tmp_path, weights, image, whole):
     out = filled(tmp_path)
     run(settings(weights, out, image=str(image), overwrite="true"))
-    assert nibabel.load(out / "chest_synthetic.nii.gz").shape == SHAPE
+    made = nibabel.load(out / "chest_synthetic.nii.gz")
+    assert np.array_equal(np.asarray(made.dataobj), np.asarray(nibabel.load(whole).dataobj))
 
 
 def test_a_region_is_the_crop_of_the_whole_and_lies_where_it_lay(tmp_path, weights, image, whole):

@@ -78,7 +78,7 @@ def test_a_written_pyramid_opens_as_volumes_where_it_lay(tmp_path):
         level, again = pyramid(tmp_path, resume=True)[k], open_level(tmp_path / "result.ome.zarr", k)
         assert np.array_equal(again.affine, level.affine)
         assert np.array_equal(everything(again), np.arange(np.prod(level.shape)).reshape(level.shape))
-    with pytest.raises(ValueError, match="read-only|read only"):
+    with pytest.raises(ValueError, match=r"read.only"):
         open_level(tmp_path / "result.ome.zarr").write((0, 0), np.ones((2, 2)))
 
 
@@ -163,14 +163,14 @@ def tiny() -> MultiScaleGenerator:
 
 
 def image() -> ArrayVolume:
-    bricks = np.random.default_rng(0).integers(-1000, 1000, (14, 12)).repeat(7, 0).repeat(7, 1)
-    return ArrayVolume(bricks[:93, :81].astype(np.int16), OBLIQUE)
+    bricks = np.random.default_rng(0).integers(-1000, 1000, (9, 8)).repeat(7, 0).repeat(7, 1)
+    return ArrayVolume(bricks[:59, :52].astype(np.int16), OBLIQUE)
 
 
 def run(folder: Path, resume: bool = False, tile_size: int = 18, **options) -> None:
     stores = CaseOutput(folder, resume=resume, fingerprint={"tile_size": tile_size})
     inferer = CascadeInferer(GradientSketch(), stores, tile_size, num_scales=2, progress=False, seed=4, **options)
-    mask = ArrayVolume((np.indices((93, 81)).sum(0) < 100).astype(np.uint8), OBLIQUE)
+    mask = ArrayVolume((np.indices((59, 52)).sum(0) < 60).astype(np.uint8), OBLIQUE)
     inferer({"image": image(), "mask": mask, "name": "case"}, tiny())
 
 
@@ -213,7 +213,7 @@ def test_an_interruption_anywhere_leaves_the_same_bytes_and_repeats_no_finished_
     writes = Writes(monkeypatch)
     run(tmp_path / "whole")
     total, reference = writes.count, digests(tmp_path / "whole")
-    for cut in (1, 5, total // 2, total):
+    for cut in (1, total // 2, total):
         folder, writes.count, writes.cut, writes.on_disk = tmp_path / str(cut), 0, cut, on_disk
         with pytest.raises(PowerCutError):
             run(folder)

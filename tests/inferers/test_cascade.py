@@ -303,9 +303,17 @@ MISTAKES = {
     "mask elsewhere": ({"image": (20, 20), "mask": (10, 20)}, {}, "mask should have the image's"),
     "mask of a sketch": ({"sketch": (20, 20), "mask": (20, 20)}, {}, "want an image, but only a sketch came"),
     "nothing to sharpen": ({"sketch": (20, 20)}, {"first_image": "real"}, "want an image, but only a sketch came"),
-    "size of one axis": ({"image": (20, 20)}, {"size": [40]}, "size must give a positive number of voxels for each of 2 axes"),
+    "size of one axis": (
+        {"image": (20, 20)},
+        {"size": [40]},
+        "size must give a positive number of voxels for each of 2 axes",
+    ),
     "size of one number": ({"image": (20, 20)}, {"size": 40}, "size must give"),
-    "size of nothing": ({"image": (20, 20)}, {"size": [0, 40]}, "size must give a positive number of voxels for each of 2 axes"),
+    "size of nothing": (
+        {"image": (20, 20)},
+        {"size": [0, 40]},
+        "size must give a positive number of voxels for each of 2 axes",
+    ),
     "region of one axis": ({"image": (20, 20)}, {"region": [[0, 4]]}, "region must give"),
     "region outside": ({"image": (20, 20)}, {"region": [[0, 4], [10, 21]]}, "region must give"),
     "region of numbers": ({"image": (20, 20)}, {"region": [4, 5]}, "region must give"),
@@ -353,6 +361,7 @@ def test_an_image_given_as_a_sketch_is_refused():
 
 def test_a_sketch_of_0_to_255_is_the_same_sketch():
     network, lines = generator(2), (drawing(40, 40) > 0).astype(np.uint8)
-    assert apart(
-        *(values(cascade()({"sketch": ArrayVolume(a)}, network).image) for a in (lines, lines * np.uint8(255)))
-    ) < 1e-7
+    assert (
+        apart(*(values(cascade()({"sketch": ArrayVolume(a)}, network).image) for a in (lines, lines * np.uint8(255))))
+        < 1e-7
+    )

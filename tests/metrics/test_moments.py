@@ -28,6 +28,7 @@ def moments(x):
 def reference_distance(x, y):
     """The distance to 60 digits, from the features themselves: tr (S_a S_b)^(1/2) by the eigenvalues of S_a S_b."""
     with mpmath.workdps(60):
+
         def mu_and_sigma(z):
             m = mpmath.matrix(z.tolist())
             n, d = m.rows, m.cols

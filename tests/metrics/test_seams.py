@@ -82,7 +82,7 @@ def test_the_score_does_not_depend_on_the_boxes_it_is_read_in():
 
 
 def test_integers_do_not_wrap():
-    image = (np.random.default_rng(0).integers(0, 9, size=(64, 64)) + 250 * (np.arange(64) // 16 % 2)[:, None])
+    image = np.random.default_rng(0).integers(0, 9, size=(64, 64)) + 250 * (np.arange(64) // 16 % 2)[:, None]
     assert seam_z(image.astype(np.uint8), 16)["per_axis"] == seam_z(image.astype(float) % 256, 16)["per_axis"]
 
 

@@ -66,6 +66,8 @@ class Checkpoint:
         resume: continue from latest.pt; without the file, start from the beginning.
         overwrite: without `resume`, allow to replace a latest.pt that is there.
         also: name -> further object with state_dict and load_state_dict.
+        rates: on resume, learning rates are those "saved" (an uninterrupted run's), or those "configured" now (a later
+            phase of training that goes on at another rate).
 
     Raises:
         InputError: latest.pt exists and neither `resume` nor `overwrite` is set; it is damaged; it belongs to other
@@ -79,7 +81,11 @@ class Checkpoint:
         resume: bool = False,
         overwrite: bool = False,
         also: Mapping[str, Any] | None = None,
+        rates: str = "saved",
     ) -> None:
+        if rates not in ("saved", "configured"):
+            raise InputError(f"rates should be saved or configured, but is {rates!r}; choose one of the two.")
+        self.rates = rates
         self.path = Path(output_dir) / "checkpoints" / "latest.pt"
         self.every = every
         self.resume = flag(resume, "resume")
@@ -127,8 +133,12 @@ class Checkpoint:
         objects = self._objects(engine)
         self._check(content, objects, engine.state.epoch_length)
         for name, value in objects.items():
+            configured = [group["lr"] for group in getattr(value, "param_groups", [])]
             try:
                 value.load_state_dict(content["objects"][name])
+                if self.rates == "configured":
+                    for group, rate in zip(getattr(value, "param_groups", []), configured):
+                        group["lr"] = rate
             except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
                 reason = " ".join(str(error).split())[:300]
                 raise InputError(
