@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset, DistributedSampler
 
 from .errors import InputError
+from .knobs import whole_number
 
 
 def initialize(seed: int = 0, timeout_minutes: float = 30.0) -> None:
@@ -31,7 +32,7 @@ def initialize(seed: int = 0, timeout_minutes: float = 30.0) -> None:
         _join(timedelta(minutes=timeout_minutes))
     # ignite's first look at the group is a collective: all ranks must take it together, not rank 0 in a handler
     idist.get_rank()
-    set_determinism(seed)
+    set_determinism(whole_number(seed, "seed"))
 
 
 def finalize() -> None:

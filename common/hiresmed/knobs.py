@@ -21,3 +21,21 @@ def flag(value: Any, name: str) -> bool:
     if text not in known:
         raise InputError(f"The knob '{name}' should be true or false, but is '{value}'; write --{name} true or false.")
     return known[text]
+
+
+def whole_number(value: Any, name: str, least: int = 0) -> int:
+    """A knob that counts something.
+
+    Raises:
+        InputError: not a whole number, or less than `least`.
+
+    >>> whole_number("7", "seed")
+    7
+    """
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise InputError(f"The knob '{name}' should be a whole number from {least} on, but is '{value}'; change it.")
+    return number

@@ -63,4 +63,6 @@ def test_a_sketch_alone_is_a_case_without_image(tmp_path):
 
 def test_an_ome_zarr_of_a_region_is_refused(tmp_path):
     with pytest.raises(InputError, match="region"):
+        output(tmp_path, output_format="ome-zarr", region=[[0, 1]] * 3)
+    with pytest.raises(InputError, match="region"):
         output(tmp_path, output_format="ome-zarr").save({"name": "a", "source": None}, None, whole=False)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import ignite.distributed as idist
 
 from ..errors import InputError
-from ..knobs import flag
+from ..knobs import flag, whole_number
 from ..levels import check_size
 from ..volumes import Volume
 from .dicom import dicom_files, is_dicom
@@ -36,6 +36,7 @@ class CaseOutput:
         resume: go on with an interrupted case.
         fingerprint: what the result depends on, beside the inferer's settings (say, the weights' sha256).
         postfix: of the result's name.
+        region: of the output, if not all is made; an OME-Zarr cannot hold that.
         seed: from which a DICOM series' identifiers are made, together with its content.
     """
 
@@ -48,10 +49,13 @@ class CaseOutput:
         fingerprint: Mapping | None = None,
         postfix: str = "synthetic",
         seed: int = 0,
+        region=None,
     ) -> None:
+        if output_format == "ome-zarr" and region is not None:
+            raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
         self.folder, self.output_format = pathlib.Path(output_dir).expanduser(), output_format
         self.overwrite, self.resume = flag(overwrite, "overwrite"), flag(resume, "resume")
-        self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, int(seed)
+        self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, whole_number(seed, "seed")
         self.several = False
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
