@@ -65,3 +65,21 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
     network.requires_grad_(False)
     layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
     return network.to(device=device, memory_format=layout).eval()
+
+
+def warm_start(network: nn.Module, path: str | pathlib.Path | None, prefix: str = "base.") -> nn.Module:
+    """The network with those of the file's weights whose names begin with `prefix`; None leaves it as it is.
+
+    For training one part of a cascade anew on top of another: say, finer stages on a base that took longer.
+
+    Raises:
+        InputError: missing or damaged, or nothing in it begins so.
+    """
+    if path is None:
+        return network
+    weights_sha256(path)
+    found = {k: v for k, v in torch.load(path, map_location="cpu", weights_only=True).items() if k.startswith(prefix)}
+    if not found:
+        raise InputError(f"{path} should hold weights that begin with {prefix!r}, but holds none; check warm_start.")
+    network.load_state_dict(found, strict=False)
+    return network
