@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument(
-        "--epochs", type=int, nargs=3, default=[45, 69, 31], help="of 50 batches: first run, its end, finer"
+        "--epochs", type=int, nargs=3, default=[45, 69, 32], help="of 50 batches: first run, its end, finer"
     )
     parser.add_argument(
         "--install_from", type=pathlib.Path, help="only install the last checkpoint of this run's folder"

@@ -23,15 +23,17 @@ def test_the_format_follows_the_input_unless_it_is_named(tmp_path, source, expec
 
 
 def test_a_result_that_exists_is_refused_unless_overwrite(tmp_path):
-    case = {"name": "a", "source": "a.nii"}
+    image = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), image)
     first = output(tmp_path)
+    case = first.cases(image=str(image))[0]
     first.check(case, (4, 4, 4))
     volume = ArrayVolume(np.arange(64, dtype=np.int16).reshape(4, 4, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
     final = first.save(case, volume, True)
     assert np.array_equal(np.asarray(nib.load(final).dataobj), volume.array)
     with pytest.raises(InputError, match=r"a_synthetic\.nii"):
-        output(tmp_path).check(case, (4, 4, 4))
-    output(tmp_path, overwrite="true").check(case, (4, 4, 4))
+        output(tmp_path).cases(image=str(image))
+    assert len(output(tmp_path, overwrite="true").cases(image=str(image))) == 1
 
 
 def test_a_disk_too_small_is_said_before_any_work(tmp_path):
