@@ -15,12 +15,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..noise import place_noise
+from ..volumes import Volume
 from .phantom_anatomy import Patient
 from .phantom_bones import paint_bones, paint_spine
 from .phantom_courses import Courses
 from .phantom_shapes import Grid, Texture, coverage, ellipsoid, fill, fill_shell, paint, smooth_max
 from .phantom_tubes import fill_tubes
-from .volumes import Volume
 
 HU = {
     "air": -1000, "couch shell": -150, "couch foam": -920, "skin": 25, "fat": -105, "muscle": 55, "lung": -865,

@@ -10,9 +10,9 @@ from functools import lru_cache
 import numpy as np
 
 from ..noise import place_noise
+from ..volumes import Volume
 from .phantom_thorax import ThoraxPhantom, check_size, cuts
 from .phantom_tubes import Tubes
-from .volumes import Volume
 
 ATTENUATION = 0.02  # 1/mm, water at the mean energy of a 110 kV beam (NIST XCOM, about 65 keV)
 PHOTONS = 40000.0  # detected per mm^2 of detector without a patient, sets the quantum noise

@@ -104,7 +104,7 @@ class PatchGenerator(nn.Module):
     def _initialise(self) -> None:
         """He et al. 2015 for leaky ReLU 0.2, branches and output damped: without norms torch's default starves depth.
 
-        On the base stage: L1 after 300 steps .22, against .30 with the default at its best learning rate.
+        On the base stage at rate 1e-3, L1 falls to .22 in 300 steps; with the default at 4e-4 it was .30 after 200.
         """
         for name, module in self.named_modules():
             if hasattr(module, "weight"):
