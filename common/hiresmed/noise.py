@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+import torch
 
 BLOCK = 32
 
@@ -24,8 +26,17 @@ def _block_key(seed: int, stream: int, index: Sequence[int]) -> np.ndarray:
     return np.array([mixed, (len(index) << 63 | place) & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
 
 
+@lru_cache(maxsize=1)
+def _quantiles() -> np.ndarray:
+    """The standard normal quantiles of (k + 1/2) / 2^16, float32: within 4.33, variance .99998."""
+    return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
+
+
 def place_noise(seed: int, start: Sequence[int], shape: Sequence[int], stream: int = 0) -> np.ndarray:
     """Standard normal noise of one box of an endless lattice.
+
+    Sixteen random bits choose one of 65536 quantiles: 4 times faster than NumPy's standard_normal, which took a
+    twentieth of a cascade's time, and unlike its stream that of Philox's raw bits is promised never to change.
 
     Args:
         seed: any integer (its lowest 40 bits count).
@@ -34,21 +45,21 @@ def place_noise(seed: int, start: Sequence[int], shape: Sequence[int], stream: i
         stream: which of many independent lattices (a cascade uses one per scale).
 
     Returns:
-        float32 array of shape S, values N(0, 1).
+        float32 array of shape S, values N(0, 1), within 4.33.
 
     >>> whole = place_noise(7, (0, 0), (50, 70))
     >>> bool((place_noise(7, (33, 5), (9, 40)) == whole[33:42, 5:45]).all())
     True
     """
-    out = np.empty(tuple(shape), dtype=np.float32)
+    bits = np.empty(tuple(shape), dtype=np.uint16)
     spans = [range(s // BLOCK, -(-(s + n) // BLOCK)) for s, n in zip(start, shape)]
     for index in itertools.product(*spans):
-        generator = np.random.Generator(np.random.Philox(key=_block_key(seed, stream, index)))
-        block = generator.standard_normal((BLOCK,) * len(index), dtype=np.float32)
+        words = np.random.Philox(key=_block_key(seed, stream, index)).random_raw(BLOCK ** len(index) // 4)
+        block = words.astype("<u8", copy=False).view("<u2").reshape((BLOCK,) * len(index))
         source, target = [], []
         for i, s, n in zip(index, start, shape):
             low, high = max(i * BLOCK, s), min((i + 1) * BLOCK, s + n)
             source.append(slice(low - i * BLOCK, high - i * BLOCK))
             target.append(slice(low - s, high - s))
-        out[tuple(target)] = block[tuple(source)]
-    return out
+        bits[tuple(target)] = block[tuple(source)]
+    return _quantiles().take(bits)

@@ -205,7 +205,7 @@ def write_preview(
         line = _shorten(draw, footer, 15, WIDTH - 2 * MARGIN)
         _write(draw, (MARGIN, layout.height - MARGIN), line, 15, FAINT, "ls")
     with written_aside(path) as aside:
-        picture.save(aside, format="PNG", optimize=True)
+        picture.save(aside, format="PNG")
 
 
 def _draw_plane(picture, draw, view: PlaneView, panel: Panel, window, box: tuple[int, int, int, int]) -> None:

@@ -271,7 +271,7 @@ MISTAKES = {
     ),
     "singular affine": (lambda f, i, w: {"image": singular(f)}, "flat.nii should have an invertible"),
     "image and folder": (lambda f, i, w: {"dataset_dir": f}, "Either image or dataset_dir should be given"),
-    "folder of nothing": (lambda f, i, w: {"image": None, "dataset_dir": BUNDLE / "docs"}, "dataset_dir should hold"),
+    "folder of nothing": (lambda f, i, w: {"image": None, "dataset_dir": text_file(f, "note.txt").parent}, "dataset_dir should hold"),
     "no weights": (lambda f, i, w: {"weights_path": f / "none.pt"}, "weights should lie in .*none.pt"),
     "damaged weights": (lambda f, i, w: {"weights_path": damaged(f, w)}, "model.pt should have the sha256"),
     "weights in prose": (lambda f, i, w: {"weights_path": text_file(f, "a.pt")}, "a.pt should hold a state_dict"),

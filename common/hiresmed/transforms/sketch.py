@@ -9,7 +9,6 @@ Letters: B = batch, D = spatial axes, S = spatial shape.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -44,23 +43,32 @@ class GradientSketch(Transform):
         self.halo = self.radius + 2
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        smooth = self._smooth(image)
+        smooth = self._smooth(image.contiguous())
         gradient = [_slope(smooth, axis) for axis in range(2, image.ndim)]
-        magnitude = torch.stack(gradient).square_().sum(0).sqrt_()
-        sketch = torch.zeros_like(magnitude[_inner(image.ndim)])
-        edges = _ridge(magnitude, gradient, self.threshold)
-        strength = (magnitude[_inner(image.ndim)][edges] / self.saturation).clamp_(max=1).sqrt_()
-        sketch[edges] = torch.ones_like(strength) if self.binary else strength
-        return sketch
+        magnitude = gradient[0].square()
+        for slope in gradient[1:]:
+            magnitude += slope.square()
+        magnitude.sqrt_()
+        edges, strength = _ridge(magnitude, gradient, self.threshold)
+        drawn = torch.ones_like(strength) if self.binary else (strength / self.saturation).clamp_(max=1).sqrt_()
+        sketch = torch.zeros_like(magnitude)
+        sketch.view(-1)[edges] = drawn
+        return sketch[_inner(image.ndim)]
 
     def _smooth(self, image: torch.Tensor) -> torch.Tensor:
         """Gaussian smoothing, valid: consumes `radius` voxels a side."""
-        at = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
-        kernel = torch.exp(-0.5 * (at / self.sigma) ** 2)
-        kernel = (kernel / kernel.sum()).to(image)
+        at = torch.arange(-self.radius, 1, dtype=torch.float64)
+        weights = torch.exp(-0.5 * (at / self.sigma) ** 2)
+        weights = (weights / (2 * weights.sum() - 1)).to(image).tolist()
+        # products and sums apart: one fused operation rounds otherwise at the end of a row, hence by the tile
         for axis in range(2, image.ndim):
             n = image.shape[axis] - 2 * self.radius
-            image = sum(w * image.narrow(axis, k, n) for k, w in enumerate(kernel.tolist()))
+            smooth = image.narrow(axis, self.radius, n) * weights[-1]
+            pair = torch.empty_like(smooth)
+            for k, weight in enumerate(weights[:-1]):
+                torch.add(image.narrow(axis, k, n), image.narrow(axis, 2 * self.radius - k, n), out=pair)
+                smooth += pair.mul_(weight)
+            image = smooth.contiguous()
         return image
 
 
@@ -89,33 +97,50 @@ def _inner(ndim: int) -> tuple:
 
 def _slope(x: torch.Tensor, axis: int) -> torch.Tensor:
     """Central difference per voxel along one axis; consumes one voxel a side of every axis."""
-    n = x.shape[axis]
-    difference = (x.narrow(axis, 2, n - 2) - x.narrow(axis, 0, n - 2)) * 0.5
     for other in range(2, x.ndim):
         if other != axis:
-            difference = difference.narrow(other, 1, x.shape[other] - 2)
-    return difference
+            x = x.narrow(other, 1, x.shape[other] - 2)
+    n = x.shape[axis] - 2
+    return ((x.narrow(axis, 2, n) - x.narrow(axis, 0, n)) * 0.5).contiguous()
 
 
 def _ridge(magnitude: torch.Tensor, gradient: list[torch.Tensor], threshold: float) -> tuple[torch.Tensor, ...]:
-    """Index of the voxels over the threshold that top both neighbours across the edge.
+    """Flat index and magnitude of the inner voxels over the threshold that top both neighbours across the edge.
 
     The neighbours are those of the 3^D block whose direction is nearest the gradient's; of two equal ones the first
-    in array order is kept. Only candidates are looked at (one voxel in ten), by element-wise operations alone:
-    a matrix product may round by the number of rows, hence by the tile.
+    in array order is kept. Only candidates are looked at, by element-wise operations alone: a matrix product may
+    round by the number of rows, hence by the tile.
     """
-    ndim = magnitude.ndim
-    at = (magnitude[_inner(ndim)] > threshold).nonzero(as_tuple=True)
-    slopes = [g[_inner(ndim)][at] for g in gradient]
-    here = magnitude[_inner(ndim)][at]
-    best = torch.full_like(here, -1.0)
-    ridge = torch.zeros_like(here, dtype=torch.bool)
-    for step in itertools.product((-1, 0, 1), repeat=len(gradient)):
-        if step <= (0,) * len(step):
-            continue  # the opposite direction is the same line
-        along = sum(s * g for s, g in zip(step, slopes) if s).abs_() / math.sqrt(sum(s * s for s in step))
-        ahead = magnitude[(*at[:2], *[i + 1 + s for i, s in zip(at[2:], step)])]
-        behind = magnitude[(*at[:2], *[i + 1 - s for i, s in zip(at[2:], step)])]
-        ridge = torch.where(along > best, (here >= ahead) & (here > behind), ridge)
-        best = torch.maximum(best, along)
-    return tuple(i[ridge] for i in at)
+    over = magnitude > threshold
+    for axis in range(2, over.ndim):
+        over.select(axis, 0).zero_()
+        over.select(axis, -1).zero_()
+    at, flat = over.view(-1).nonzero()[:, 0], magnitude.view(-1)
+    here = flat[at]
+    across = _nearest_neighbour([g.view(-1)[at] for g in gradient], magnitude.stride()[2:])
+    ridge = (here >= flat.take(at + across)) & (here > flat.take(at - across))
+    return at[ridge], here[ridge]
+
+
+def _nearest_neighbour(slopes: list[torch.Tensor], strides: tuple[int, ...]) -> torch.Tensor:
+    """Flat step, forward in array order, to the neighbour whose direction is nearest the line of the gradient.
+
+    Of the neighbours with k non-zero steps the nearest one goes along the k largest slopes; its cosine with the
+    gradient is their sum / sqrt(k), so the 3^D - 1 directions need not be tried one by one.
+    """
+    sizes = [slope.abs() for slope in slopes]
+    ordered = list(sizes)
+    for last in range(len(ordered) - 1, 0, -1):  # an exchange sort of two or three tensors, the largest first
+        for k in range(last):
+            a, b = ordered[k], ordered[k + 1]
+            ordered[k], ordered[k + 1] = torch.maximum(a, b), torch.minimum(a, b)
+    least, best, total = ordered[0], ordered[0], ordered[0]
+    for k, size in enumerate(ordered[1:], start=2):
+        total = total + size
+        cosine = total * (1 / math.sqrt(k))
+        least = torch.where(cosine > best, size, least)
+        best = torch.maximum(cosine, best)
+    step = torch.zeros_like(slopes[0], dtype=torch.int64)
+    for slope, size, stride in zip(slopes, sizes, strides):
+        step += torch.where(size >= least, slope.sign(), 0).long() * stride
+    return step.abs_()
