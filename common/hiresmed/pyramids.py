@@ -48,7 +48,12 @@ class Level(Volume):
         """Store one box; integers are rounded to the nearest stored unit and clipped to the dtype."""
         if np.issubdtype(self._stored, np.integer):
             limits = np.iinfo(self._stored)
-            values = np.rint(values / self.slope if self.slope != 1.0 else values).clip(limits.min, limits.max)
+            if self.slope != 1.0:
+                values = values / self.slope
+            if values.dtype.kind == "f":
+                values = np.rint(values)
+            if not np.can_cast(values.dtype, self._stored):
+                values = np.clip(values, limits.min, limits.max)
         self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self._stored)
 
     def done(self, number: int) -> bool:

@@ -21,6 +21,7 @@ from monai.inferers import Inferer
 from ..conditions import Conditions, SketchVolume, shared_tiles
 from ..coordinates import oriented_coordinates, patch_coordinates
 from ..errors import InputError
+from ..knobs import whole_number
 from ..levels import check_region, check_size, number_of_scales, plan_levels
 from ..noise import place_noise
 from ..pyramids import MemoryStores
@@ -97,11 +98,11 @@ class CascadeInferer(Inferer):
         if first_image not in ("generated", "real"):
             raise InputError(f"first_image must be generated or real, but {first_image!r} came.")
         self.sketcher, self.stores, self.tile_size = sketcher, stores, tile_size
-        self.base_size, self.num_scales = _whole_number(base_size, "base_size", 1), num_scales
+        self.base_size, self.num_scales = whole_number(base_size, "base_size", 1), num_scales
         if num_scales is not None:
-            _whole_number(num_scales, "num_scales", 0)
+            self.num_scales = whole_number(num_scales, "num_scales")
         self.window, self.dtype = _increasing(window), dtype
-        self.seed, self.noise = _whole_number(seed, "seed"), _not_negative(noise)
+        self.seed, self.noise = whole_number(seed, "seed"), _not_negative(noise)
         self.first_image = first_image
         self.size, self.region = size, region
         self.progress = progress
@@ -138,13 +139,20 @@ class CascadeInferer(Inferer):
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Window's units -> [-1, 1], clipped; float32 unless the values are float64."""
         a, b = self.window
-        values = values if values.dtype == np.float64 else values.astype(np.float32)
-        return ((values - a) * (2 / (b - a)) - 1).clip(-1, 1)
+        values = values.astype(np.float64 if values.dtype == np.float64 else np.float32)  # a copy, worked on in place
+        values -= a
+        values *= 2 / (b - a)
+        values -= 1
+        return values.clip(-1, 1, out=values)
 
     def decode(self, values: np.ndarray) -> np.ndarray:
         """[-1, 1] -> the window's units, clipped."""
         a, b = self.window
-        return (values.clip(-1, 1) + 1) * ((b - a) / 2) + a
+        values = values.clip(-1, 1)
+        values += 1
+        values *= (b - a) / 2
+        values += a
+        return values
 
 
 class CascadeRun:
@@ -250,16 +258,17 @@ class CascadeRun:
     def _read(self, k: int, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
         """A stage's input for one box, which may lie beyond the volume: (1, C, *shape)."""
         stage, plan = self.scales - k, self.plans[k]
-        noise = self.inferer.noise * place_noise(self.inferer.seed, start, shape, stream=stage)
+        noise = place_noise(self.inferer.seed, start, shape, stream=stage)
+        noise *= self.inferer.noise
         channels = [torch.from_numpy(self._read_sketch(k, start, shape)), torch.from_numpy(noise)]
         if stage > 0:
             channels.insert(0, self._read_enlarged(k, start, shape))
         dtype = next(self.network.parameters()).dtype
-        x = torch.stack([c.to(dtype) for c in channels])
         if stage == 0 and self.network.coordinates:
             where = patch_coordinates(start, shape, plan.shape, dtype=dtype)
-            x = torch.cat([x, oriented_coordinates(where, self.affine)])
-        return x[None]
+            channels += oriented_coordinates(where, self.affine)
+        # channels last in memory, as the convolutions want them, without a second copy
+        return torch.stack([c.to(dtype) for c in channels], -1).movedim(-1, 0)[None]
 
     def _read_sketch(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         sketch = self.sketches[k].read_extended(start, shape)
@@ -286,13 +295,6 @@ class CascadeRun:
         if self.masks is None:
             return values
         return np.where(self.masks[k].read(start, values.shape) > 0, values, self._real(k, start, values.shape))
-
-
-def _whole_number(value, knob: str, least: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-        bound = "" if least is None else f" from {least} on"
-        raise InputError(f"{knob} should be a whole number{bound}, but is {value!r}.")
-    return value
 
 
 def _not_negative(noise) -> float:
