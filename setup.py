@@ -34,6 +34,7 @@ setup(
         "pytorch-ignite>=0.5",
         "zarr>=3.1",
         "pillow>=10",
+        "tifffile>=2024.8.10",
         "fire>=0.6",
         "tqdm>=4.64",
     ],

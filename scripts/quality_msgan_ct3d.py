@@ -2,9 +2,9 @@
 
     python scripts/quality_msgan_ct3d.py --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/quality --steps 600
 
-Trains each variant for the same number of steps on the same CTs, renders the held-back volumes from their own sketches,
-and writes table.json, table.md and comparison.png into --work_dir. Resumable: a variant that is trained or scored is
-not done again.
+Trains each variant for the same number of steps on the same CTs (a cascade half of them on its base alone), renders
+the held-back volumes from their own sketches, and writes table.json, table.md and comparison.png into --work_dir.
+Resumable: a variant that is trained is not trained again.
 """
 
 from __future__ import annotations
@@ -12,23 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
-import time
 
 import numpy as np
-import torch
-from hiresmed.data import MemoryStores, open_volume
-from hiresmed.inferers import CascadeInferer
+from hiresmed.data import open_volume
 from hiresmed.metrics import ReconstructionMetrics
-from hiresmed.preview import Panel, write_preview
-from hiresmed.transforms import GradientSketch
+from hiresmed.preview import Panel
 from hiresmed.views import RegionView
 from hiresmed.volumes import ArrayVolume
-from hiresmed.weights import load_weights
-from monai.bundle import ConfigParser
+from study import BUNDLES, Variant, markdown, retiled, save_aside, save_json, slug, write_comparison
 
-BUNDLE = pathlib.Path(__file__).resolve().parents[1] / "bundles" / "msgan_ct3d"
+BUNDLE = BUNDLES / "msgan_ct3d"
 WINDOW = (-1000.0, 600.0)
 VARIANTS = {
     "cascade, 3 scales": {"base_size": 64, "base_patch": 48},
@@ -40,44 +33,6 @@ HELD_BACK = {
     "LIDC-IDRI-0314, 2 mm, caudal third": ("LIDC-IDRI-0314_iso2mm.nii.gz", [[0, 201], [0, 201], [0, 46]]),
     "Lung_Dx-A0001, 5 mm slices, every other column": ("Lung_Dx-A0001_s3_5mm.nii.gz", None),
 }
-
-
-def slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name).strip("_")
-
-
-def train(name: str, knobs: dict, args: argparse.Namespace) -> pathlib.Path:
-    """Train one variant through the front door; returns its weights (the average of the last steps)."""
-    folder = args.work_dir / slug(f"{name}_{args.seed}")
-    weights = folder / "final.pt"
-    if weights.exists():
-        return weights
-    knobs = dict(knobs)
-    configs = ["train.yaml", "quality_study.yaml", *([knobs.pop("overlay")] if "overlay" in knobs else [])]
-    options = {
-        "output_dir": folder,
-        "dataset_dir": args.data_dir,
-        "cache_dir": args.work_dir / "cache",
-        "resume": "true",
-    }
-    options |= {"iterations": 50, "max_epochs": args.steps // 50, "seed": args.seed, **knobs}
-    command = [sys.executable, "-m", "monai.bundle", "run", "--bundle_root", BUNDLE]
-    command += ["--config_file", str([str(BUNDLE / "configs" / c) for c in configs])]
-    begun = time.time()
-    subprocess.run([*map(str, command), *[str(p) for k, v in options.items() for p in (f"--{k}", v)]], check=True)
-    state = torch.load(folder / "checkpoints" / "latest.pt", map_location="cpu", weights_only=True)["objects"]["ema"]
-    flat = {k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")}
-    (folder / "seconds.txt").write_text(f"{time.time() - begun:.0f}")
-    torch.save(flat, weights)
-    return weights
-
-
-def network_of(knobs: dict) -> torch.nn.Module:
-    """The variant's generator, as its configs define it."""
-    files = ["train.yaml", "quality_study.yaml", *([knobs["overlay"]] if "overlay" in knobs else [])]
-    parser = ConfigParser()
-    parser.read_config([str(BUNDLE / "configs" / f) for f in files])
-    return parser.get_parsed_content("network_def")
 
 
 def held_back(args: argparse.Namespace) -> dict[str, ArrayVolume]:
@@ -96,12 +51,11 @@ def held_back(args: argparse.Namespace) -> dict[str, ArrayVolume]:
     return volumes
 
 
-def render(network, volume: ArrayVolume, knobs: dict, tile: int, seed: int):
-    base = 10**6 if "overlay" in knobs else knobs["base_size"]
-    inferer = CascadeInferer(
-        GradientSketch(), MemoryStores(None), tile_size=tile, base_size=base, seed=seed, progress=False
-    )
-    return inferer({"image": volume}, network)
+def variant_of(name: str, args: argparse.Namespace) -> Variant:
+    knobs = dict(VARIANTS[name])
+    configs = ["train.yaml", "quality_study.yaml", *([knobs.pop("overlay")] if "overlay" in knobs else [])]
+    first = [] if "patch_baseline.yaml" in configs else ["base_first.yaml"]
+    return Variant(BUNDLE, configs, args.work_dir / slug(f"{name}_{args.seed}"), {**knobs, "seed": args.seed}, first)
 
 
 def main() -> None:
@@ -116,24 +70,22 @@ def main() -> None:
     volumes = held_back(args)
     metrics = ReconstructionMetrics(WINDOW, args.tile_size, "squeezenet", patch=64, every=2)
     rows, pictures = [], {name: [Panel("truth", v)] for name, v in volumes.items()}
-    for variant, knobs in VARIANTS.items():
-        weights = train(variant, knobs, args)
-        network = load_weights(network_of(knobs), weights)
+    for name in VARIANTS:
+        variant = variant_of(name, args)
+        # a cache of its own: its pyramids have the variant's number of scales
+        variant.weights(args.steps, dataset_dir=args.data_dir, cache_dir=variant.folder / "cache")
         for case, volume in volumes.items():
-            made = render(network, volume, knobs, args.tile_size, args.seed)
-            row = {"variant": variant, "case": case, "steps": args.steps, **metrics(made.image, volume)}
-            other = render(network, volume, knobs, args.tile_size + 32, args.seed)
-            difference = np.abs(other.image.array.astype(int) - made.image.array.astype(int))
-            row["retile_discrepancy_hu"] = int(difference.max())
+            made = variant.render(volume, args.tile_size, args.seed)
+            row = {"variant": name, "case": case, "steps": args.steps, **metrics(made, volume)}
+            row["retile_discrepancy_hu"] = round(retiled(variant, made, volume, args.tile_size, args.seed))
             rows.append(row)
-            pictures[case].append(Panel(variant, made.image))
+            pictures[case].append(Panel(name, made))
             print(json.dumps(row, default=str), flush=True)
-    (args.work_dir / "table.json").write_text(json.dumps(rows, indent=2, default=str))
-    (args.work_dir / "table.md").write_text(table(rows))
+    save_json(args.work_dir / "table.json", rows)
+    save_aside(args.work_dir / "table.md", lambda aside: aside.write_text(table(rows)))
     for case, panels in pictures.items():
-        write_preview(
-            args.work_dir / f"comparison_{slug(case)}.png", panels, WINDOW, f"{case}; {args.steps} steps each"
-        )
+        path = args.work_dir / f"comparison_{slug(case)}.png"
+        write_comparison(path, {f"{case}; {args.steps} steps each": panels}, WINDOW)
 
 
 def table(rows: list[dict]) -> str:
@@ -148,10 +100,8 @@ def table(rows: list[dict]) -> str:
         "seam_z": lambda r: f"{r['seam_z']['value']:.1f}",
         "retile, HU": lambda r: str(r["retile_discrepancy_hu"]),
     }
-    lines = ["| case | variant | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 2)]
-    for r in rows:
-        lines.append(f"| {r['case']} | {r['variant']} | " + " | ".join(f(r) for f in keys.values()) + " |")
-    return "\n".join(lines) + "\n"
+    lines = [[r["case"], r["variant"], *(figure(r) for figure in keys.values())] for r in rows]
+    return markdown(["case", "variant", *keys], lines)
 
 
 def _with_error(figure: dict) -> str:

@@ -34,16 +34,29 @@ SMALL = {
             {"phantom": 1, "shape": [24, 24, 24], "section": "validation"},
         ],
         "base_size": 16,
-    }
+    },
+    "msgan_xray2d": {
+        "cases_list": [
+            {"phantom": 0, "shape": [32, 32]},
+            {"phantom": 0, "shape": [32, 24], "section": "validation"},
+        ],
+        "base_size": 16,
+    },
 }
 MOST_OF_AN_EXPRESSION = 60  # characters; what is longer wants a name, a docstring and a test
+
+
+def bundle_of(config: pathlib.Path) -> pathlib.Path:
+    """The bundle's folder of a config, which may lie in a folder below configs/."""
+    return next(folder.parent for folder in config.parents if folder.name == "configs")
+
 
 bundles = sorted(path.parents[1] for path in BUNDLES.glob("*/configs/metadata.json"))
 every_bundle = pytest.mark.parametrize("bundle", bundles, ids=lambda bundle: bundle.name)
 every_config = pytest.mark.parametrize(
     "config",
-    [c for b in bundles for c in sorted(b.glob("configs/*.yaml"))],
-    ids=lambda c: f"{c.parents[1].name}-{c.stem}",
+    [c for b in bundles for c in sorted(b.rglob("configs/**/*.yaml"))],
+    ids=lambda c: f"{bundle_of(c).name}-{c.stem}",
 )
 
 
@@ -54,17 +67,18 @@ def header(config: pathlib.Path) -> str:
 
 def files_of(config: pathlib.Path) -> list[pathlib.Path]:
     """The files that the header's command reads together: an overlay names its base before itself."""
+    configs = bundle_of(config) / "configs"
     command = re.search(r"--config_file +(.*)", header(config))
     if command is None:
-        return [config.with_name("train.yaml"), config]
-    return [config.with_name(name) for name in re.findall(r"configs/(\w+\.yaml)", command.group(1))]
+        return [configs / "train.yaml", config]
+    return [configs / name for name in re.findall(r"configs/([\w/]+\.yaml)", command.group(1))]
 
 
 def parsed(config: pathlib.Path) -> ConfigParser:
     """The config over its base, with the metadata, references found but nothing built."""
     parser = ConfigParser()
     parser.read_config([str(path) for path in files_of(config)])
-    parser.read_meta(str(config.with_name("metadata.json")))
+    parser.read_meta(str(bundle_of(config) / "configs" / "metadata.json"))
     parser.parse()
     return parser
 

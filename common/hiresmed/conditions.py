@@ -6,6 +6,7 @@ sketch that comes without an image is pooled by its maximum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import ignite.distributed as idist
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from .errors import InputError
 from .levels import LevelPlan
 from .tiles import Box, TileGrid
-from .volumes import Volume
+from .volumes import Volume, boxes
 
 
 def shared_tiles(grid: TileGrid, box: Box, level) -> Iterator[int]:
@@ -106,22 +107,45 @@ class Conditions:
 class SketchVolume(Volume):
     """A sketch that came from outside, read as strengths in [0, 1].
 
-    Integer files count 255 as full strength unless their values are only 0 and 1. Values are clipped.
+    Integer files count 255 as full strength unless their values are only 0 and 1. Values are clipped. A 2-D picture
+    that is mostly bright (its mean is above half of full strength) is a drawing on paper: its most frequent value is
+    the paper, strength 0, and black is 1. All else, with its strengths mostly 0, is taken as it is.
+
+    Args:
+        volume: the file.
+        slope: strength of one unit of it.
+        paper: strength of the paper before it is inverted; None: no paper.
 
     Raises:
         InputError: at reading, where floats lie outside [0, 1]: most likely an image was given as a sketch.
     """
 
-    def __init__(self, volume: Volume, slope: float = 1.0) -> None:
-        self.volume, self.slope = volume, slope
+    def __init__(self, volume: Volume, slope: float = 1.0, paper: float | None = None) -> None:
+        self.volume, self.slope, self.paper = volume, slope, paper
         self.shape, self.affine, self.dtype, self.name = volume.shape, volume.affine, volume.dtype, volume.name
 
     @classmethod
     def of(cls, volume: Volume) -> SketchVolume:
-        """Finds the scale from the middle slab of the volume."""
+        """Finds the scale and, in a 2-D picture, the paper: from all of that, or from a volume's middle slab."""
+        if len(volume.shape) == 2:
+            return cls._of_picture(volume)
         start = [0] * (len(volume.shape) - 1) + [volume.shape[-1] // 2]
         peak = float(np.max(volume.read(start, [*volume.shape[:-1], 1])))
-        return cls(volume, 1 / 255 if peak > 1 else 1.0)
+        return cls(volume, _slope(peak))
+
+    @classmethod
+    def _of_picture(cls, volume: Volume) -> SketchVolume:
+        peak, total = 0.0, 0.0
+        units, full = np.zeros(256, np.int64), np.zeros(256, np.int64)  # of 1/255, and of 1
+        for start, shape in boxes(volume.shape, 512):
+            values = np.asarray(volume.read(start, shape), dtype=np.float64)
+            peak, total = max(peak, float(values.max())), total + float(values.sum())
+            units += np.bincount(np.rint(values * 255).clip(0, 255).astype(np.int64).ravel(), minlength=256)
+            full += np.bincount(np.rint(values).clip(0, 255).astype(np.int64).ravel(), minlength=256)
+        slope = _slope(peak)
+        counts = units if slope == 1.0 else full
+        bright = total * slope > math.prod(volume.shape) / 2
+        return cls(volume, slope, max(1, int(counts.argmax())) / 255 if bright else None)
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         values = self.volume.read(start, shape)
@@ -131,7 +155,11 @@ class SketchVolume(Volume):
                 f"a sketch should hold edge strengths from 0 to 1 (or 0 to 255), but {self.name} holds values from "
                 f"{values.min() / self.slope:.4g} to {values.max() / self.slope:.4g}; give an image as --image."
             )
-        return values.clip(0, 1)
+        return values.clip(0, 1) if self.paper is None else (1 - values / self.paper).clip(0, 1)
+
+
+def _slope(peak: float) -> float:
+    return 1 / 255 if peak > 1 else 1.0
 
 
 def _pool(box: np.ndarray, factor: int, kind: str) -> np.ndarray:

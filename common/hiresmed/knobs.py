@@ -19,7 +19,7 @@ def flag(value: Any, name: str) -> bool:
     known = {"true": True, "false": False, "1": True, "0": False}
     text = str(value).lower()
     if text not in known:
-        raise InputError(f"The knob '{name}' should be true or false, but is '{value}'; write --{name} true or false.")
+        raise InputError(f"{name} should be true or false, but is '{value}'; write --{name} true or false.")
     return known[text]
 
 
@@ -37,5 +37,5 @@ def whole_number(value: Any, name: str, least: int = 0) -> int:
     except ValueError:
         number = least - 1
     if number < least:
-        raise InputError(f"The knob '{name}' should be a whole number from {least} on, but is '{value}'; change it.")
+        raise InputError(f"{name} should be a whole number from {least} on, but is '{value}'; change it.")
     return number

@@ -46,14 +46,10 @@ class Level(Volume):
 
     def write(self, start: Sequence[int], values: np.ndarray) -> None:
         """Store one box; integers are rounded to the nearest stored unit and clipped to the dtype."""
-        if np.issubdtype(self._stored, np.integer):
+        if np.issubdtype(self._stored, np.integer) and (self.slope != 1.0 or values.dtype != self._stored):
             limits = np.iinfo(self._stored)
-            if self.slope != 1.0:
-                values = values / self.slope
-            if values.dtype.kind == "f":
-                values = np.rint(values)
-            if not np.can_cast(values.dtype, self._stored):
-                values = np.clip(values, limits.min, limits.max)
+            values = np.rint(values / self.slope if self.slope != 1.0 else values)
+            values = np.clip(values, limits.min, limits.max, out=values)
         self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self._stored)
 
     def done(self, number: int) -> bool:

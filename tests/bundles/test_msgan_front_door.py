@@ -7,53 +7,43 @@ stderr, a kill, two processes) is run as one; the other cases go through the sam
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 import zarr
-from hiresmed.errors import InputError, first_input_error
-from hiresmed.networks import MultiScaleGenerator
-from monai.bundle import ConfigWorkflow
+from hiresmed.errors import InputError
 from PIL import Image
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "msgan_ct3d"
-SMALL = {"width": 8, "num_blocks": 1, "fine_width": 4}
+SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
+DOOR = SHARED.FrontDoor("msgan_ct3d", tile_size=16, base_size=16)
+settings, command, run = DOOR.settings, DOOR.command, DOOR.run
+generator, bricks, subprocess_run = SHARED.generator, SHARED.bricks, SHARED.subprocess_run
+left_behind, digest, assert_plain = SHARED.left_behind, SHARED.digest, SHARED.assert_plain
+text_file, other_file, damaged = SHARED.text_file, SHARED.other_file, SHARED.damaged
 OBLIQUE = np.array([[-0.7, 0.3, 0.1, 51.3], [0.25, 0.9, -0.4, -80.1], [0.1, 0.35, 2.1, 7.7], [0, 0, 0, 1]])
 SHAPE = (41, 34, 27)
-
-
-def generator(**changes) -> MultiScaleGenerator:
-    torch.manual_seed(0)
-    network = MultiScaleGenerator(3, num_stages=3, base=SMALL | changes, stage=SMALL)
-    for name, weight in network.named_parameters():
-        deviation = 0.1 if weight.ndim == 1 else (0.4 if ".out." in name else 1.2) / weight[0].numel() ** 0.5
-        torch.nn.init.normal_(weight, std=deviation)
-    return network
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save(generator().state_dict(), path)
+    torch.save(generator(3).state_dict(), path)
     return path
 
 
 def hounsfield(shape=SHAPE) -> np.ndarray:
-    bricks = np.random.default_rng(0).integers(-1000, 1000, [-(-n // 9) for n in shape])
-    for axis in range(len(shape)):
-        bricks = bricks.repeat(9, axis)
-    return bricks[tuple(slice(0, n) for n in shape)].astype(np.int16)
+    return bricks(shape, -1000, 1000, np.int16)
 
 
 def save_nifti(path: Path, values: np.ndarray, affine: np.ndarray = OBLIQUE) -> Path:
@@ -72,50 +62,6 @@ def whole(tmp_path_factory, weights, image) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     run(settings(weights, folder, image=str(image), output_format="nii"))
     return folder / "chest_synthetic.nii"
-
-
-def settings(weights: Path, output_dir: Path, **knobs) -> dict:
-    tiny = {"network_def#base": SMALL, "network_def#stage": SMALL, "tile_size": 16, "base_size": 16}
-    return {"bundle_root": str(BUNDLE), "weights_path": str(weights), "output_dir": str(output_dir)} | tiny | knobs
-
-
-def command(knobs: dict, launcher=("-m",)) -> list[str]:
-    words = [sys.executable, *launcher, "monai.bundle", "run", "--config_file", str(BUNDLE / "configs/inference.yaml")]
-    return words + [word for name, value in knobs.items() for word in (f"--{name}", str(value))]
-
-
-def subprocess_run(words: list[str], **how) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment, **how)
-
-
-def run(knobs: dict) -> None:
-    """The config in this process; the InputError inside whatever MONAI and ignite wrapped around it."""
-    overrides = {name.replace("#", "::"): value for name, value in knobs.items()}
-    hook = sys.excepthook
-    try:
-        workflow = ConfigWorkflow(
-            str(BUNDLE / "configs/inference.yaml"), logging_file=False, workflow_type="infer", **overrides
-        )
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    except Exception as error:
-        mistake = first_input_error(error)
-        if mistake is None:
-            raise
-        raise mistake from None
-    finally:
-        sys.excepthook = hook
-
-
-def left_behind(folder: Path) -> list[str]:
-    """Names in an output folder, but for the working folders of what is not finished."""
-    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".partial")) if folder.exists() else []
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---- from outside
@@ -180,14 +126,6 @@ def test_two_processes_make_the_same_bytes_and_one_of_them_speaks(tmp_path, weig
     assert done.stdout.count("made a synthetic image") == 1
 
 
-def assert_plain(done: subprocess.CompletedProcess, sentence: str) -> None:
-    """Exit status, and one line of error that says it."""
-    assert done.returncode not in (0, None)
-    assert "Traceback" not in done.stderr + done.stdout
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and sentence in errors[0], done.stderr
-
-
 def test_a_mistyped_knob_is_one_line_of_error_and_no_work(tmp_path, weights, image):
     knobs = settings(weights, tmp_path / "out", image=image, tile_sise=12)
     assert_plain(subprocess_run(command(knobs)), "--tile_sise is no knob of this config; did you mean --tile_size?")
@@ -204,11 +142,6 @@ def test_a_mistake_found_deep_in_the_engine_is_one_line_of_error_too(tmp_path, w
 
 
 # ---- in this process
-
-
-def text_file(folder: Path, name: str, content: bytes = b"this is no image") -> Path:
-    (folder / name).write_bytes(content)
-    return folder / name
 
 
 def truncated(folder: Path, image: Path) -> Path:
@@ -231,20 +164,6 @@ def singular(folder: Path) -> Path:
     raw[254:256] = (1).to_bytes(2, "little")  # sform_code
     path.write_bytes(raw)
     return path
-
-
-def other_file(folder: Path, name: str, state) -> Path:
-    torch.save(state, folder / name)
-    return folder / name
-
-
-def damaged(folder: Path, weights: Path) -> Path:
-    copy = Path(shutil.copy(weights, folder / "model.pt"))
-    (folder / "model.pt.sha256").write_text(f"{digest(copy)}  model.pt\n")
-    content = bytearray(copy.read_bytes())
-    content[len(content) // 2] ^= 1
-    copy.write_bytes(content)
-    return copy
 
 
 def filled(folder: Path) -> Path:
@@ -271,13 +190,16 @@ MISTAKES = {
     ),
     "singular affine": (lambda f, i, w: {"image": singular(f)}, "flat.nii should have an invertible"),
     "image and folder": (lambda f, i, w: {"dataset_dir": f}, "Either image or dataset_dir should be given"),
-    "folder of nothing": (lambda f, i, w: {"image": None, "dataset_dir": text_file(f, "note.txt").parent}, "dataset_dir should hold"),
+    "folder of nothing": (
+        lambda f, i, w: {"image": None, "dataset_dir": text_file(f, "note.txt").parent},
+        "dataset_dir should hold",
+    ),
     "no weights": (lambda f, i, w: {"weights_path": f / "none.pt"}, "weights should lie in .*none.pt"),
     "damaged weights": (lambda f, i, w: {"weights_path": damaged(f, w)}, "model.pt should have the sha256"),
     "weights in prose": (lambda f, i, w: {"weights_path": text_file(f, "a.pt")}, "a.pt should hold a state_dict"),
     "a list as weights": (lambda f, i, w: {"weights_path": other_file(f, "b.pt", [1])}, "b.pt should hold the weights"),
     "weights of another network": (
-        lambda f, i, w: {"weights_path": other_file(f, "c.pt", generator(width=16).state_dict())},
+        lambda f, i, w: {"weights_path": other_file(f, "c.pt", generator(3, width=16).state_dict())},
         "c.pt should hold the weights of MultiScaleGenerator as configured",
     ),
     "an output that exists": (lambda f, i, w: {"output_dir": filled(f)}, "should not yet hold chest_synthetic.nii.gz"),

@@ -14,7 +14,14 @@ def output(tmp_path, **options) -> CaseOutput:
 
 @pytest.mark.parametrize(
     ("source", "expected"),
-    [("a.nii", "nii"), ("a.nii.gz", "nii.gz"), ("a.nrrd", "nii.gz"), ("a.png", "png"), ("a.tif", "tiff")],
+    [
+        ("a.nii", "nii"),
+        ("a.nii.gz", "nii.gz"),
+        ("a.nrrd", "nii.gz"),
+        ("a.png", "png"),
+        ("a.JPG", "png"),
+        ("a.tif", "tiff"),
+    ],
 )
 def test_the_format_follows_the_input_unless_it_is_named(tmp_path, source, expected):
     case = {"name": "a", "source": tmp_path / source}

@@ -4,12 +4,14 @@ from .datalists import list_cases, training_cases
 from .outputs import CaseOutput
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
 from .phantom_thorax import ThoraxPhantom
+from .phantom_xray import ChestXrayPhantom
 from .readers import cases, open_volume
 from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
 
 __all__ = [
     "CaseOutput",
+    "ChestXrayPhantom",
     "MemoryStores",
     "MultiScalePatches",
     "PreparedCase",

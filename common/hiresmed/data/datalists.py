@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
+import ignite.distributed as idist
 import numpy as np
 
 from ..errors import InputError
 from ..levels import check_region
 from ..views import RegionView
-from ..volumes import ArrayVolume, Volume
-from .patches import PreparedCase, prepare_case
+from ..volumes import ArrayVolume, NiftiVolume, Volume, real_world_cast
+from ..windows import FULL, WindowedView, robust_window
+from .patches import PreparedCase, prepare_case, stored_dtype
 from .phantom_thorax import ThoraxPhantom
+from .phantom_xray import ChestXrayPhantom
 from .readers import cases, open_volume
+from .writers import write_nifti
 
-_PHANTOM_SHAPES = ((128, 128, 128), (128, 128, 96), (128, 112, 128), (128, 128, 40), (112, 128, 72), (128, 128, 24))
+_THORAX_SHAPES = ((128, 128, 128), (128, 128, 96), (128, 112, 128), (128, 128, 40), (112, 128, 72), (128, 128, 24))
+_XRAY_SHAPES = ((512, 512), (768, 640), (640, 512), (1024, 768), (576, 640), (768, 768))
+_XRAY_AREA_MM2 = 340.0**2  # what every X-ray phantom shows, square pixels whatever its shape
 
 
 def section_of(name: str, validation_share: float = 0.2) -> str:
@@ -26,7 +34,12 @@ def section_of(name: str, validation_share: float = 0.2) -> str:
 
 
 def list_cases(
-    dataset_dir: str | None, section: str, cases_list: Sequence[Mapping] | None = None, phantoms: int = 12
+    dataset_dir: str | None,
+    section: str,
+    cases_list: Sequence[Mapping] | None = None,
+    phantoms: int = 12,
+    phantom: str = "thorax",
+    subject: str | None = None,
 ) -> list[dict]:
     """Cases of one section, each {"image": path or Volume, "name", "region", "stages"}.
 
@@ -36,31 +49,67 @@ def list_cases(
         cases_list: explicit list of {"image": path below dataset_dir, "region": box or nothing, "stages": list or
             nothing, "section": training or validation}; instead of the split by name. {"phantom": seed} is one, too.
         phantoms: how many, without dataset_dir.
+        phantom: their kind, thorax (3-D CT) or xray (2-D).
+        subject: regular expression that finds the patient in a case's name (its first group, if it has one), so that
+            all images of a patient come into one section; None: every case is a patient of its own.
 
     Raises:
-        InputError: the section is empty.
+        InputError: the section is empty; an unknown phantom; a bad or an unmatched `subject`.
     """
     if cases_list is None and dataset_dir is None:
         cases_list = [
             {"phantom": n, "section": "validation" if 4 * n >= 3 * phantoms else "training"} for n in range(phantoms)
         ]
     if cases_list is None:
-        found = [c for c in cases(dataset_dir=dataset_dir) if section_of(c["name"]) == section]
+        found = [c for c in cases(dataset_dir=dataset_dir) if section_of(subject_of(c["name"], subject)) == section]
     else:
-        found = [_listed(entry, dataset_dir) for entry in cases_list if entry.get("section", "training") == section]
+        found = [
+            _listed(entry, dataset_dir, phantom) for entry in cases_list if entry.get("section", "training") == section
+        ]
     if not found:
         raise InputError(f"the {section} section should hold at least one case, but holds none; add images or a list.")
     return found
 
 
-def _listed(entry: Mapping, dataset_dir: str | None) -> dict:
+def subject_of(name: str, pattern: str | None) -> str:
+    """The patient in a case's name.
+
+    >>> subject_of("hannover_p236_APSupine_483f2ad8", r"_(p\d+)_")
+    'p236'
+    """
+    if pattern is None:
+        return name
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise InputError(
+            f"subject should be a regular expression, but {pattern!r} is none ({error}); repair it."
+        ) from error
+    if match is None:
+        raise InputError(
+            f"subject should find the patient in every case's name, but {pattern!r} finds none in {name}; change it, "
+            "or rename the file."
+        )
+    return (match.group(1) if match.re.groups else match.group()) or name
+
+
+def _listed(entry: Mapping, dataset_dir: str | None, phantom: str) -> dict:
     case = {"region": entry.get("region"), "stages": entry.get("stages")}
     if "phantom" in entry:
         seed = int(entry["phantom"])
-        shape = entry.get("shape") or _PHANTOM_SHAPES[seed % len(_PHANTOM_SHAPES)]
-        return case | {"image": ThoraxPhantom(shape, seed=seed), "name": f"phantom_{seed}"}
+        return case | {"image": _phantom(phantom, seed, entry.get("shape")), "name": f"phantom_{seed}"}
     path = pathlib.Path(dataset_dir or ".") / entry["image"]
     return case | {"image": path, "name": path.name.split(".")[0]}
+
+
+def _phantom(kind: str, seed: int, shape: Sequence[int] | None) -> Volume:
+    if kind == "thorax":
+        return ThoraxPhantom(shape or _THORAX_SHAPES[seed % len(_THORAX_SHAPES)], seed=seed)
+    if kind != "xray":
+        raise InputError(f"phantom should be thorax or xray, but is {kind!r}; choose one of them.")
+    shape = shape or _XRAY_SHAPES[seed % len(_XRAY_SHAPES)]
+    pixel = math.sqrt(_XRAY_AREA_MM2 / math.prod(shape))
+    return ChestXrayPhantom(shape, seed=seed, field_of_view_mm=[pixel * n for n in shape])
 
 
 def training_cases(
@@ -73,42 +122,68 @@ def training_cases(
     cache_dir: str | None = None,
     cases_list: Sequence[Mapping] | None = None,
     phantoms: int = 12,
+    intensity: str | None = None,
+    phantom: str | None = None,
+    subject: str | None = None,
 ) -> list[PreparedCase]:
     """Prepared cases of one section: pyramids and sketches of every image.
 
     Args:
-        network: the generator (its factor is read).
+        network: the generator (its factor and spatial_dims are read).
         sketcher: as at inference.
         cache_dir: where pyramids are kept (made once, memory does not grow with the dataset); None keeps them in RAM.
+        intensity: None: values as they are. "robust": each image through its own percentiles as uint16, as at
+            inference (LoadImageStreamd's window); `window` is then 0 ... 65535, and MultiScalePatches needs the same.
+        phantom: kind of phantoms; None: thorax for a 3-D network, xray for a 2-D one.
 
     Other arguments: see list_cases and MultiScalePatches.
     """
+    if intensity not in (None, "robust"):
+        raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
+    a, b = window if intensity is None else (0.0, float(FULL))
 
     def encode(values: np.ndarray) -> np.ndarray:
-        a, b = window
         return ((values.astype(np.float32) - a) * (2 / (b - a)) - 1).clip(-1, 1)
 
+    phantom = phantom or ("xray" if network.spatial_dims == 2 else "thorax")
     prepared = []
-    for case in list_cases(dataset_dir, section, cases_list, phantoms):
-        folder = None if cache_dir is None else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case)}"
-        volume = case["image"]
-        if not isinstance(volume, Volume):
-            volume = open_volume(volume, folder or pathlib.Path(_scratch()))
-        if case.get("region"):
-            volume = RegionView(volume, check_region(case["region"], volume.shape))
-        if folder is None:
-            values = volume.read([0] * len(volume.shape), volume.shape)
-            volume = ArrayVolume(np.rint(values.clip(-32768, 32767)).astype(np.int16), volume.affine, volume.name)
+    for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):
+        folder = None if cache_dir is None else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case, intensity)}"
+        volume = _volume(case, folder, intensity)
         made = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
         made.stages = case.get("stages")
         prepared.append(made)
     return prepared
 
 
-def _digest(case: Mapping) -> str:
+def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -> Volume:
+    """A case's image or region: in RAM without a folder; with one, what a window shows is kept there as NIfTI."""
+    if folder is None:
+        volume = _view(case, pathlib.Path(_scratch()), intensity)
+        values = volume.read([0] * len(volume.shape), volume.shape)
+        return ArrayVolume(real_world_cast(values, stored_dtype(volume)), volume.affine, volume.name)
+    if intensity is None:
+        return _view(case, folder, None)
+    kept = folder / "image.nii"
+    if idist.get_rank() == 0 and not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_nifti(_view(case, folder, intensity), kept)
+    idist.barrier()
+    return NiftiVolume(kept, name=case["name"])
+
+
+def _view(case: Mapping, folder: pathlib.Path, intensity: str | None) -> Volume:
+    volume = open_volume(case["image"], folder)
+    if intensity is not None:
+        volume = WindowedView(volume, robust_window(volume))
+    return RegionView(volume, check_region(case["region"], volume.shape)) if case.get("region") else volume
+
+
+def _digest(case: Mapping, intensity: str | None) -> str:
     image = case["image"]
     identity = (image.name, image.shape) if isinstance(image, Volume) else str(image)
-    return hashlib.sha256(repr((identity, case.get("region"))).encode()).hexdigest()[:8]
+    shown = () if intensity is None else (intensity,)
+    return hashlib.sha256(repr((identity, case.get("region"), *shown)).encode()).hexdigest()[:8]
 
 
 def _scratch() -> str:

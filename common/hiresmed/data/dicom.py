@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..errors import InputError
 from ..volumes import ArrayVolume, Volume, checked_affine, real_world_cast
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SPACINGS = ("0028|0030", "0018|1164", "0018|2010")  # PixelSpacing, ImagerPixelSpacing, NominalScannedPixelSpacing
 STEP_TOLERANCE = 0.05  # of the slice distance: scanners round positions, a missing slice is off by 1
 
 
@@ -87,10 +89,25 @@ def read_header(path: Path) -> Slice:
         size=tuple(int(reader.GetDimensions(a)) if a < reader.GetNumberOfDimensions() else 1 for a in range(3)),
         components=int(reader.GetNumberOfComponents()),
         stored=reader.GetComponentTypeAsString(reader.GetComponentType()),
-        spacing=(float(reader.GetSpacing(0)), float(reader.GetSpacing(1))),
+        spacing=_pixel_spacing([tag(key) for key in SPACINGS]) or (reader.GetSpacing(0), reader.GetSpacing(1)),
         position=np.array([reader.GetOrigin(a) for a in range(3)]),
         axes=np.array([reader.GetDirection(a) for a in range(3)]).T,
     )
+
+
+def _pixel_spacing(tags: Sequence[str]) -> tuple[float, float] | None:
+    """Distance of columns and of rows in mm by the first tag that tells (rows first in DICOM); else None.
+
+    GDCM looks at one tag only, chosen by the kind of object, and so makes a calibrated radiograph's pixels 1 mm.
+    """
+    for text in tags:
+        try:
+            rows, columns = (float(part) for part in text.split("\\"))
+        except ValueError:
+            continue
+        if 0 < rows < np.inf and 0 < columns < np.inf:
+            return columns, rows
+    return None
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -152,6 +169,20 @@ def open_series(path: str | Path) -> Volume:
         return _flat(slices[0], path.name)
     slices, affine = _stack(slices, path.name)
     return SeriesVolume(slices, affine, path.name)
+
+
+@lru_cache(maxsize=1024)
+def lone_image(path: Path) -> Slice | None:
+    """The header of a file or folder that `open_series` opens as a 2-D image (a radiograph, a lone slice), else None.
+
+    Raises:
+        InputError: no DICOM image.
+    """
+    files = _files_of(path) if path.is_dir() else [path]
+    if len(files) > 1:
+        return None
+    chosen = read_header(files[0])
+    return chosen if path.is_dir() or not chosen.placed or len(_same_series(chosen)) == 1 else None
 
 
 def _files_of(folder: Path) -> list[Path]:

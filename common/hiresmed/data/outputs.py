@@ -13,12 +13,13 @@ import ignite.distributed as idist
 
 from ..errors import InputError
 from ..knobs import flag, whole_number
-from ..levels import check_size
+from ..levels import check_region, check_size
 from ..volumes import Volume
-from .dicom import dicom_files, is_dicom
+from .dicom import dicom_files, is_dicom, lone_image
+from .pictures import picture_shape
 from .readers import cases, open_volume
 from .stores import ZarrStores
-from .writers import check_output, final_name, save_volume
+from .writers import PNG_PIXELS, check_output, check_png, final_name, save_volume
 
 _BYTES_PER_VOXEL = 8  # pyramid 2.3, sketch 1.2, file 2, compressed copy at most 2
 
@@ -37,6 +38,7 @@ class CaseOutput:
         fingerprint: what the result depends on, beside the inferer's settings (say, the weights' sha256).
         postfix: of the result's name.
         region: of the output, if not all is made; an OME-Zarr cannot hold that.
+        size: output grid if it is not the input's own; a picture's format depends on it.
         seed: from which a DICOM series' identifiers are made, together with its content.
     """
 
@@ -50,13 +52,14 @@ class CaseOutput:
         postfix: str = "synthetic",
         seed: int = 0,
         region=None,
+        size: Sequence[int] | None = None,
     ) -> None:
         if output_format == "ome-zarr" and region is not None:
             raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
         self.folder, self.output_format = pathlib.Path(output_dir).expanduser(), output_format
         self.overwrite, self.resume = flag(overwrite, "overwrite"), flag(resume, "resume")
         self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, whole_number(seed, "seed")
-        self.several = False
+        self.region, self.size, self.several = region, size, False
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
         """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk.
@@ -94,7 +97,9 @@ class CaseOutput:
         return open_volume(path, self.work_dir(name))
 
     def check(self, case: Mapping, shape: Sequence[int]) -> None:
-        """Before any work: a folder that can be written, enough room (voxels of the output grid)."""
+        """Before any work: a folder that can be written, a format and enough room for the output grid's voxels."""
+        if self.format_of(case) == "png":
+            check_png([b - a for a, b in check_region(self.region, shape)])
         check_output(self.final(case).parent, math.prod(check_size(shape)) * _BYTES_PER_VOXEL)
         if idist.get_rank() == 0 and not self.resume:
             for pyramid in self.work_dir(case["name"]).glob("*.ome.zarr"):
@@ -117,7 +122,7 @@ class CaseOutput:
         if idist.get_rank() == 0 and kind != "ome-zarr":
             stem = final.parent / f"{case['name']}_{self.postfix}"
             options = {} if kind != "dicom" else {"seed": self.seed}
-            if kind == "dicom" and _dicom(case):
+            if kind == "dicom" and _dicom(case.get("source")):
                 options["reference"] = case["source"]
             save_volume(image, stem, kind, **options)
         idist.barrier()
@@ -132,17 +137,29 @@ class CaseOutput:
         shutil.rmtree(work, ignore_errors=True)
 
     def format_of(self, case: Mapping) -> str:
-        """The format asked for, else that of the input: DICOM for DICOM (with pydicom), .nii for .nii, else .nii.gz."""
+        """The format asked for, else that of the input.
+
+        A DICOM series for a DICOM series (with pydicom); .nii for .nii; TIFF for TIFF; PNG for PNG, JPEG, a DICOM
+        radiograph (no writer of those yet) and a 2-D phantom, but TIFF where it would be too large; else .nii.gz.
+        """
         if self.output_format is not None:
             return str(self.output_format)
-        name = str(case.get("source", "")).lower()
-        if _dicom(case) and importlib.util.find_spec("pydicom"):
-            return "dicom"
-        if name.endswith((".png", ".jpg", ".jpeg")):
-            return "png"
+        source = case.get("source")
+        name = "" if source is None or isinstance(source, Volume) else str(source).lower()
         if name.endswith((".tif", ".tiff")):
             return "tiff"
+        shape = _picture_shape(source)
+        if shape is not None:
+            return "png" if self._pixels(shape) <= PNG_PIXELS else "tiff"
+        if _dicom(source) and importlib.util.find_spec("pydicom"):
+            return "dicom"
         return "nii" if name.endswith(".nii") else "nii.gz"
+
+    def _pixels(self, shape: Sequence[int]) -> int:
+        if not shape:
+            return 0
+        box = check_region(self.region, check_size(self.size or shape, 2))
+        return math.prod(b - a for a, b in box)
 
     def final(self, case: Mapping) -> pathlib.Path:
         """Path of the finished result."""
@@ -158,8 +175,18 @@ class CaseOutput:
         return self.case_folder(name) / f"{name}.partial"
 
 
-def _dicom(case: Mapping) -> bool:
-    source = case.get("source")
+def _picture_shape(source) -> tuple[int, ...] | None:
+    """(rows, columns) of a source that is best shown as a picture, () if they cannot be read; None for all others."""
+    if source is None or isinstance(source, Volume):
+        return source.shape if source is not None and len(source.shape) == 2 else None
+    path = pathlib.Path(source)
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        return picture_shape(path) or ()  # what is wrong with it is said when it is opened
+    image = lone_image(path) if _dicom(path) else None
+    return None if image is None else image.size[1::-1]
+
+
+def _dicom(source) -> bool:
     if source is None or isinstance(source, Volume):
         return False
     path = pathlib.Path(source)

@@ -43,14 +43,22 @@ class PreparedCase:
 def prepare_case(
     volume: Volume, sketcher, encode: Callable, factor: int, base_size: int, folder: pathlib.Path | None
 ) -> PreparedCase:
-    """Pyramid and sketches of one case, in `folder` (made once, reused) or in memory (None)."""
+    """Pyramid and sketches of one case, in `folder` (made once, reused) or in memory (None).
+
+    Coarser levels are int16 (CT), or uint16 where the volume is.
+    """
     scales = number_of_scales(volume.shape, base_size, factor)
     fields = [ReceptiveField(0, 1, 0)] * (scales + 1)
     plans = plan_levels(volume.shape, whole(volume.shape), factor, fields, 128, sketcher.halo)
     stores = MemoryStores(None) if folder is None else ZarrStores(folder, {"shape": list(volume.shape)}, resume=True)
     conditions = Conditions(plans, stores, factor, sketcher, encode, progress=False)
-    images = conditions.pyramid("image", volume, "mean", "int16", 1.0)
+    images = conditions.pyramid("image", volume, "mean", stored_dtype(volume), 1.0)
     return PreparedCase(images, conditions.sketches(images))
+
+
+def stored_dtype(volume: Volume) -> str:
+    """In which a case's values are kept for training."""
+    return "uint16" if volume.dtype == np.uint16 else "int16"
 
 
 class MultiScalePatches(torch.utils.data.Dataset):

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError
-from ..volumes import ArrayVolume, NiftiVolume, Volume, checked_affine, first_line, spatial_shape
+from ..volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape
 from .dicom import RAS_FROM_LPS, SeriesVolume, dicom_files, is_dicom, open_series, read_header
+from .pictures import read_picture
 from .writers import check_space, write_nifti
 
 NIFTI = (".nii", ".nii.gz")
@@ -236,62 +236,6 @@ def _lps_affine(info) -> np.ndarray:
         affine[:dims, axis] = np.array(info.GetDirection(axis))[:dims] * info.GetSpacing(axis)
         affine[axis, 3] = info.GetOrigin(axis)
     return affine
-
-
-def read_picture(path: str | Path) -> ArrayVolume:
-    """A PNG, JPEG or TIFF as a 2-D volume (rows, columns) in memory, grey; transparency is dropped.
-
-    Values are the stored ones (8 or 16 bit, 32 bit, float); colours become ITU-R 601 luma. Spacing in mm comes from
-    the resolution of a PNG or TIFF, else it is 1 mm (a JPEG's 72 dpi mean nothing). Columns run to the left, rows to
-    the back of the patient, as DICOM and ITK place an image without orientation.
-    """
-    path = Path(path)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large images are what this library is for
-    try:
-        with Image.open(path) as picture:
-            if getattr(picture, "n_frames", 1) > 1:
-                raise InputError(
-                    f"{path.name} should be one 2-D image, but has {picture.n_frames} pages; save one of them, or the "
-                    "stack as NIfTI."
-                )
-            spacing = _picture_spacing(picture)
-            values = _grey(picture)
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
-            "truncated or of another kind: export it again."
-        ) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    rows, columns = spacing
-    affine = np.array([[0, -columns, 0, 0], [-rows, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    return ArrayVolume(values, affine, path.name)
-
-
-def _grey(picture: Image.Image) -> np.ndarray:
-    if picture.mode == "1":
-        return np.asarray(picture.convert("L"))
-    if picture.mode not in ("L", "I", "F") and not picture.mode.startswith("I;16"):
-        if picture.mode in ("LA", "La"):
-            return np.asarray(picture.getchannel(0))
-        picture = picture.convert("RGB").convert("L")
-    values = np.asarray(picture)
-    return values.astype(values.dtype.newbyteorder("="))
-
-
-def _picture_spacing(picture: Image.Image) -> tuple[float, float]:
-    """Distance of rows and of columns in mm; 1 where the file does not say."""
-    x, y, unit_mm = 0.0, 0.0, 0.0
-    if picture.format == "PNG" and "dpi" in picture.info:
-        (x, y), unit_mm = picture.info["dpi"], 25.4
-    elif picture.format == "TIFF":
-        tags = picture.tag_v2
-        x, y = float(tags.get(282, 0)), float(tags.get(283, 0))
-        unit_mm = {2: 25.4, 3: 10.0}.get(tags.get(296, 2), 0.0)
-    usable = x > 0 and y > 0 and unit_mm > 0 and np.isfinite([x, y]).all()
-    return (unit_mm / y, unit_mm / x) if usable else (1.0, 1.0)
 
 
 def cases(

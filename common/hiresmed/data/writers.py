@@ -7,6 +7,7 @@ writers need the whole image in memory, which a volume larger than that does not
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import shutil
 import tempfile
@@ -21,10 +22,12 @@ from PIL import Image
 
 from ..errors import InputError
 from ..volumes import Volume, boxes, real_world_cast
+from .tiff import write_tiff
 
 CHUNK = 2**20  # bytes copied at a time by the compressor
 # zlib on a chest CT (63 MB int16): level 1 leaves 55.1 % in 1.6 s, level 6 53.8 % in 4.0 s, level 9 52.8 % in 31 s
 GZIP_LEVEL = 1
+PNG_PIXELS = 2**26
 FORMATS = ("nii", "nii.gz", "dicom", "png", "tiff")
 
 
@@ -128,27 +131,44 @@ def _compress(source: Path, target: Path) -> None:
 def write_image_2d(volume: Volume, path: str | Path) -> Path:
     """Writes a 2-D volume (rows, columns) as PNG (8 or 16 bit) or TIFF (8, 16 or 32 bit, float), with its spacing.
 
-    uint8 stays 8 bit. In a PNG other values are rounded and limited to 0 ... 65535, with a warning where that changes
-    them by more than rounding; a TIFF keeps signed integers (as 32 bit) and floats.
+    A TIFF is written tile by tile; it keeps signed integers (as 32 bit) and floats. A PNG is held whole in memory, so
+    it ends at 64 megapixels (8192 x 8192: 128 MB of 16 bit, twice that at the peak); uint8 stays 8 bit, other values
+    are rounded and limited to 0 ... 65535, with a warning where that changes them by more than rounding.
 
     Raises:
-        InputError: not 2-D, or a suffix other than .png, .tif, .tiff.
+        InputError: not 2-D, a PNG that is too large, or a suffix other than .png, .tif, .tiff.
     """
     path = Path(path)
     if len(volume.shape) != 2:
         raise InputError(f"{path.name} should hold a 2-D image, but {volume.name} has shape {volume.shape}; write nii.")
-    values = volume.read((0, 0), volume.shape)
-    rows, columns = volume.spacing
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".tif", ".tiff"):
+        raise InputError(f"A 2-D image should be written as .png or .tiff, but the path is {path}; change it.")
+    if suffix == ".png":
+        check_png(volume.shape)
     with written_aside(path) as aside:
-        if path.suffix.lower() == ".png":
-            picture = Image.fromarray(_png_values(values, path.name))
-            picture.save(aside, format="PNG", dpi=(25.4 / columns, 25.4 / rows))
-        elif path.suffix.lower() in (".tif", ".tiff"):
-            picture = Image.fromarray(_tiff_values(values))
-            picture.save(aside, format="TIFF", x_resolution=10 / columns, y_resolution=10 / rows, resolution_unit=3)
+        if suffix == ".png":
+            _write_png(volume, aside, path.name)
         else:
-            raise InputError(f"A 2-D image should be written as .png or .tiff, but the path is {path}; change it.")
+            write_tiff(volume, aside)
     return path
+
+
+def check_png(shape: Sequence[int]) -> None:
+    """InputError when an image of that shape is beyond what a PNG is written for."""
+    if math.prod(shape) > PNG_PIXELS:
+        raise InputError(
+            f"A PNG should have at most {PNG_PIXELS} pixels, since it is held in memory, but this one has "
+            f"{' x '.join(map(str, shape))}; set output_format to tiff, or ask for a smaller size or region."
+        )
+
+
+def _write_png(volume: Volume, aside: Path, name: str) -> None:
+    # a phantom's or a scaled volume's values come as floats, whatever it stores
+    values = real_world_cast(volume.read((0, 0), volume.shape), volume.dtype)
+    rows, columns = volume.spacing
+    picture = Image.fromarray(_png_values(values, name))
+    picture.save(aside, format="PNG", dpi=(25.4 / columns, 25.4 / rows))
 
 
 def _png_values(values: np.ndarray, name: str) -> np.ndarray:
@@ -156,16 +176,8 @@ def _png_values(values: np.ndarray, name: str) -> np.ndarray:
         return values.astype(np.uint8)
     outside = float(np.mean((values < -0.5) | (values > 65535.5)))
     if outside:
-        warnings.warn(f"{name}: {outside:.1%} of the values lie outside 0 ... 65535 and are limited.", stacklevel=3)
+        warnings.warn(f"{name}: {outside:.1%} of the values lie outside 0 ... 65535 and are limited.", stacklevel=4)
     return real_world_cast(values, np.uint16)
-
-
-def _tiff_values(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind == "f":
-        return values.astype(np.float32)
-    if values.dtype in (np.uint8, np.uint16):
-        return values
-    return values.astype(np.uint8) if values.dtype.kind == "b" else real_world_cast(values, np.int32)
 
 
 def save_volume(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+import torch
 from monai.config import KeysCollection
 from monai.transforms import LoadImage, MapTransform
+
+from ..errors import InputError
+from ..volumes import ArrayVolume
+from ..windows import WindowedView, robust_window
 
 
 class LoadImageStreamd(MapTransform):
@@ -18,20 +23,40 @@ class LoadImageStreamd(MapTransform):
         keys: image, sketch, mask; those that are missing are passed over.
         output: a hiresmed.data.CaseOutput.
         size: output grid if it is not the input's own.
+        window: None leaves values as they are; "robust" shows the key "image" (no sketch, no mask) as 0 ... 65535
+            between its 0.5th and 99.5th percentile, see hiresmed.windows.robust_window.
+
+    Raises:
+        InputError: another window.
     """
 
-    def __init__(self, keys: KeysCollection, output, size=None) -> None:
+    def __init__(self, keys: KeysCollection, output, size=None, window: str | None = None) -> None:
         super().__init__(keys, allow_missing_keys=True)
-        self.output, self.size = output, size
+        if window not in (None, "robust"):
+            raise InputError(f"window should be robust or null, but is {window!r}; choose one of them.")
+        self.output, self.size, self.window = output, size, window
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)
         if "name" not in case:
             load = LoadImage(image_only=True, ensure_channel_first=True)  # made when needed: it registers all readers
-            return case | {key: load(case[key]) for key in self.key_iterator(case)}
+            return case | {key: self._shown(key, load(case[key])) for key in self.key_iterator(case)}
         shape = None
         for key in self.key_iterator(case):
             case[key] = self.output.open(case[key], case["name"])
             shape = shape or case[key].shape
         self.output.check(case, self.size or shape)
+        if self.window and "image" in case:
+            case["image"] = WindowedView(case["image"], robust_window(case["image"]))
         return case
+
+    def _shown(self, key: Hashable, image: torch.Tensor) -> torch.Tensor:
+        """A loaded image (C, *S) through its window, each channel through its own."""
+        if not self.window or key != "image":
+            return image
+        shown = image.clone()
+        for channel in shown:
+            volume = ArrayVolume(channel.numpy(), name=str(key))
+            view = WindowedView(volume, robust_window(volume))
+            channel[...] = torch.from_numpy(view.read([0] * channel.ndim, view.shape).astype("float32"))
+        return shown

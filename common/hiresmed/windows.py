@@ -1,0 +1,150 @@
+"""Grey values of images without a physical unit: a robust window of each, and the volume seen through it.
+
+MONAI's ScaleIntensityRangePercentiles holds the whole image, and gives each tile a window of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from .errors import InputError
+from .volumes import ArrayVolume, Volume, boxes, finite
+
+BINS = 65536
+FULL = 65535  # what the window's upper end becomes
+Span = tuple[float, float]
+_HELD = 2**22  # voxels that are read once and kept: a phantom is dear to read twice
+
+
+class WindowedView(Volume):
+    """A volume seen as uint16 through a window: a -> 0, b -> 65535, linear between, rounded, clipped.
+
+    Args:
+        volume: the source, spatial shape S.
+        window: (a, b), in the volume's units.
+
+    >>> WindowedView(ArrayVolume(np.array([[-1.0, 0.0, 1.0, 2.0, 3.0]])), (0, 2)).read((0, 0), (1, 5)).tolist()
+    [[0, 0, 32768, 65535, 65535]]
+    """
+
+    def __init__(self, volume: Volume, window: Sequence[float]) -> None:
+        self.volume, self.window = volume, (float(window[0]), float(window[1]))
+        self.shape, self.affine, self.name = volume.shape, volume.affine, volume.name
+        self.dtype = np.dtype(np.uint16)
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        a, b = self.window
+        values = (self.volume.read(start, shape).astype(np.float64) - a) * (FULL / (b - a))
+        return np.rint(values).clip(0, FULL).astype(np.uint16)
+
+
+def robust_window(volume: Volume, low: float = 0.5, high: float = 99.5, box: int = 512) -> tuple[float, float]:
+    """Values (a, b) below which `low` and `high` per cent of an image lie; box by box, the same for any box.
+
+    Two things are not counted, since they are no tissue: lines at the border (rows, columns; in 3-D planes) that hold
+    nothing but one value, the same from the edge on, as a collimator's frame or a scanner's padding leaves them; and
+    within the rest every pixel at exactly the least or the greatest value, as burnt-in letters, overexposed air and a
+    padding value have. A frame that is noisy or askew is counted. Where nothing else remains, all of it counts.
+
+    Whole numbers of up to 65536 steps are exact; other values are exact to a 4096th of the window.
+
+    Args:
+        volume: 2-D or 3-D, any real values.
+        low, high: per cent.
+        box: voxels per axis read at a time.
+
+    Raises:
+        InputError: the image is constant; a value is NaN or infinite.
+    """
+    if math.prod(volume.shape) <= _HELD:
+        volume = ArrayVolume(volume.read([0] * len(volume.shape), volume.shape), volume.affine, volume.name)
+    inner, least, most, whole_numbers = _inside_border(volume, box)
+    if least == most:
+        raise InputError(
+            f"{volume.name} should hold a picture, but every one of its {' x '.join(map(str, volume.shape))} pixels is "
+            f"{least:g}; export it again, or give another image."
+        )
+    exact = whole_numbers and most - least < BINS
+    for kept in ((np.nextafter(least, most), np.nextafter(most, least)), (least, most)):
+        window = _percentiles(lambda: _pieces(volume, inner, box), (least, most), kept, (low, high), exact)
+        if window is not None:
+            return window
+    return least, most
+
+
+def _pieces(volume: Volume, inner: Sequence[tuple[int, int]], box: int):
+    """(start, values) of boxes that tile the inner part."""
+    for start, shape in boxes([b - a for a, b in inner], box):
+        where = [a + s for (a, _), s in zip(inner, start)]
+        yield where, finite(np.asarray(volume.read(where, shape)), volume.name, where)
+
+
+def _inside_border(volume: Volume, box: int) -> tuple[list[tuple[int, int]], float, float, bool]:
+    """The part within constant border lines, (first, one-past-last) an axis; its least and greatest value; whether
+    all values are whole numbers."""
+    low = [np.full(n, np.inf) for n in volume.shape]
+    high = [np.full(n, -np.inf) for n in volume.shape]
+    everything, whole_numbers = [(0, n) for n in volume.shape], True
+    for start, values in _pieces(volume, everything, box):
+        whole_numbers = whole_numbers and (values.dtype.kind in "iub" or bool((values == np.rint(values)).all()))
+        for axis, s in enumerate(start):
+            others = tuple(a for a in range(values.ndim) if a != axis)
+            here = slice(s, s + values.shape[axis])
+            low[axis][here] = np.minimum(low[axis][here], values.min(others))
+            high[axis][here] = np.maximum(high[axis][here], values.max(others))
+    inner = [_trimmed(a, b) for a, b in zip(low, high)]
+    if inner != everything:
+        parts = [(float(v.min()), float(v.max())) for _, v in _pieces(volume, inner, box)]
+        least, most = min(a for a, _ in parts), max(b for _, b in parts)
+        if least < most:
+            return inner, least, most, whole_numbers
+    return everything, float(low[0].min()), float(high[0].max()), whole_numbers
+
+
+def _trimmed(low: np.ndarray, high: np.ndarray) -> tuple[int, int]:
+    """First and one-past-last line that is not of the border's one value; at least one line is left."""
+    ends = []
+    for a, b in ((low, high), (low[::-1], high[::-1])):
+        picture = np.flatnonzero((a != a[0]) | (b != a[0]))
+        ends.append(int(picture[0]) if picture.size else 0)
+    return ends[0], len(low) - ends[1]
+
+
+def _percentiles(
+    pieces: Callable[[], Iterator], limits: Span, kept: Span, shares: Span, exact: bool
+) -> tuple[float, float] | None:
+    """Values at two shares (per cent), from a histogram that narrows until the window spans a 16th of it.
+
+    None where nothing is kept, or where the values at both shares are the same.
+    """
+    finest = 1e-12 * (limits[1] - limits[0])
+    while limits[1] - limits[0] > finest:
+        width = 1.0 if exact else (limits[1] - limits[0]) / BINS
+        reached, total = _histogram(pieces(), limits, width, kept)
+        if total == 0:
+            return None
+        first, last = (int(np.searchsorted(reached, max(1, math.ceil(total * share / 100)))) for share in shares)
+        found = limits[0] + first * width, limits[0] + (last if exact else last + 1) * width
+        if exact:
+            return found if first < last else None
+        if last - first >= BINS // 16:
+            return found
+        limits = found
+    return None
+
+
+def _histogram(pieces: Iterator, limits: Span, width: float, kept: Span) -> tuple[np.ndarray, int]:
+    """How many kept values lie up to each bin's end, bins from the first limit on; and how many are kept in all."""
+    counts, below, total = np.zeros(BINS, np.int64), 0, 0
+    for _, values in pieces:
+        values = values.astype(np.float64).ravel()
+        values = values[(values >= kept[0]) & (values <= kept[1])]
+        total += values.size
+        below += int((values < limits[0]).sum())
+        values = values[(values >= limits[0]) & (values <= limits[1])]
+        bins = np.floor((values - limits[0]) / width).astype(np.int64).clip(0, BINS - 1)
+        counts += np.bincount(bins, minlength=BINS)
+    return below + np.cumsum(counts), total

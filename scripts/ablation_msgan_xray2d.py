@@ -1,0 +1,227 @@
+"""The ablation of msgan_xray2d: scales, weights, training tricks, against single-scale patches; held-back patients.
+
+    python scripts/ablation_msgan_xray2d.py --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/ablation --seeds 0 1 2
+
+Trains each variant, once a seed, for the same number of steps on the same patients, at a working size; renders the
+held-back patients (section: test in configs/demo_weights.yaml) from their own sketches; writes table.json, table.md and
+comparison.png (a typical case and the worst one) into --work_dir. Resumable: what is trained or scored is not done
+again. Without --data_dir on phantoms. Other knobs (say, --batch_size 2) are handed on to every training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from hiresmed.data import ChestXrayPhantom, open_volume, save_volume
+from hiresmed.levels import number_of_scales
+from hiresmed.metrics import ReconstructionMetrics
+from hiresmed.preview import Panel
+from hiresmed.views import ResampledView
+from hiresmed.volumes import ArrayVolume, Volume
+from hiresmed.windows import FULL, WindowedView, robust_window
+from monai.bundle import ConfigParser
+from study import BUNDLES, Variant, knobs_of, markdown, retiled, save_aside, save_json, with_spread, write_comparison
+
+BUNDLE = BUNDLES / "msgan_xray2d"
+WINDOW = (0.0, float(FULL))
+CROP = 64  # pixels a side of what the feature network sees
+PHANTOMS = [{"phantom": n} for n in range(4)] + [{"phantom": n, "section": "test"} for n in (8, 9)]
+# no patient is spent on validation: the study scores the last weights, not the best
+VALIDATION = {"phantom": 12, "section": "validation"}
+COMMON = ("train.yaml", "experiments/study.yaml")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What sets a variant apart: overlays of the whole run, and those of its last third."""
+
+    title: str
+    overlays: Sequence[str] = ()
+    last: Sequence[str] = ()
+
+
+VARIANTS = {
+    "reference": Recipe("doublings, shared weights (reference)"),
+    "scales_2x2": Recipe("two doublings", ["experiments/scales_2x2.yaml"]),
+    "factor_4x4": Recipe("factor 4", ["experiments/factor_4x4.yaml"]),
+    "factor_8": Recipe("factor 8", ["experiments/factor_8.yaml"]),
+    "per_scale": Recipe("weights per scale", ["experiments/per_scale.yaml"]),
+    "uncorrupted": Recipe("coarse images not corrupted", ["experiments/uncorrupted.yaml"]),
+    "finetuned": Recipe("last third on generated coarse images", last=["experiments/finetuned.yaml"]),
+    "no_adversary": Recipe("adversarial weight 0", ["experiments/no_adversary.yaml"]),
+    "patches": Recipe("single-scale patches", ["patch_baseline.yaml"]),
+}
+CAPTION = """
+Held-back images ({cases}), {size} pixels the longer side, {steps} steps a variant (single-scale patches: all of them
+on their one scale), seeds {seeds}; mean ± standard deviation over seeds of the mean over images. MAE in per cent of the
+robust window; kernel distance of {crop}-pixel crops of all images (feature network: {extractor}); retile: largest
+difference, of 65535 levels, to a rendering on another grid of tiles. Not in the table: instance norm, which the network
+does not offer, since its statistics differ from tile to tile and exact tiling refuses it; factors 4 x 2, since one
+factor serves all stages.
+"""
+
+
+def listed(data_dir: pathlib.Path | None) -> list[dict]:
+    """The study's cases: images of demo_weights.yaml in their sections, or phantoms."""
+    if data_dir is None:
+        return [*PHANTOMS, VALIDATION]
+    cases = ConfigParser.load_config_file(str(BUNDLE / "configs" / "demo_weights.yaml"))["cases_list"]
+    return [case for case in cases if "image" in case] + [VALIDATION]
+
+
+def reduced(volume: Volume, size: int) -> Volume:
+    """The image through its robust window, `size` pixels along its longer side; never enlarged."""
+    view = WindowedView(volume, robust_window(volume))
+    scale = min(1.0, size / max(volume.shape))
+    return ResampledView(view, [max(1, round(n * scale)) for n in volume.shape])
+
+
+def prepare(args: argparse.Namespace) -> dict[str, pathlib.Path]:
+    """Writes all images at the working size, and a list of those to train on; returns the held-back ones."""
+    folder = args.work_dir / f"images_{args.size}"
+    folder.mkdir(parents=True, exist_ok=True)
+    used, held_back = [], {}
+    for case in listed(args.data_dir):
+        name = pathlib.Path(case["image"]).stem if "image" in case else f"phantom_{case['phantom']}"
+        target, section = folder / f"{name}.png", case.get("section", "training")
+        if not target.exists():
+            if "image" in case:
+                volume = open_volume(args.data_dir / case["image"], folder)
+            else:
+                volume = ChestXrayPhantom([args.size] * 2, seed=case["phantom"])
+            save_volume(reduced(volume, args.size), target.with_suffix(""), "png")
+        if section == "test":
+            held_back[name] = target
+        else:
+            used.append({"image": target.name, "section": section})
+    save_json(folder / "cases.json", {"cases_list": used})
+    return held_back
+
+
+def seen(path: pathlib.Path) -> ArrayVolume:
+    """A reduced image as training and inference see it."""
+    volume = open_volume(path, path.parent)
+    view = WindowedView(volume, robust_window(volume))
+    return ArrayVolume(view.read((0, 0), view.shape), view.affine, path.stem)
+
+
+def variant_of(name: str, seed: int, args: argparse.Namespace) -> Variant:
+    recipe = VARIANTS[name]
+    folder = args.work_dir / f"{name}_{args.size}px_{args.steps}steps_seed{seed}"
+    cases = (args.work_dir / f"images_{args.size}" / "cases.json").resolve()
+    return Variant(BUNDLE, [*COMMON, cases, *recipe.overlays], folder, {**args.knobs, "seed": seed}, last=recipe.last)
+
+
+def scores(variant: Variant, truths: Mapping[str, ArrayVolume], seed: int, args: argparse.Namespace) -> dict:
+    """Figures of one trained variant: per image, and of all images' features together; done once, then read."""
+    path = variant.folder / "scores.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    metrics = ReconstructionMetrics(WINDOW, args.tile_size, None)
+    made, cases = {}, {}
+    for name, truth in truths.items():
+        made[name] = variant.render(truth, args.tile_size, seed)
+        cases[name] = metrics(made[name], truth)
+        cases[name]["retile_discrepancy"] = retiled(variant, made[name], truth, args.tile_size, seed)
+    features = {}
+    if args.extractor != "none":
+        metrics = ReconstructionMetrics(WINDOW, args.tile_size, args.extractor, patch=CROP, seed=seed)
+        features = metrics.feature_distances(list(made.values()), list(truths.values()))
+    arrays = {name: volume.array for name, volume in made.items()}
+    save_aside(variant.folder / "made.npz", lambda aside: np.savez_compressed(aside, **arrays))
+    save_json(path, {"cases": cases, "features": features})
+    return json.loads(path.read_text())
+
+
+def scales_of(variant: Variant, size: int) -> str:
+    """The chain of factors from the base to the working size, and the base: 2 x 2 x 2 on 64."""
+    parser = variant.parser()
+    factor, base = int(parser.get_parsed_content("factor")), int(parser.get_parsed_content("base_size"))
+    count = number_of_scales([size], base, factor)
+    return f"{' x '.join([str(factor)] * count)} on {-(-size // factor**count)}" if count else "1"
+
+
+def mean_of_cases(result: Mapping, figure: str) -> float | None:
+    values = [case.get(figure) for case in result["cases"].values()]
+    values = [v.get("value") if isinstance(v, Mapping) else v for v in values]
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def table(results: Mapping[str, Mapping[int, dict]], args: argparse.Namespace) -> str:
+    """Markdown: a row a variant, mean and spread over seeds, and what was not compared below."""
+    figures = {  # column -> (figure, divided by, digits)
+        "MAE, %": ("mae", FULL / 100, 2), "PSNR, dB": ("psnr", 1, 2), "SSIM": ("ssim", 1, 3),
+        "spectrum, dB": ("spectral_distance", 1, 2), "seam_z": ("seam_z", 1, 1),
+        "retile, levels": ("retile_discrepancy", 1, 1),
+    }  # fmt: skip
+    rows = []
+    for name, of_seeds in results.items():
+        row = [VARIANTS[name].title, scales_of(variant_of(name, args.seeds[0], args), args.size)]
+        for figure, unit, digits in figures.values():
+            found = [mean_of_cases(result, figure) for result in of_seeds.values()]
+            row.append(with_spread([None if v is None else v / unit for v in found], digits))
+        distances = [r["features"].get(f"{args.extractor}_kernel_distance", {}).get("value") for r in of_seeds.values()]
+        rows.append([*row, with_spread(distances, 1)])
+    cases = len(next(iter(next(iter(results.values())).values()))["cases"])
+    words = {"cases": cases, "seeds": " ".join(map(str, args.seeds)), "crop": CROP}
+    caption = CAPTION.format(size=args.size, steps=args.steps, extractor=args.extractor, **words)
+    return markdown(["variant", "scales", *figures, "kernel distance"], rows) + caption
+
+
+def picture(results: Mapping[str, Mapping[int, dict]], truths: Mapping[str, ArrayVolume], args: argparse.Namespace):
+    """comparison.png: of the first seed, the case of middle SSIM over all variants, and the worst one."""
+    seed = args.seeds[0]
+    ranked = sorted(truths, key=lambda case: np.mean([r[seed]["cases"][case]["ssim"] for r in results.values()]))
+    rows = {}
+    for label, case in (("typical", ranked[len(ranked) // 2]), ("worst of all", ranked[0])):
+        panels = [Panel("truth", truths[case])]
+        for name, of_seeds in results.items():
+            ssim = of_seeds[seed]["cases"][case]["ssim"]
+            with np.load(variant_of(name, seed, args).folder / "made.npz") as made:
+                panels.append(Panel(f"{name}, SSIM {ssim:.3f}", ArrayVolume(made[case], truths[case].affine)))
+        rows[f"{label}: {case}; {args.steps} steps, seed {seed}"] = panels
+    write_comparison(args.work_dir / "comparison.png", rows, WINDOW)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the X-rays; without it phantoms")
+    parser.add_argument("--work_dir", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=600, help="batches a variant")
+    parser.add_argument("--size", type=int, default=512, help="pixels of the longer side at which all is done")
+    parser.add_argument("--tile_size", type=int, default=128, help="pixels")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--extractor", default="squeezenet", help="feature network; none for none")
+    args, words = parser.parse_known_args()
+    args.knobs = knobs_of(words)
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    truths = {name: seen(path) for name, path in prepare(args).items()}
+    results: dict[str, dict[int, dict]] = {name: {} for name in args.variants}
+    for seed in args.seeds:  # a whole table of one seed first
+        for name in args.variants:
+            variant = variant_of(name, seed, args)
+            variant.weights(args.steps, dataset_dir=args.work_dir / f"images_{args.size}")
+            results[name][seed] = scores(variant, truths, seed, args)
+            print(f"{name}, seed {seed}: SSIM {mean_of_cases(results[name][seed], 'ssim'):.3f}", flush=True)
+    save_json(args.work_dir / "table.json", {"steps": args.steps, "size": args.size, "variants": results})
+    text = table(results, args)
+    save_aside(args.work_dir / "table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
+    picture(results, truths, args)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""An X-ray with twice as many pixels along each axis needs the same memory, and without tiles it does not."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hiresmed.data import ChestXrayPhantom, save_volume
+
+SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
+DOOR = SHARED.FrontDoor("msgan_xray2d", base_size=64)
+MB = 1e6
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save(SHARED.generator(2).state_dict(), path)
+    return path
+
+
+def peak_of_a_run(folder: Path, weights: Path, size: int, tile_size: int) -> float:
+    """Largest resident set, as the run itself reports it (VmHWM), of a process that redraws a square phantom.
+
+    The phantom comes from a TIFF, so that its projection, far larger than a tile, is not in the process's memory.
+    """
+    (image,) = save_volume(ChestXrayPhantom((size, size)), folder / f"phantom_{size}", "tiff")
+    out = folder / f"{size}_{tile_size}"
+    knobs = DOOR.settings(weights, out, image=image, tile_size=tile_size)
+    done = SHARED.subprocess_run(DOOR.command(knobs))
+    assert done.returncode == 0, done.stderr
+    assert (out / f"phantom_{size}_synthetic.tiff").is_file()
+    return json.loads((out / "report.json").read_text())["peak_rss_bytes"]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from Linux's /proc")
+def test_twice_the_size_per_axis_needs_the_same_memory_tiled_and_far_more_untiled(tmp_path, weights):
+    small = peak_of_a_run(tmp_path, weights, 512, 128)
+    large = peak_of_a_run(tmp_path, weights, 1024, 128)
+    untiled = peak_of_a_run(tmp_path, weights, 1024, 1024)
+    assert abs(large - small) < 0.01 * small
+    assert untiled - small > 0.1 * small, "the bound is one that a whole image in memory breaks"
