@@ -118,7 +118,6 @@ def _write_box(path: Path, header: nibabel.Nifti1Header, start: Sequence[int], v
     # a mapping that lives for one box only: mapped pages count as resident memory
     pages = np.memmap(path, header.get_data_dtype(), "r+", header.get_data_offset(), header.get_data_shape(), order="F")
     pages[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values
-    pages.flush()
 
 
 def _compress(source: Path, target: Path) -> None:
