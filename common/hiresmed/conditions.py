@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .errors import InputError
 from .levels import LevelPlan
+from .memory import release_heap
 from .tiles import Box, TileGrid
 from .volumes import Volume, boxes
 
@@ -75,6 +76,7 @@ class Conditions:
                 box = fine.read_extended([s * self.factor for s in start], [n * self.factor for n in inside])
                 level.write(start, _pool(box, self.factor, pool))
                 level.mark(number)
+            release_heap()
             idist.barrier()
         return levels
 
@@ -97,6 +99,7 @@ class Conditions:
                 drawn = self.sketcher(torch.from_numpy(self.encode(box))[None, None])
                 level.write(start, drawn[0, 0].numpy())
                 level.mark(number)
+            release_heap()
             idist.barrier()
         return levels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -44,23 +45,41 @@ def peak_device_bytes(device: str | torch.device) -> int:
 
 
 def steady_allocator() -> bool:
-    """Has glibc keep one arena and give freed blocks back; returns whether it took (elsewhere a no-op).
+    """Has glibc keep one arena and fixed thresholds; returns whether it took (elsewhere a no-op).
 
-    Threads that read and write a store would each fill an arena of their own, and freed blocks would stay there: the
-    resident set creeps with the number of tiles. The settings of MALLOC_ARENA_MAX=1, MALLOC_MMAP_THRESHOLD_ of 32 MiB
-    and MALLOC_TRIM_THRESHOLD_ of 128 MiB, made in the program so that no user's shell must know them: fixed, so that
-    memory stays constant; high enough that the temporaries of a 128^3 tile are not fetched from the system each time
-    (64 KiB doubles the time of a sketch and saves .3 GB). Call it before threads start: arenas that exist stay.
-    Large tensors are asked for in huge pages (torch's THP_MEM_ALLOC_ENABLE): the networks of a 256^3 run took 16 s
-    with them, 20 s without.
+    Threads that read and write a store would each fill an arena of their own, and the resident set creeps with the
+    number of tiles. The settings of MALLOC_ARENA_MAX=1, MALLOC_MMAP_THRESHOLD_ of 32 MiB and MALLOC_TRIM_THRESHOLD_ of
+    128 MiB, made in the program so that no user's shell must know them: high enough that the temporaries of a 128^3
+    tile are not fetched from the system one by one, which doubles the time of a sketch; `release_heap` gives them
+    back. Call it before threads start: arenas that exist stay. Large tensors are asked for in huge pages (torch's
+    THP_MEM_ALLOC_ENABLE): the networks of a 256^3 run took 16 s with them, 20 s without.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    libc = _glibc()
+    if libc is None:
+        return False
+    libc.mallopt.argtypes, libc.mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**27))
+    return all([libc.mallopt(name, value) == 1 for name, value in settings])
+
+
+def release_heap() -> None:
+    """Gives freed blocks back to the system, also those below blocks in use; where there is no glibc, nothing.
+
+    Called before the network sees a tile, when memory is dearest, and after each level of sketches: what is left on
+    the heap would else grow with the number of tiles.
+    """
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+@lru_cache(maxsize=1)
+def _glibc() -> ctypes.CDLL | None:
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018 (another libc may define mallopt as an empty shell)
-        mallopt = libc.mallopt
+        libc.mallopt, libc.malloc_trim  # noqa: B018
     except (AttributeError, OSError, TypeError):
-        return False
-    mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**27))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+        return None
+    return libc

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..knobs import flag
+from ..memory import release_heap
 from ..receptive_field import ReceptiveField, field_of, refuse_spatial_statistics
 from ..tiles import TileGrid, check_tile_size
 
@@ -118,6 +119,7 @@ class ExactTiledInferer(Inferer):
         for number in tqdm(numbers, desc=title, disable=None if self.progress else True, leave=False):
             x = read([s - field.halo for s in grid.start(number)], shape).to(self.device)
             x = _fast_layout(x)
+            release_heap()
             begun = time.perf_counter()
             with torch.inference_mode(), autocast:
                 y = compute(x)
