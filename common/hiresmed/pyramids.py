@@ -48,8 +48,9 @@ class Level(Volume):
         """Store one box; integers are rounded to the nearest stored unit and clipped to the dtype."""
         if np.issubdtype(self._stored, np.integer) and (self.slope != 1.0 or values.dtype != self._stored):
             limits = np.iinfo(self._stored)
-            values = np.rint(values / self.slope if self.slope != 1.0 else values)
-            values = np.clip(values, limits.min, limits.max, out=values)
+            values = values / self.slope  # a copy, worked on in place
+            np.rint(values, out=values)
+            np.clip(values, limits.min, limits.max, out=values)
         self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self._stored)
 
     def done(self, number: int) -> bool:
