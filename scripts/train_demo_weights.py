@@ -3,7 +3,7 @@
     python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/demo_weights
     python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_xray
 
-Two runs, each with an end at a lower rate (configs/finetune.yaml): the base stage alone with configs/demo_weights.yaml,
+Two runs, each with an end at a lower rate: the base stage alone with configs/demo_weights.yaml,
 then the finer stages on that base with configs/demo_finer.yaml. The averaged weights go to models/model.pt as fp16,
 with their sha256. Resumable: run the same command again.
 """
@@ -19,19 +19,14 @@ import study
 import torch
 from study import BUNDLES, averaged_weights
 
-BATCH_SIZES = {"msgan_ct3d": 1, "msgan_xray2d": 4}
+FINER = "demo_finer.yaml"
+END = "finetune.yaml"
+END_RATE = 3.0e-4  # of either run's last epochs, instead of finetune.yaml's for the gentler train.yaml
 
 
 def train(bundle: pathlib.Path, overlays: list[str], args: argparse.Namespace, folder: str, **knobs) -> pathlib.Path:
     """One run of the bundle's training; returns its folder."""
-    options = {
-        "dataset_dir": args.data_dir,
-        "cache_dir": args.work_dir / "cache",
-        "iterations": 50,
-        "batch_size": BATCH_SIZES[bundle.name],
-        "val_interval": 30,
-        **knobs,
-    }
+    options = {"dataset_dir": args.data_dir, "cache_dir": args.work_dir / "cache", **knobs}
     return study.train(bundle, ["train.yaml", "demo_weights.yaml", *overlays], args.work_dir / folder, **options)
 
 
@@ -49,7 +44,9 @@ def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", choices=BATCH_SIZES)
+    parser.add_argument(
+        "bundle", choices=sorted(p.parents[1].name for p in BUNDLES.glob("*/configs/demo_weights.yaml"))
+    )
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument(
@@ -64,12 +61,12 @@ def main() -> None:
     if run is None:
         base_epochs, base_end, finer_epochs, finer_end = args.epochs
         train(bundle, [], args, "base", max_epochs=base_epochs)
-        made = train(bundle, ["finetune.yaml"], args, "base", max_epochs=base_end)
+        made = train(bundle, [END], args, "base", max_epochs=base_end, learning_rate=END_RATE)
         base = args.work_dir / "base.pt"
         torch.save(averaged_weights(made), base)
-        finer = ["demo_finer.yaml"]
-        train(bundle, finer, args, "finer", max_epochs=finer_epochs, warm_start=base)
-        run = train(bundle, [*finer, "finetune.yaml"], args, "finer", max_epochs=finer_end, warm_start=base)
+        train(bundle, [FINER], args, "finer", max_epochs=finer_epochs, warm_start=base)
+        finer = {"max_epochs": finer_end, "warm_start": base, "learning_rate": END_RATE}
+        run = train(bundle, [FINER, END], args, "finer", **finer)
     print(f"installed {install(bundle, run)}")
 
 

@@ -122,14 +122,14 @@ class Opened:
 def test_loading_shows_the_image_through_its_window_and_neither_sketch_nor_mask():
     image, sketch, mask = (ArrayVolume(picture()) for _ in range(3))
     case = {"name": "a", "image": image, "sketch": sketch, "mask": mask}
-    load = LoadImageStreamd(["image", "sketch", "mask"], Opened(), window="robust")
+    load = LoadImageStreamd(["image", "sketch", "mask"], Opened(), intensity="robust")
     loaded = load(case)
     assert isinstance(loaded["image"], WindowedView) and loaded["image"].window == robust_window(image)
     assert loaded["sketch"] is sketch and loaded["mask"] is mask
     assert LoadImageStreamd(["image"], Opened())(case)["image"] is image
     assert "image" not in load({"name": "a", "sketch": sketch})
     with pytest.raises(InputError, match="robust or null"):
-        LoadImageStreamd(["image"], Opened(), window="full")
+        LoadImageStreamd(["image"], Opened(), intensity="full")
 
 
 def test_a_bare_path_gets_the_same_values_as_a_streamed_case(tmp_path):
@@ -137,7 +137,7 @@ def test_a_bare_path_gets_the_same_values_as_a_streamed_case(tmp_path):
 
     values = picture()
     nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 3.0, 1.0, 1.0])), tmp_path / "a.nii")
-    loaded = LoadImageStreamd(["image", "sketch"], None, window="robust")(
+    loaded = LoadImageStreamd(["image", "sketch"], None, intensity="robust")(
         {"image": str(tmp_path / "a.nii"), "sketch": str(tmp_path / "a.nii")}
     )
     volume = ArrayVolume(values)

@@ -52,7 +52,7 @@ def steady_allocator() -> bool:
     128 MiB, made in the program so that no user's shell must know them: high enough that the temporaries of a 128^3
     tile are not fetched from the system one by one, which doubles the time of a sketch; `release_heap` gives them
     back. Call it before threads start: arenas that exist stay. Large tensors are asked for in huge pages (torch's
-    THP_MEM_ALLOC_ENABLE): the networks of a 256^3 run took 16 s with them, 20 s without.
+    THP_MEM_ALLOC_ENABLE): they took a fifth off the time that networks need.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     libc = _glibc()

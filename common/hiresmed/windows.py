@@ -19,6 +19,20 @@ Span = tuple[float, float]
 _HELD = 2**22  # voxels that are read once and kept: a phantom is dear to read twice
 
 
+def to_unit_range(values: np.ndarray, window: Sequence[float]) -> np.ndarray:
+    """What networks see: window (a, b) -> [-1, 1], linear, clipped; a float32 copy (float64 stays float64).
+
+    >>> to_unit_range(np.array([-9, 0, 1, 2]), (0, 2)).tolist()
+    [-1.0, -1.0, 0.0, 1.0]
+    """
+    a, b = window
+    values = values.astype(np.float64 if values.dtype == np.float64 else np.float32)  # a copy, worked on in place
+    values -= a
+    values *= 2 / (b - a)
+    values -= 1
+    return values.clip(-1, 1, out=values)
+
+
 class WindowedView(Volume):
     """A volume seen as uint16 through a window: a -> 0, b -> 65535, linear between, rounded, clipped.
 

@@ -260,7 +260,7 @@ MISTAKES = {
     "region outside": (lambda f: {"region": [[0, 84], [0, 9]]}, r"region must give .* inside \(83, 70\)"),
     "a PNG too large": (lambda f: {"size": [9000, 9000], "output_format": "png"}, "set output_format to tiff"),
     "tiles of three axes": (lambda f: {"tile_size": [16, 16, 16]}, "tile_size should give 2 numbers"),
-    "unknown intensity": (lambda f: {"intensity": "bright"}, "window should be robust or null, but is 'bright'"),
+    "unknown intensity": (lambda f: {"intensity": "bright"}, "intensity should be robust or null, but is 'bright'"),
     "mask elsewhere": (
         lambda f: {"mask": png(f / "m.png", np.ones((8, 8), np.uint8))},
         r"mask should have the image's \(83, 70\)",

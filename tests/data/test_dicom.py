@@ -391,5 +391,7 @@ def test_a_real_compressed_monochrome1_radiograph_equals_monais_itk_reader(tmp_p
     if not source.is_file():
         pytest.skip(f"no {source.name} in HIRESMED_DATA")
     volume = open_volume(source, tmp_path)
-    assert volume.shape == (1955, 1841)
+    assert volume.shape == (1955, 1841) and volume.dtype == np.uint16 and volume.spacing == (1, 1)
     np.testing.assert_array_equal(volume.array, monai_image(source).numpy()[:, :, 0].T)
+    spine, lung = volume.read((1000, 880), (100, 60)), volume.read((480, 380), (100, 60))
+    assert spine.min() > lung.max(), "bone is bright"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -72,6 +73,29 @@ def test_strength_is_the_square_root_of_the_steps_slope_up_to_saturation():
         drawn = float(sketcher(step(height)).max())
         assert drawn == pytest.approx(min(1.0, math.sqrt(height * k / 0.4)), abs=1e-5)
     assert float(sketcher(step(2.0)).max()) == 1.0
+
+
+@pytest.mark.parametrize("shape", [(34, 30), (22, 20, 21)])
+def test_lines_are_the_voxels_that_top_both_neighbours_in_the_nearest_of_all_directions(shape):
+    """Against the definition, voxel by voxel: Gaussian, central differences, every direction of the 3^D block."""
+    picture, sketcher = image(*shape)[0, 0].double(), GradientSketch(threshold=0.05)
+    weights = np.exp(-0.5 * np.arange(-3, 4) ** 2.0)
+    smooth = picture.numpy()
+    for axis in range(len(shape)):
+        smooth = np.apply_along_axis(np.convolve, axis, smooth, weights / weights.sum(), "valid")
+    slopes = np.stack(np.gradient(smooth))[(slice(None), *[slice(1, -1)] * len(shape))]
+    magnitude = np.sqrt((slopes**2).sum(0))
+    steps = [np.array(s) for s in itertools.product((-1, 0, 1), repeat=len(shape)) if s > (0,) * len(shape)]
+    wanted = np.zeros([n - 2 for n in magnitude.shape])
+    for at in np.ndindex(wanted.shape):
+        here = np.array(at) + 1
+        cosines = [abs(step @ slopes[(slice(None), *here)]) / np.linalg.norm(step) for step in steps]
+        step, value = steps[int(np.argmax(cosines))], magnitude[tuple(here)]
+        if value > 0.05 and value >= magnitude[tuple(here + step)] and value > magnitude[tuple(here - step)]:
+            wanted[at] = min(1.0, math.sqrt(value / 0.4))
+    drawn = sketcher(picture[None, None])[0, 0].numpy()
+    assert 0.02 < (wanted > 0).mean() < 0.5
+    np.testing.assert_allclose(drawn, wanted, atol=1e-9)
 
 
 def test_below_the_threshold_there_is_nothing_and_above_it_something():

@@ -7,15 +7,15 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import ignite.distributed as idist
-import numpy as np
 
 from ..errors import InputError
 from ..levels import check_region
 from ..views import RegionView
 from ..volumes import ArrayVolume, NiftiVolume, Volume, real_world_cast
-from ..windows import FULL, WindowedView, robust_window
+from ..windows import FULL, WindowedView, robust_window, to_unit_range
 from .patches import PreparedCase, prepare_case, stored_dtype
 from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
@@ -140,11 +140,7 @@ def training_cases(
     """
     if intensity not in (None, "robust"):
         raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
-    a, b = window if intensity is None else (0.0, float(FULL))
-
-    def encode(values: np.ndarray) -> np.ndarray:
-        return ((values.astype(np.float32) - a) * (2 / (b - a)) - 1).clip(-1, 1)
-
+    encode = partial(to_unit_range, window=window if intensity is None else (0.0, float(FULL)))
     phantom = phantom or ("xray" if network.spatial_dims == 2 else "thorax")
     prepared = []
     for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):

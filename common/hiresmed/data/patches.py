@@ -24,6 +24,7 @@ from ..levels import number_of_scales, plan_levels
 from ..receptive_field import ReceptiveField
 from ..tiles import whole
 from ..volumes import Volume
+from ..windows import to_unit_range
 from .stores import MemoryStores, ZarrStores
 
 
@@ -221,9 +222,8 @@ class MultiScalePatches(torch.utils.data.Dataset):
         return place | self._conditions(case, level + 1, first, whole_size, chance)
 
     def _image(self, case: PreparedCase, level: int, start, shape) -> torch.Tensor:
-        a, b = self.window
         values = np.asarray(case.images[level].read_extended(start, shape), dtype=np.float32)
-        return torch.from_numpy(((values - a) * (2 / (b - a)) - 1).clip(-1, 1))
+        return torch.from_numpy(to_unit_range(values, self.window))
 
     def _flipped(self, sample: dict, chance: np.random.Generator) -> dict:
         """Mirror all arrays along random axes; coordinates move with their voxels, so left stays left."""

@@ -29,6 +29,7 @@ from ..receptive_field import field_of
 from ..tiles import Box, whole
 from ..views import RegionView, ResampledView
 from ..volumes import ArrayVolume, Volume
+from ..windows import to_unit_range
 from .tiled import ExactTiledInferer
 
 
@@ -138,12 +139,7 @@ class CascadeInferer(Inferer):
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Window's units -> [-1, 1], clipped; float32 unless the values are float64."""
-        a, b = self.window
-        values = values.astype(np.float64 if values.dtype == np.float64 else np.float32)  # a copy, worked on in place
-        values -= a
-        values *= 2 / (b - a)
-        values -= 1
-        return values.clip(-1, 1, out=values)
+        return to_unit_range(values, self.window)
 
     def decode(self, values: np.ndarray) -> np.ndarray:
         """[-1, 1] -> the window's units, clipped."""

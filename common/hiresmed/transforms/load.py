@@ -23,18 +23,18 @@ class LoadImageStreamd(MapTransform):
         keys: image, sketch, mask; those that are missing are passed over.
         output: a hiresmed.data.CaseOutput.
         size: output grid if it is not the input's own.
-        window: None leaves values as they are; "robust" shows the key "image" (no sketch, no mask) as 0 ... 65535
+        intensity: None leaves values as they are; "robust" shows the key "image" (no sketch, no mask) as 0 ... 65535
             between its 0.5th and 99.5th percentile, see hiresmed.windows.robust_window.
 
     Raises:
-        InputError: another window.
+        InputError: another intensity.
     """
 
-    def __init__(self, keys: KeysCollection, output, size=None, window: str | None = None) -> None:
+    def __init__(self, keys: KeysCollection, output, size=None, intensity: str | None = None) -> None:
         super().__init__(keys, allow_missing_keys=True)
-        if window not in (None, "robust"):
-            raise InputError(f"window should be robust or null, but is {window!r}; choose one of them.")
-        self.output, self.size, self.window = output, size, window
+        if intensity not in (None, "robust"):
+            raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
+        self.output, self.size, self.intensity = output, size, intensity
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)
@@ -46,13 +46,13 @@ class LoadImageStreamd(MapTransform):
             case[key] = self.output.open(case[key], case["name"])
             shape = shape or case[key].shape
         self.output.check(case, self.size or shape)
-        if self.window and "image" in case:
+        if self.intensity and "image" in case:
             case["image"] = WindowedView(case["image"], robust_window(case["image"]))
         return case
 
     def _shown(self, key: Hashable, image: torch.Tensor) -> torch.Tensor:
         """A loaded image (C, *S) through its window, each channel through its own."""
-        if not self.window or key != "image":
+        if not self.intensity or key != "image":
             return image
         shown = image.clone()
         for channel in shown:

@@ -140,7 +140,7 @@ def _nearest_neighbour(slopes: list[torch.Tensor], strides: tuple[int, ...]) -> 
         cosine = total * (1 / math.sqrt(k))
         least = torch.where(cosine > best, size, least)
         best = torch.maximum(cosine, best)
-    step = torch.zeros_like(least)  # floats hold whole numbers to 2^24, and cost half of what 64-bit integers do
+    step = torch.zeros_like(least, dtype=torch.int64)
     for slope, size, stride in zip(slopes, sizes, strides):
-        step += torch.where(size >= least, torch.copysign(torch.full_like(slope[:1], stride), slope), 0)
-    return step.abs_().long()
+        step += torch.where(size >= least, slope.sign(), 0).long() * stride
+    return step.abs_()
