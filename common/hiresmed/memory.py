@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
+_MADV_NOHUGEPAGE = 15  # Linux's mman.h
 
 
 def peak_rss_bytes() -> int:
@@ -67,11 +68,20 @@ def release_heap() -> None:
     """Gives freed blocks back to the system, also those below blocks in use; where there is no glibc, nothing.
 
     Called before the network sees a tile, when memory is dearest, and after each level of sketches: what is left on
-    the heap would else grow with the number of tiles.
+    the heap would else grow with the number of tiles. What was given back is no longer to become huge pages: where one
+    small block is left of them, the kernel would by and by fill the hole again (up to 16 MB every 10 seconds).
     """
     libc = _glibc()
-    if libc is not None:
-        libc.malloc_trim(0)
+    if libc is None:
+        return
+    libc.malloc_trim(0)
+    try:
+        heap = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]")]
+    except OSError:
+        return
+    for span in heap:
+        low, high = (int(address, 16) for address in span.split("-"))
+        libc.madvise(ctypes.c_void_p(low), ctypes.c_size_t(high - low), _MADV_NOHUGEPAGE)
 
 
 @lru_cache(maxsize=1)
@@ -79,7 +89,7 @@ def _glibc() -> ctypes.CDLL | None:
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018 (another libc may define mallopt as an empty shell)
-        libc.mallopt, libc.malloc_trim  # noqa: B018
+        libc.mallopt, libc.malloc_trim, libc.madvise  # noqa: B018
     except (AttributeError, OSError, TypeError):
         return None
     return libc

@@ -130,6 +130,7 @@ class ExactTiledInferer(Inferer):
                 raise InputError(f"tile of {tuple(shape)} voxels gave {tuple(y.shape[2:])}: the halo does not fit.")
             inside = tuple(slice(cut, cut + n) for n in grid.inside(number))
             write(number, y[(..., *inside)].cpu())
+            del x, y  # or the next tile's network would run beside this one's result
 
 
 def _fast_layout(x: torch.Tensor) -> torch.Tensor:
