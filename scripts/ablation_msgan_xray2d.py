@@ -17,23 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from hiresmed.data import ChestXrayPhantom, open_volume, save_volume
 from hiresmed.levels import number_of_scales
 from hiresmed.metrics import ReconstructionMetrics
 from hiresmed.preview import Panel
-from hiresmed.views import ResampledView
-from hiresmed.volumes import ArrayVolume, Volume
-from hiresmed.windows import FULL, WindowedView, robust_window
-from monai.bundle import ConfigParser
-from study import BUNDLES, Variant, knobs_of, markdown, retiled, save_aside, save_json, with_spread, write_comparison
-
-BUNDLE = BUNDLES / "msgan_xray2d"
-WINDOW = (0.0, float(FULL))
-CROP = 64  # pixels a side of what the feature network sees
-PHANTOMS = [{"phantom": n} for n in range(4)] + [{"phantom": n, "section": "test"} for n in (8, 9)]
-# no patient is spent on validation: the study scores the last weights, not the best
-VALIDATION = {"phantom": 12, "section": "validation"}
-COMMON = ("train.yaml", "experiments/study.yaml")
+from hiresmed.volumes import ArrayVolume
+from study import Variant, knobs_of, markdown, retiled, save_aside, save_json, with_spread, write_comparison
+from study_xray import BUNDLE, COMMON, CROP, WINDOW, prepare, seen
 
 
 @dataclass(frozen=True)
@@ -66,54 +55,15 @@ factor serves all stages.
 """
 
 
-def listed(data_dir: pathlib.Path | None) -> list[dict]:
-    """The study's cases: images of demo_weights.yaml in their sections, or phantoms."""
-    if data_dir is None:
-        return [*PHANTOMS, VALIDATION]
-    cases = ConfigParser.load_config_file(str(BUNDLE / "configs" / "demo_weights.yaml"))["cases_list"]
-    return [case for case in cases if "image" in case] + [VALIDATION]
-
-
-def reduced(volume: Volume, size: int) -> Volume:
-    """The image through its robust window, `size` pixels along its longer side; never enlarged."""
-    view = WindowedView(volume, robust_window(volume))
-    scale = min(1.0, size / max(volume.shape))
-    return ResampledView(view, [max(1, round(n * scale)) for n in volume.shape])
-
-
-def prepare(args: argparse.Namespace) -> dict[str, pathlib.Path]:
-    """Writes all images at the working size, and a list of those to train on; returns the held-back ones."""
-    folder = args.work_dir / f"images_{args.size}"
-    folder.mkdir(parents=True, exist_ok=True)
-    used, held_back = [], {}
-    for case in listed(args.data_dir):
-        name = pathlib.Path(case["image"]).stem if "image" in case else f"phantom_{case['phantom']}"
-        target, section = folder / f"{name}.png", case.get("section", "training")
-        if not target.exists():
-            if "image" in case:
-                volume = open_volume(args.data_dir / case["image"], folder)
-            else:
-                volume = ChestXrayPhantom([args.size] * 2, seed=case["phantom"])
-            save_volume(reduced(volume, args.size), target.with_suffix(""), "png")
-        if section == "test":
-            held_back[name] = target
-        else:
-            used.append({"image": target.name, "section": section})
-    save_json(folder / "cases.json", {"cases_list": used})
-    return held_back
-
-
-def seen(path: pathlib.Path) -> ArrayVolume:
-    """A reduced image as training and inference see it."""
-    volume = open_volume(path, path.parent)
-    view = WindowedView(volume, robust_window(volume))
-    return ArrayVolume(view.read((0, 0), view.shape), view.affine, path.stem)
+def images_of(args: argparse.Namespace) -> pathlib.Path:
+    """Folder of the images at the working size."""
+    return args.work_dir / f"images_{args.size}"
 
 
 def variant_of(name: str, seed: int, args: argparse.Namespace) -> Variant:
     recipe = VARIANTS[name]
     folder = args.work_dir / f"{name}_{args.size}px_{args.steps}steps_seed{seed}"
-    cases = (args.work_dir / f"images_{args.size}" / "cases.json").resolve()
+    cases = (images_of(args) / "cases.json").resolve()
     return Variant(BUNDLE, [*COMMON, cases, *recipe.overlays], folder, {**args.knobs, "seed": seed}, last=recipe.last)
 
 
@@ -156,7 +106,7 @@ def mean_of_cases(result: Mapping, figure: str) -> float | None:
 def table(results: Mapping[str, Mapping[int, dict]], args: argparse.Namespace) -> str:
     """Markdown: a row a variant, mean and spread over seeds, and what was not compared below."""
     figures = {  # column -> (figure, divided by, digits)
-        "MAE, %": ("mae", FULL / 100, 2), "PSNR, dB": ("psnr", 1, 2), "SSIM": ("ssim", 1, 3),
+        "MAE, %": ("mae", WINDOW[1] / 100, 2), "PSNR, dB": ("psnr", 1, 2), "SSIM": ("ssim", 1, 3),
         "spectrum, dB": ("spectral_distance", 1, 2), "seam_z": ("seam_z", 1, 1),
         "retile, levels": ("retile_discrepancy", 1, 1),
     }  # fmt: skip
@@ -208,12 +158,12 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    truths = {name: seen(path) for name, path in prepare(args).items()}
+    truths = {name: seen(path) for name, path in prepare(args.data_dir, images_of(args), args.size).items()}
     results: dict[str, dict[int, dict]] = {name: {} for name in args.variants}
     for seed in args.seeds:  # a whole table of one seed first
         for name in args.variants:
             variant = variant_of(name, seed, args)
-            variant.weights(args.steps, dataset_dir=args.work_dir / f"images_{args.size}")
+            variant.weights(args.steps, dataset_dir=images_of(args))
             results[name][seed] = scores(variant, truths, seed, args)
             print(f"{name}, seed {seed}: SSIM {mean_of_cases(results[name][seed], 'ssim'):.3f}", flush=True)
     save_json(args.work_dir / "table.json", {"steps": args.steps, "size": args.size, "variants": results})

@@ -121,17 +121,21 @@ class Variant:
             parser[name] = literal(value)
         return parser
 
-    def render(self, volume: Volume, tile_size: int, seed: int) -> ArrayVolume:
-        """The volume drawn from its own sketch with the trained weights; in memory, in the volume's dtype."""
+    def render(self, volume: Volume, tile_size: int, seed: int, **options) -> ArrayVolume:
+        """The volume drawn from its own sketch with the trained weights; in memory, in the volume's dtype.
+
+        Args:
+            options: of CascadeInferer, over the variant's own.
+        """
         parser = self.parser()
         network = load_weights(parser.get_parsed_content("network_def"), self.folder / "final.pt")
-        names = ("base_size", "window", "noise")
+        own = {name: parser.get_parsed_content(name) for name in ("base_size", "window", "noise")}
         inferer = CascadeInferer(
             parser.get_parsed_content("sketcher"), MemoryStores(None), tile_size=tile_size, seed=seed,
-            dtype=str(volume.dtype), progress=False, **{name: parser.get_parsed_content(name) for name in names},
+            dtype=str(volume.dtype), progress=False, **{**own, **options},
         )  # fmt: skip
         made = inferer({"image": volume}, network).image
-        return ArrayVolume(made.read([0] * len(made.shape), made.shape), volume.affine, volume.name)
+        return ArrayVolume(made.read([0] * len(made.shape), made.shape), made.affine, volume.name)
 
 
 def literal(value):

@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from hiresmed.data import ChestXrayPhantom
 from PIL import Image
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "ablation_msgan_xray2d.py"
@@ -30,14 +29,10 @@ def ablation(work_dir: pathlib.Path, *words: str) -> subprocess.CompletedProcess
 
 
 @pytest.fixture(scope="module")
-def work_dir(tmp_path_factory) -> pathlib.Path:
-    """With its images made already: one phantom and what it looks like mirrored and turned, as projecting is slow."""
+def work_dir(tmp_path_factory, xray_images) -> pathlib.Path:
+    """With its images made already."""
     folder = tmp_path_factory.mktemp("ablation")
-    grey = ChestXrayPhantom([SIZE] * 2, seed=0).read((0, 0), (SIZE, SIZE)).astype(np.uint16) * 16
-    (folder / f"images_{SIZE}").mkdir()
-    for n, seed in enumerate((0, 1, 2, 3, 8, 9, 12)):
-        turned = np.rot90(grey if n < 4 else grey[:, ::-1], n)
-        Image.fromarray(np.ascontiguousarray(turned)).save(folder / f"images_{SIZE}" / f"phantom_{seed}.png")
+    xray_images(folder / f"images_{SIZE}", SIZE)
     return folder
 
 

@@ -1,0 +1,66 @@
+"""What the scripts that study msgan_xray2d share: the X-rays at a working size, those to train on and those held back.
+
+No command of its own: imported by the scripts beside it, which Python finds as they are run from this folder.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from hiresmed.data import ChestXrayPhantom, open_volume, save_volume
+from hiresmed.views import ResampledView
+from hiresmed.volumes import ArrayVolume, Volume
+from hiresmed.windows import FULL, WindowedView, robust_window
+from monai.bundle import ConfigParser
+from study import BUNDLES, save_json
+
+BUNDLE = BUNDLES / "msgan_xray2d"
+WINDOW = (0.0, float(FULL))
+CROP = 64  # pixels a side of what the feature network sees
+COMMON = ("train.yaml", "experiments/study.yaml")
+PHANTOMS = [{"phantom": n} for n in range(4)] + [{"phantom": n, "section": "test"} for n in (8, 9)]
+# no patient is spent on validation: the studies score the last weights, not the best
+VALIDATION = {"phantom": 12, "section": "validation"}
+
+
+def listed(data_dir: pathlib.Path | None) -> list[dict]:
+    """A study's cases: images of demo_weights.yaml in their sections, or phantoms."""
+    if data_dir is None:
+        return [*PHANTOMS, VALIDATION]
+    cases = ConfigParser.load_config_file(str(BUNDLE / "configs" / "demo_weights.yaml"))["cases_list"]
+    return [case for case in cases if "image" in case] + [VALIDATION]
+
+
+def reduced(volume: Volume, size: int) -> Volume:
+    """The image through its robust window, `size` pixels along its longer side; never enlarged."""
+    view = WindowedView(volume, robust_window(volume))
+    scale = min(1.0, size / max(volume.shape))
+    return ResampledView(view, [max(1, round(n * scale)) for n in volume.shape])
+
+
+def prepare(data_dir: pathlib.Path | None, folder: pathlib.Path, size: int) -> dict[str, pathlib.Path]:
+    """Writes all images at the working size, and cases.json of those to train on; returns the held-back ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    used, held_back = [], {}
+    for case in listed(data_dir):
+        name = pathlib.Path(case["image"]).stem if "image" in case else f"phantom_{case['phantom']}"
+        target, section = folder / f"{name}.png", case.get("section", "training")
+        if not target.exists():
+            if data_dir is not None and "image" in case:
+                volume = open_volume(data_dir / case["image"], folder)
+            else:
+                volume = ChestXrayPhantom([size] * 2, seed=case["phantom"])
+            save_volume(reduced(volume, size), target.with_suffix(""), "png")
+        if section == "test":
+            held_back[name] = target
+        else:
+            used.append({"image": target.name, "section": section})
+    save_json(folder / "cases.json", {"cases_list": used})
+    return held_back
+
+
+def seen(path: pathlib.Path) -> ArrayVolume:
+    """A reduced image as training and inference see it."""
+    volume = open_volume(path, path.parent)
+    view = WindowedView(volume, robust_window(volume))
+    return ArrayVolume(view.read((0, 0), view.shape), view.affine, path.stem)
