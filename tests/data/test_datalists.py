@@ -73,3 +73,38 @@ def test_a_cached_phantom_is_found_again(tmp_path):
             cases_list=[{"phantom": 0, "shape": [12, 10, 8]}],
         )
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def cropped(folder, section="training", stages=None, shares=(0.5,)):
+    network = MultiScaleGenerator(3, base=SMALL, stage=SMALL)
+    listed = [{"image": "one.nii.gz", "section": section, "stages": stages}]
+    return training_cases(
+        str(folder), section, network, GradientSketch(), base_size=8, cases_list=listed, base_crops=shares
+    )
+
+
+def test_base_crops_are_the_corners_of_each_image_and_teach_the_base_alone(tmp_path):
+    values = np.random.default_rng(0).integers(-1000, 1000, (16, 32, 24)).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "one.nii.gz")
+    whole, *crops = cropped(tmp_path)
+    assert whole.stages is None and len(crops) == 8
+    octants = []
+    for crop in crops:
+        assert crop.stages == [0] and crop.coarsest == 1
+        base = crop.images[-1]
+        octants.append(base.read((0, 0, 0), base.shape))
+        assert max(base.shape) == 8
+    first, last = values[:8, :16, :12], values[8:, 16:, 12:]
+    for found, octant in ((octants[0], first), (octants[-1], last)):
+        mean = octant.reshape(4, 2, 8, 2, 6, 2).mean((1, 3, 5))
+        assert np.abs(found - mean).max() <= 1
+    assert len(cropped(tmp_path, shares=(1.0, 0.5))) == 1 + 1 + 8, "the whole image has one corner"
+
+
+def test_base_crops_are_made_of_no_validation_case_and_of_none_that_teaches_finer_stages_only(tmp_path):
+    save(tmp_path, "one", (32, 32, 32))
+    assert len(cropped(tmp_path, "validation")) == 1
+    assert len(cropped(tmp_path, stages=[1])) == 1
+    for wrong in (0, 1.5, "half"):
+        with pytest.raises(InputError, match="base_crops should be shares"):
+            cropped(tmp_path, shares=(wrong,))

@@ -6,14 +6,16 @@ import hashlib
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import ignite.distributed as idist
 
 from ..errors import InputError
 from ..levels import check_region
-from ..views import RegionView
+from ..views import RegionView, ResampledView
 from ..volumes import ArrayVolume, NiftiVolume, Volume, real_world_cast
 from ..windows import FULL, WindowedView, robust_window, to_unit_range
 from .patches import PreparedCase, prepare_case, stored_dtype
@@ -125,6 +127,7 @@ def training_cases(
     intensity: str | None = None,
     phantom: str | None = None,
     subject: str | None = None,
+    base_crops: Sequence[float] = (),
 ) -> list[PreparedCase]:
     """Prepared cases of one section: pyramids and sketches of every image.
 
@@ -135,13 +138,20 @@ def training_cases(
         intensity: None: values as they are. "robust": each image through its own percentiles as uint16, as at
             inference (LoadImageStreamd's window); `window` is then 0 ... 65535, and MultiScalePatches needs the same.
         phantom: kind of phantoms; None: thorax for a 3-D network, xray for a 2-D one.
+        base_crops: shares of an image's sides, each in (0, 1]: the boxes of that share in the corners of every image
+            of the training section teach the base stage, too. It sees a whole image at once, so few images are few
+            examples; these are shifted and larger.
 
     Other arguments: see list_cases and MultiScalePatches.
+
+    Raises:
+        InputError: see list_cases; a share outside (0, 1].
     """
     if intensity not in (None, "robust"):
         raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
     encode = partial(to_unit_range, window=window if intensity is None else (0.0, float(FULL)))
     phantom = phantom or ("xray" if network.spatial_dims == 2 else "thorax")
+    shares = [_share(s) for s in base_crops] if section == "training" else []
     prepared = []
     for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):
         folder = None if cache_dir is None else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case, intensity)}"
@@ -149,7 +159,34 @@ def training_cases(
         made = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
         made.stages = case.get("stages")
         prepared.append(made)
+        if made.stages is None or 0 in made.stages:
+            small = [_reduced(RegionView(volume, box), 4 * base_size) for box in _corners(volume.shape, shares)]
+            crops = [prepare_case(v, sketcher, encode, network.factor, base_size, None) for v in small]
+            prepared += [replace(crop, stages=[0]) for crop in crops]
     return prepared
+
+
+def _share(share) -> float:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise InputError(
+            f"base_crops should be shares of an image's sides, above 0 and at most 1, but holds {share!r}; mend it."
+        )
+    return float(share)
+
+
+def _corners(shape: Sequence[int], shares: Sequence[float]) -> Iterator[list[tuple[int, int]]]:
+    """The boxes in an image's corners that have these shares of its sides."""
+    for share in shares:
+        sides = [max(1, round(share * n)) for n in shape]
+        yield from map(list, product(*([(0, m), (n - m, n)] if m < n else [(0, n)] for n, m in zip(shape, sides))))
+
+
+def _reduced(volume: Volume, size: int) -> ArrayVolume:
+    """In memory, at most `size` voxels an axis: all that a base stage's level and its sketch are made of."""
+    scale = min(1.0, size / max(volume.shape))
+    view = ResampledView(volume, [max(1, round(n * scale)) for n in volume.shape])
+    values = real_world_cast(view.read([0] * len(view.shape), view.shape), stored_dtype(volume))
+    return ArrayVolume(values, view.affine, volume.name)
 
 
 def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -> Volume:
