@@ -1,8 +1,11 @@
 """Volumes and where they come from: readers, writers, stores, phantoms, training patches."""
 
+from .brats import brain_cases, brats2020_split, brats_case, brats_cases
+from .brats_read import read_brats
 from .datalists import list_cases, training_cases
 from .outputs import CaseOutput
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
+from .phantom_brain import BrainPhantom
 from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
 from .readers import cases, open_volume
@@ -10,6 +13,7 @@ from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
 
 __all__ = [
+    "BrainPhantom",
     "CaseOutput",
     "ChestXrayPhantom",
     "MemoryStores",
@@ -17,12 +21,17 @@ __all__ = [
     "PreparedCase",
     "ThoraxPhantom",
     "ZarrStores",
+    "brain_cases",
+    "brats2020_split",
+    "brats_case",
+    "brats_cases",
     "cases",
     "collate_stage",
     "list_cases",
     "open_level",
     "open_volume",
     "prepare_case",
+    "read_brats",
     "save_volume",
     "training_cases",
 ]

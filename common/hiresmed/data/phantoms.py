@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .phantom_brain import BrainPhantom
 from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
 
-__all__ = ["ChestXrayPhantom", "ThoraxPhantom"]
+__all__ = ["BrainPhantom", "ChestXrayPhantom", "ThoraxPhantom"]

@@ -1,7 +1,19 @@
 """MONAI dictionary transforms of the collection."""
 
+from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd
+from .crops import CoordinateCropd
 from .load import LoadImageStreamd
 from .save import SaveImageStreamd
 from .sketch import GradientSketch, GradientSketchd
 
-__all__ = ["GradientSketch", "GradientSketchd", "LoadImageStreamd", "SaveImageStreamd"]
+__all__ = [
+    "CoordinateCropd",
+    "GradientSketch",
+    "GradientSketchd",
+    "LabelsToRegionsd",
+    "LoadImageBraind",
+    "LoadImageStreamd",
+    "NormalizeBraind",
+    "RegionsToLabelsd",
+    "SaveImageStreamd",
+]
