@@ -3,6 +3,7 @@
     python scripts/benchmark.py tiling  --size 256            # exact tiling against MONAI's SlidingWindowInferer
     python scripts/benchmark.py memory  --sizes 256 512       # peak RSS of whole runs, .nii and .nii.gz streamed
     python scripts/benchmark.py memory  --sizes 1024 --region 256   # a bounded number of tiles of every stage
+    python scripts/benchmark.py memory  --bundle msgan_xray2d --sizes 2048 4096 8192 --tile 512   # TIFF streamed
     python scripts/benchmark.py speed   --size 512            # a whole run against its pure-convolution time
 
 Timings on a shared machine drift: compare figures of one run only. Memory is the kernel's VmHWM of the whole process.
@@ -22,16 +23,19 @@ import time
 import nibabel as nib
 import numpy as np
 import torch
-from hiresmed.data import ThoraxPhantom
+from hiresmed.data import ChestXrayPhantom, ThoraxPhantom, save_volume
 from hiresmed.inferers import ExactTiledInferer
 from hiresmed.memory import steady_allocator
 from hiresmed.networks import MultiScaleGenerator
 from hiresmed.networks.multiscale import extend
+from hiresmed.views import ResampledView
+from hiresmed.volumes import ArrayVolume
 from hiresmed.weights import load_weights
 from monai.inferers import SlidingWindowInferer
 
-BUNDLE = pathlib.Path(__file__).resolve().parents[1] / "bundles" / "msgan_ct3d"
-CONFIG = BUNDLE / "configs" / "inference.yaml"
+BUNDLES = pathlib.Path(__file__).resolve().parents[1] / "bundles"
+BUNDLE = BUNDLES / "msgan_ct3d"  # of tiling and speed
+FORMATS = {"msgan_ct3d": ".nii", "msgan_xray2d": ".tif"}
 
 
 class SamePadded(torch.nn.Module):
@@ -50,7 +54,7 @@ def shipped_generator() -> MultiScaleGenerator:
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
-    parser.read_config(str(CONFIG))
+    parser.read_config(str(BUNDLE / "configs" / "inference.yaml"))
     return load_weights(parser.get_parsed_content("network_def"), BUNDLE / "models" / "model.pt")
 
 
@@ -96,9 +100,19 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> dict:
 
 
 def make_input(folder: pathlib.Path, size: int, suffix: str) -> pathlib.Path:
-    """A phantom of size^3 on disk, made once; above 256 the 256^3 one side by side, as only the memory matters."""
+    """A phantom of size^3, for .tif of size^2, on disk, made once.
+
+    Above 256^3 the 256^3 one side by side, above 512^2 the 512^2 one enlarged, as only the memory matters.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"phantom_{size}.nii"
+    path = folder / f"phantom_{size}{suffix.removesuffix('.gz')}"
+    if suffix == ".tif":
+        if not path.exists():
+            side = min(size, 512)
+            values = ChestXrayPhantom([side] * 2).read((0, 0), (side, side)).astype(np.uint16)
+            made = save_volume(ResampledView(ArrayVolume(values), (size, size)), path.with_suffix(""), "tiff")
+            made[0].replace(path)
+        return path
     if not path.exists():
         block = min(size, 256)
         values = ThoraxPhantom([block] * 3).read([0] * 3, [block] * 3).astype(np.int16)
@@ -117,10 +131,11 @@ def make_input(folder: pathlib.Path, size: int, suffix: str) -> pathlib.Path:
     return path.with_suffix(".nii.gz") if suffix == ".nii.gz" else path
 
 
-def front_door(image: pathlib.Path, output: pathlib.Path, **knobs) -> tuple[dict, int]:
+def front_door(bundle: pathlib.Path, image: pathlib.Path, output: pathlib.Path, **knobs) -> tuple[dict, int]:
     """Run inference as a user does; returns report.json and the process's peak RSS in bytes (VmHWM by wait4)."""
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(CONFIG), "--bundle_root", str(BUNDLE)]
-    command += ["--image", str(image), "--output_dir", str(output), "--overwrite", "true", "--output_format", "nii"]
+    config = bundle / "configs" / "inference.yaml"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), "--bundle_root", str(bundle)]
+    command += ["--image", str(image), "--output_dir", str(output), "--overwrite", "true"]
     for name, value in knobs.items():
         command += [f"--{name}", str(value)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -134,13 +149,13 @@ def memory(args: argparse.Namespace) -> list[dict]:
     """Peak RSS of whole processes at several sizes; `--tile` as large as the volume is the untiled control."""
     rows = []
     for size in args.sizes:
-        for suffix in args.formats:
+        for suffix in args.formats or [FORMATS[args.bundle]]:
             image = make_input(args.work_dir, size, suffix)
-            knobs = {"tile_size": args.tile}
+            knobs = {"tile_size": args.tile, "output_format": "tiff" if suffix == ".tif" else "nii"}
             if args.region:
                 low = (size - args.region) // 2 // 128 * 128
-                knobs["region"] = str([[low, low + args.region]] * 3)
-            report, peak = front_door(image, args.work_dir / f"out_{size}", **knobs)
+                knobs["region"] = str([[low, low + args.region]] * (2 if suffix == ".tif" else 3))
+            report, peak = front_door(BUNDLES / args.bundle, image, args.work_dir / f"out_{size}", **knobs)
             rows.append({"size": size, "input": suffix, "region": args.region, "tile": args.tile})
             rows[-1] |= {"peak_rss_mb": peak / 1e6, "seconds": report["seconds"]}
             print(json.dumps(rows[-1]), flush=True)
@@ -187,7 +202,8 @@ def main() -> None:
     parser.add_argument("what", choices=["tiling", "memory", "speed"])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
-    parser.add_argument("--formats", nargs="+", default=[".nii"], choices=[".nii", ".nii.gz"])
+    parser.add_argument("--bundle", choices=FORMATS, default="msgan_ct3d", help="for memory")
+    parser.add_argument("--formats", nargs="+", choices=[".nii", ".nii.gz", ".tif"], help="by default the bundle's")
     parser.add_argument("--region", type=int, default=None)
     parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--work_dir", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
