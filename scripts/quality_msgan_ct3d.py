@@ -24,10 +24,10 @@ from study import BUNDLES, Variant, markdown, retiled, save_aside, save_json, sl
 BUNDLE = BUNDLES / "msgan_ct3d"
 WINDOW = (-1000.0, 600.0)
 VARIANTS = {
-    "cascade, 3 scales": {"base_size": 64, "base_patch": 48},
-    "cascade, 3 scales, adversarial weight 0": {"base_size": 64, "base_patch": 48, "adversarial_weight": 0.0},
-    "cascade, 2 scales": {"base_size": 128, "base_patch": 48},
-    "single-scale patches (1 scale)": {"overlay": "patch_baseline.yaml"},
+    "3 scales": {"base_size": 64, "base_patch": 48},
+    "3 scales, no adversary": {"base_size": 64, "base_patch": 48, "adversarial_weight": 0.0},
+    "2 scales": {"base_size": 128, "base_patch": 48},
+    "1 scale (patches)": {"overlay": "patch_baseline.yaml"},
 }
 HELD_BACK = {
     "LIDC-IDRI-0314, 2 mm, caudal third": ("LIDC-IDRI-0314_iso2mm.nii.gz", [[0, 201], [0, 201], [0, 46]]),
@@ -83,9 +83,8 @@ def main() -> None:
             print(json.dumps(row, default=str), flush=True)
     save_json(args.work_dir / "table.json", rows)
     save_aside(args.work_dir / "table.md", lambda aside: aside.write_text(table(rows)))
-    for case, panels in pictures.items():
-        path = args.work_dir / f"comparison_{slug(case)}.png"
-        write_comparison(path, {f"{case}; {args.steps} steps each": panels}, WINDOW)
+    rows_of_picture = {f"{case}; {args.steps} steps each": panels for case, panels in pictures.items()}
+    write_comparison(args.work_dir / "comparison.png", rows_of_picture, WINDOW)
 
 
 def table(rows: list[dict]) -> str:
@@ -100,7 +99,8 @@ def table(rows: list[dict]) -> str:
         "seam_z": lambda r: f"{r['seam_z']['value']:.1f}",
         "retile, HU": lambda r: str(r["retile_discrepancy_hu"]),
     }
-    lines = [[r["case"], r["variant"], *(figure(r) for figure in keys.values())] for r in rows]
+    ordered = sorted(rows, key=lambda r: list(HELD_BACK).index(r["case"]))
+    lines = [[r["case"], r["variant"], *(figure(r) for figure in keys.values())] for r in ordered]
     return markdown(["case", "variant", *keys], lines)
 
 

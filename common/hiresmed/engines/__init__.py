@@ -3,13 +3,16 @@
 from .adversarial import AdversarialTrainer
 from .batches import ConditionalBatch, GanBatch, LatentBatch
 from .cases import case_batch, single_case
+from .diffusion import DiffusionTrainer, LabelBatch
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
     "AdversarialTrainer",
     "ConditionalBatch",
+    "DiffusionTrainer",
     "EvaluationBatch",
     "GanBatch",
+    "LabelBatch",
     "LatentBatch",
     "MultiScaleBatch",
     "case_batch",

@@ -1,6 +1,8 @@
 """MONAI inferers that need one tile's memory."""
 
 from .cascade import CascadeInferer, Rendering
+from .diffusion import DiffusionInferer
+from .frame import Ensemble
 from .tiled import ExactTiledInferer
 
-__all__ = ["CascadeInferer", "ExactTiledInferer", "Rendering"]
+__all__ = ["CascadeInferer", "DiffusionInferer", "Ensemble", "ExactTiledInferer", "Rendering"]
