@@ -37,9 +37,7 @@ def test_both_trainings_are_scored_at_twice_the_size_beside_the_enlarged_images(
     result = json.loads((tmp_path / "table.json").read_text())["seeds"]["0"]
     mae = {method: np.mean([c["mae"] for c in r["cases"].values()]) for method, r in result.items()}
     assert {len(r["cases"]) for r in result.values()} == {2} and len(mae) == 6
-    assert mae["bicubic, real"] < 0.5 * mae["bicubic"], (
-        "the real image, enlarged, is nearer than a first drawing"
-    )
+    assert mae["bicubic, real"] < 0.5 * mae["bicubic"], "the real image, enlarged, is nearer than a first drawing"
     assert len(set(mae.values())) == 6, "no two methods gave the same images"
     table = (tmp_path / "table.md").read_text()
     assert "trained to 64, one scale more" in table and "2 steps a training, seeds 0" in table

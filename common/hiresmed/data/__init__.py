@@ -3,6 +3,7 @@
 from .brats import brain_cases, brats2020_split, brats_case, brats_cases
 from .brats_read import read_brats
 from .datalists import list_cases, training_cases
+from .mri_slices import MriSlices
 from .outputs import CaseOutput
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
 from .phantom_brain import BrainPhantom
@@ -17,6 +18,7 @@ __all__ = [
     "CaseOutput",
     "ChestXrayPhantom",
     "MemoryStores",
+    "MriSlices",
     "MultiScalePatches",
     "PreparedCase",
     "ThoraxPhantom",

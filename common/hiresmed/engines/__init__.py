@@ -4,6 +4,8 @@ from .adversarial import AdversarialTrainer
 from .batches import ConditionalBatch, GanBatch, LatentBatch
 from .cases import case_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
+from .exact import ExactTrainer
+from .inr_sampling import StageBatch, read_stages
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
@@ -11,11 +13,14 @@ __all__ = [
     "ConditionalBatch",
     "DiffusionTrainer",
     "EvaluationBatch",
+    "ExactTrainer",
     "GanBatch",
     "LabelBatch",
     "LatentBatch",
     "MultiScaleBatch",
+    "StageBatch",
     "case_batch",
+    "read_stages",
     "single_case",
     "stage_input",
 ]

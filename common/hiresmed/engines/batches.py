@@ -54,7 +54,7 @@ def _cut(value, sizes: list[int]) -> Sequence:
     return [value] * len(sizes)
 
 
-def _take(batchdata: Mapping, key: str, device: torch.device, non_blocking: bool) -> Tensor:
+def take(batchdata: Mapping, key: str, device: torch.device, non_blocking: bool) -> Tensor:
     if key not in batchdata:
         raise InputError(
             f"The batch should hold the key '{key}', but it holds {sorted(map(str, batchdata))}; "
@@ -83,7 +83,7 @@ class ConditionalBatch:
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
         keys = {*self.inputs, *self.condition, self.real}
-        tensors = {key: _take(batchdata, key, device, non_blocking) for key in keys}
+        tensors = {key: take(batchdata, key, device, non_blocking) for key in keys}
         condition = torch.cat([tensors[k] for k in self.condition], 1) if self.condition else None
         return GanBatch(tuple(tensors[k] for k in self.inputs), tensors[self.real], condition)
 
@@ -101,5 +101,5 @@ class LatentBatch:
         self.real = real
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
-        real = _take(batchdata, self.real, device, non_blocking)
+        real = take(batchdata, self.real, device, non_blocking)
         return GanBatch((torch.randn(len(real), self.latent_size, device=device),), real)

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import InputError
 from ..knobs import flag, whole_number
 from .adversarial import full, plain
-from .batches import _take
+from .batches import take
 
 
 class LabelBatch:
@@ -44,14 +44,14 @@ class LabelBatch:
         self.label = label
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> tuple[Tensor, Tensor]:
-        label = _take(batchdata, self.label, torch.device("cpu"), False)  # looked at before a GPU would have to wait
+        label = take(batchdata, self.label, torch.device("cpu"), False)  # looked at before a GPU would have to wait
         if label.min() < 0 or label.max() > 1:
             raise InputError(
                 f"'{self.label}' should hold one channel a class with values from 0 to 1, but holds {label.min():g} to "
                 f"{label.max():g}; turn the label map into channels first."
             )
         label = label.to(device, non_blocking=non_blocking)
-        channels = [_take(batchdata, key, device, non_blocking) for key in self.keys]
+        channels = [take(batchdata, key, device, non_blocking) for key in self.keys]
         for key, value in zip(self.keys, channels):
             if value.shape[:1] != label.shape[:1] or value.shape[2:] != label.shape[2:]:
                 raise InputError(

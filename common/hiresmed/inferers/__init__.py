@@ -3,6 +3,16 @@
 from .cascade import CascadeInferer, Rendering
 from .diffusion import DiffusionInferer
 from .frame import Ensemble
+from .implicit import Frame, ImplicitInferer, interpolate_latents
 from .tiled import ExactTiledInferer
 
-__all__ = ["CascadeInferer", "DiffusionInferer", "Ensemble", "ExactTiledInferer", "Rendering"]
+__all__ = [
+    "CascadeInferer",
+    "DiffusionInferer",
+    "Ensemble",
+    "ExactTiledInferer",
+    "Frame",
+    "ImplicitInferer",
+    "Rendering",
+    "interpolate_latents",
+]

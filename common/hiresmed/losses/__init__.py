@@ -1,6 +1,7 @@
 """Adversarial objectives with one signature, and penalties with one signature."""
 
 from .adversarial import BinaryCrossEntropy, Hinge, LeastSquares, NonSaturating, Wasserstein
+from .patch_consistency import PatchConsistency
 from .penalties import GradientPenalty, R1Penalty
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Hinge",
     "LeastSquares",
     "NonSaturating",
+    "PatchConsistency",
     "R1Penalty",
     "Wasserstein",
 ]

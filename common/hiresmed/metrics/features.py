@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from torch import nn
 from ..errors import InputError
 from .boxes import Readable, as_readable, read_float64
 from .extractor import FeatureExtractor
+from .inception import InceptionKeras, InceptionTf2015, InceptionTorchvision
 from .kernel_distance import kernel_distance
 from .moments import FeatureMoments, frechet_distance
+from .resnet import MedicalNetFeatures, ResNet50Features
 from .squeezenet import SqueezeNetFeatures
 
 
@@ -47,6 +50,12 @@ class RandomFeatures(FeatureExtractor):
 
 
 EXTRACTORS: dict[str, Callable[..., FeatureExtractor]] = {
+    "inception_v3_keras": InceptionKeras,
+    "inception_v3_tf2015": InceptionTf2015,
+    "inception_v3_torchvision": InceptionTorchvision,
+    "medicalnet_resnet10": partial(MedicalNetFeatures, 10),
+    "medicalnet_resnet50": partial(MedicalNetFeatures, 50),
+    "resnet50": ResNet50Features,
     "squeezenet": SqueezeNetFeatures,
     "random": RandomFeatures,
 }

@@ -1,6 +1,21 @@
 """One file per paper's network."""
 
 from .critic import PatchCritic
+from .dcgan import DcganCritic, DcganGenerator
+from .inr import ImplicitGenerator
+from .lean import lean_forward
 from .multiscale import MultiScaleGenerator, PatchGenerator
+from .patchddm import PatchDDMUNet
+from .residual_critic import ResidualCritic
 
-__all__ = ["MultiScaleGenerator", "PatchCritic", "PatchGenerator"]
+__all__ = [
+    "DcganCritic",
+    "DcganGenerator",
+    "ImplicitGenerator",
+    "MultiScaleGenerator",
+    "PatchCritic",
+    "PatchDDMUNet",
+    "PatchGenerator",
+    "ResidualCritic",
+    "lean_forward",
+]

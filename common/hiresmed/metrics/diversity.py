@@ -1,0 +1,184 @@
+"""Does a generator make many images, and are they its own: MS-SSIM between its images, nearest training images.
+
+Letters: N = number of generated images, M = of training images, D = feature dimension (or pixels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from monai.metrics import MultiScaleSSIMMetric
+
+from ..errors import InputError
+from .prdc import distances
+
+# of Wang et al. 2003; images too small for five scales take the first of them, rescaled to sum 1
+_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_KERNEL = 11
+_BATCH = 16  # pairs in memory at a time
+
+
+def scales_for(shape: Sequence[int]) -> int:
+    """How many of MS-SSIM's five scales MONAI can take of images of that spatial shape; InputError below 11 pixels."""
+    # MONAI asks for 11 (n - 1)^2 pixels; the window has to fit into the image halved n - 1 times, too
+    fitting = [n for n in range(1, 6) if min(shape) // max((n - 1) ** 2, 2 ** (n - 1)) >= _KERNEL]
+    if not fitting:
+        raise InputError(f"MS-SSIM wants images of at least {_KERNEL} pixels a side, but got {tuple(shape)}.")
+    return fitting[-1]
+
+
+def random_pairs(n: int, pairs: int, seed: int) -> list[tuple[int, int]]:
+    """That many distinct pairs i < j of n images, drawn without replacement; all there are where n has fewer."""
+    total = n * (n - 1) // 2
+    random = torch.Generator().manual_seed(seed)
+    if pairs >= total:
+        return [(i, j) for i in range(n) for j in range(i + 1, n)]
+    if total <= 4 * pairs or total < 2**16:
+        return [_unranked(k) for k in torch.randperm(total, generator=random)[:pairs].tolist()]
+    drawn: dict[int, None] = {}
+    while len(drawn) < pairs:  # few of very many: hardly any comes twice
+        drawn |= dict.fromkeys(torch.randint(total, (pairs - len(drawn),), generator=random).tolist())
+    return [_unranked(k) for k in drawn]
+
+
+def _unranked(k: int) -> tuple[int, int]:
+    """The k-th pair i < j in the order (0, 1), (0, 2), (1, 2), (0, 3), ..."""
+    j = (1 + math.isqrt(1 + 8 * k)) // 2
+    return k - j * (j - 1) // 2, j
+
+
+def pair_similarities(images: Sequence[torch.Tensor], pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """MS-SSIM in [0, 1] of each pair of images (C, *S) in [-1, 1], as they are in [0, 1]; shape (len(pairs),)."""
+    shape = images[0].shape[1:]
+    weights = _WEIGHTS[: scales_for(shape)]
+    weights = tuple(w / sum(weights) for w in weights)
+    metric = MultiScaleSSIMMetric(spatial_dims=len(shape), data_range=1.0, weights=weights, kernel_size=_KERNEL)
+    found = []
+    for first in range(0, len(pairs), _BATCH):
+        batch = pairs[first : first + _BATCH]
+        x, y = (torch.stack([(images[p[side]].float() + 1) / 2 for p in batch]) for side in (0, 1))
+        found.append(metric(x, y).flatten().cpu())
+        metric.reset()
+    return torch.cat(found)
+
+
+def ms_ssim_diversity(
+    generated: Sequence[torch.Tensor], real: Sequence[torch.Tensor], pairs: int = 200, seed: int = 0
+) -> dict:
+    """Mean MS-SSIM of random pairs of generated images, beside that of the same number of pairs of real images.
+
+    Far above the real images' says that the generator makes fewer kinds of images (Odena et al. 2017, section 4.2);
+    alone the figure means nothing, for anatomy is alike in all.
+
+    Args:
+        generated, real: images (C, *S) in [-1, 1] of one shape; tensors (N, C, *S), lists or datasets.
+        pairs: how many of each side; fewer where a side has not so many.
+        seed: of the pairs.
+
+    Returns:
+        dict: `value`, `standard_error` (of pairs that share images: too small for few images), `real_value`,
+        `real_standard_error`, `n_generated`, `n_real`, `pairs`, `scales`, `seed`.
+
+    Raises InputError for fewer than two images of a side, or unequal shapes.
+    """
+    if min(len(generated), len(real)) < 2 or pairs < 1:
+        raise InputError(
+            f"Diversity wants two images of each side and a pair at least, but got {len(generated)} generated, "
+            f"{len(real)} real and {pairs=}: give more images."
+        )
+    if generated[0].shape != real[0].shape:
+        raise InputError(
+            f"Diversity wants generated and real images of one shape, but got {tuple(generated[0].shape)} and "
+            f"{tuple(real[0].shape)}: resample one side, for MS-SSIM depends on the grid."
+        )
+    pairs = min(pairs, *(len(side) * (len(side) - 1) // 2 for side in (generated, real)))
+    made, seen = (pair_similarities(side, random_pairs(len(side), pairs, seed)) for side in (generated, real))
+    return {
+        "value": made.mean().item(),
+        "standard_error": _standard_error(made),
+        "real_value": seen.mean().item(),
+        "real_standard_error": _standard_error(seen),
+        "n_generated": len(generated),
+        "n_real": len(real),
+        "pairs": pairs,
+        "scales": scales_for(generated[0].shape[1:]),
+        "seed": seed,
+    }
+
+
+def _standard_error(values: torch.Tensor) -> float | None:
+    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+
+
+def nearest_training(
+    generated: torch.Tensor, training: torch.Tensor | Iterable[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Euclidean distance (N,) in float64 of each generated image from the nearest training image, and that one's index.
+
+    Args:
+        generated: features or flattened images (N, D).
+        training: the same of the training images, (M, D) or batches of it, which need not be in memory together.
+    """
+    nearest = torch.full((len(generated),), math.inf, dtype=torch.float64)
+    index = torch.full((len(generated),), -1)
+    seen = 0
+    for batch in [training] if isinstance(training, torch.Tensor) else training:
+        if batch.ndim != 2 or generated.ndim != 2 or batch.shape[1] != generated.shape[1]:
+            raise InputError(
+                f"Nearest training images want two sets of features of one dimension, but got {tuple(generated.shape)} "
+                f"and {tuple(batch.shape)}: use one extractor for both."
+            )
+        found, where = torch.cat(list(distances(generated, batch))).min(1)
+        closer = found < nearest
+        nearest, index = torch.where(closer, found, nearest), torch.where(closer, where + seen, index)
+        seen += len(batch)
+    if seen == 0:
+        raise InputError("Nearest training images want at least one training image, but got none: give some.")
+    return nearest, index
+
+
+def memorisation(
+    generated: torch.Tensor,
+    training: torch.Tensor | Sequence[torch.Tensor],
+    held_out: torch.Tensor | None = None,
+    share: float = 0.01,
+) -> dict:
+    """How near generated images come to training images, beside real images that were not trained on.
+
+    A generator that copies comes nearer to its training set than new patients do.
+
+    Args:
+        generated, training, held_out: features (or flattened images) (N, D), (M, D), (L, D) by one extractor; held_out
+            of other subjects than the training images.
+        share: of held-out images below whose nearest distance a generated image counts as near.
+
+    Returns:
+        dict: `median`, `minimum` of the distances; `closest`: [generated, training] index of the closest two;
+        `n_generated`, `n_training`; with held_out also `held_out_median`, `held_out_minimum`, `median_ratio` (below 1:
+        nearer than new patients), `near` (share of generated images below that quantile; `share` is expected), and
+        `n_held_out`.
+    """
+    batches = [training] if isinstance(training, torch.Tensor) else training
+    nearest, index = nearest_training(generated, batches)
+    first = int(nearest.argmin())
+    found = {
+        "median": nearest.median().item(),
+        "minimum": nearest.min().item(),
+        "closest": [first, int(index[first])],
+        "n_generated": len(generated),
+        "n_training": sum(map(len, batches)),
+    }
+    if held_out is None:
+        return found
+    theirs, _ = nearest_training(held_out, batches)
+    median = theirs.median().item()
+    return found | {
+        "held_out_median": median,
+        "held_out_minimum": theirs.min().item(),
+        "median_ratio": found["median"] / median if median > 0 else None,
+        "near": (nearest < theirs.quantile(share)).double().mean().item(),
+        "share": share,
+        "n_held_out": len(held_out),
+    }
