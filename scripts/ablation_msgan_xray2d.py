@@ -21,8 +21,8 @@ from hiresmed.levels import number_of_scales
 from hiresmed.metrics import ReconstructionMetrics
 from hiresmed.preview import Panel
 from hiresmed.volumes import ArrayVolume
-from study import Variant, knobs_of, markdown, retiled, save_aside, save_json, with_spread, write_comparison
-from study_xray import BUNDLE, COMMON, CROP, WINDOW, prepare, seen
+from study import Variant, markdown, retiled, save_aside, save_json, with_spread, write_comparison
+from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, prepare, seen
 
 
 @dataclass(frozen=True)
@@ -139,25 +139,18 @@ def picture(results: Mapping[str, Mapping[int, dict]], truths: Mapping[str, Arra
     write_comparison(args.work_dir / "comparison.png", rows, WINDOW)
 
 
-def arguments() -> argparse.Namespace:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the X-rays; without it phantoms")
-    parser.add_argument("--work_dir", type=pathlib.Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=600, help="batches a variant")
     parser.add_argument("--size", type=int, default=512, help="pixels of the longer side at which all is done")
     parser.add_argument("--tile_size", type=int, default=128, help="pixels")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--extractor", default="squeezenet", help="feature network; none for none")
-    args, words = parser.parse_known_args()
-    args.knobs = knobs_of(words)
-    return args
+    return arguments(parser)
 
 
 def main() -> None:
-    args = arguments()
+    args = options()
     truths = {name: seen(path) for name, path in prepare(args.data_dir, images_of(args), args.size).items()}
     results: dict[str, dict[int, dict]] = {name: {} for name in args.variants}
     for seed in args.seeds:  # a whole table of one seed first

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -22,8 +21,8 @@ from hiresmed.metrics import ReconstructionMetrics
 from hiresmed.preview import Panel
 from hiresmed.views import RegionView, ResampledView
 from hiresmed.volumes import ArrayVolume, Volume
-from study import Variant, knobs_of, markdown, save_aside, save_json, with_spread, write_comparison
-from study_xray import BUNDLE, COMMON, CROP, WINDOW, prepare, seen
+from study import Variant, markdown, save_aside, save_json, with_spread, write_comparison
+from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, prepare, seen
 
 METHODS = {
     "one more": "trained to {size}, one scale more",
@@ -136,24 +135,17 @@ def pictures(truths: Mapping[str, ArrayVolume], args: argparse.Namespace) -> Non
     write_comparison(args.work_dir / "four_times.png", {footer: panels}, WINDOW)
 
 
-def arguments() -> argparse.Namespace:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the X-rays; without it phantoms")
-    parser.add_argument("--work_dir", type=pathlib.Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=600, help="batches a training")
     parser.add_argument("--size", type=int, default=1024, help="pixels of the longer side at which the first trains")
     parser.add_argument("--tile_size", type=int, default=256, help="pixels")
-    parser.add_argument("--extractor", default="squeezenet", help="feature network; none for none")
-    args, words = parser.parse_known_args()
-    args.knobs = knobs_of(words)
-    return args
+    return arguments(parser)
 
 
 def main() -> None:
-    args = arguments()
+    args = options()
     folders = {size: args.work_dir / f"images_{size}" for size in (args.size, 2 * args.size)}
     held_back = {size: prepare(args.data_dir, folder, size) for size, folder in folders.items()}
     truths = {name: seen(path) for name, path in held_back[2 * args.size].items()}

@@ -5,6 +5,7 @@ No command of its own: imported by the scripts beside it, which Python finds as 
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 
 from hiresmed.data import ChestXrayPhantom, open_volume, save_volume
@@ -12,7 +13,7 @@ from hiresmed.views import ResampledView
 from hiresmed.volumes import ArrayVolume, Volume
 from hiresmed.windows import FULL, WindowedView, robust_window
 from monai.bundle import ConfigParser
-from study import BUNDLES, save_json
+from study import BUNDLES, knobs_of, save_json
 
 BUNDLE = BUNDLES / "msgan_xray2d"
 WINDOW = (0.0, float(FULL))
@@ -21,6 +22,18 @@ COMMON = ("train.yaml", "experiments/study.yaml")
 PHANTOMS = [{"phantom": n} for n in range(4)] + [{"phantom": n, "section": "test"} for n in (8, 9)]
 # no patient is spent on validation: the studies score the last weights, not the best
 VALIDATION = {"phantom": 12, "section": "validation"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """A study's arguments, those that all have among them; other `--name value` pairs are `knobs` of its trainings."""
+    parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the X-rays; without it phantoms")
+    parser.add_argument("--work_dir", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=600, help="batches a training")
+    parser.add_argument("--extractor", default="squeezenet", help="feature network; none for none")
+    args, words = parser.parse_known_args()
+    args.knobs = knobs_of(words)
+    return args
 
 
 def listed(data_dir: pathlib.Path | None) -> list[dict]:

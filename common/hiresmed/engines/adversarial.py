@@ -191,7 +191,7 @@ class AdversarialTrainer(Trainer):
             with self._gradient_sync(self.discriminator, part is parts[-1]):
                 losses = self._discriminator_losses(part, fake)
                 (losses["loss_d"] * share).backward()
-            _add(output, losses, share)
+            add_share(output, losses, share)
         self._update(self.d_optimizer, self.discriminator)
         return output
 
@@ -208,7 +208,7 @@ class AdversarialTrainer(Trainer):
                     fake = self._generate(part, True) if fakes is None else fakes[k]
                     losses = self._generator_losses(part, fake)
                     (losses["loss_g"] * share).backward()
-                _add(output, losses, share)
+                add_share(output, losses, share)
                 made.append(fake.detach())
         self._update(self.g_optimizer, self.generator)
         if self.ema is not None:
@@ -278,6 +278,7 @@ class AdversarialTrainer(Trainer):
         optimizer.step()
 
 
-def _add(output: dict[str, Tensor], losses: Mapping[str, Tensor], share: float) -> None:
+def add_share(output: dict[str, Tensor], losses: Mapping[str, Tensor], share: float) -> None:
+    """Adds a micro-batch's losses, weighted by its share of the batch, to those of the whole step, detached."""
     for name, value in losses.items():
         output[name] = output.get(name, 0.0) + value.detach() * share

@@ -55,6 +55,7 @@ def _cut(value, sizes: list[int]) -> Sequence:
 
 
 def take(batchdata: Mapping, key: str, device: torch.device, non_blocking: bool) -> Tensor:
+    """A batch's tensor (B, ...) of that key, plain and on the device; InputError where the batch has none."""
     if key not in batchdata:
         raise InputError(
             f"The batch should hold the key '{key}', but it holds {sorted(map(str, batchdata))}; "

@@ -2,7 +2,7 @@
 
 G is pointwise, so its gradient is a sum over places: (1) G draws the images without gradient, band by band; (2) D, in
 micro-batches, gives dL/d fake; (3) G draws each band again, with gradient, and takes back its slice of dL/d fake. For
-one more forward pass of G (+17.6 % of all operations at 256^2) memory no longer grows with the image.
+one more forward pass of G, memory no longer grows with the image.
 
 Letters: N = batch, C = channels, D = spatial axes, S = spatial shape, Z = latent size.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .adversarial import AdversarialTrainer, _add, frozen, full, plain
+from .adversarial import AdversarialTrainer, add_share, frozen, full, plain
 from .batches import GanBatch
 
 
@@ -115,7 +115,7 @@ class ExactTrainer(AdversarialTrainer):
                 fake = fake.detach().requires_grad_(True)
                 losses = self._generator_losses(part, fake)
                 gradients += torch.autograd.grad(losses["loss_g"] * share, fake)
-                _add(output, losses, share)
+                add_share(output, losses, share)
         self._pull_back(parts, gradients)
         self._update(self.g_optimizer, self.generator)
         if self.ema is not None:

@@ -86,14 +86,29 @@ def find_weights(file_name: str, path: str | os.PathLike | None = None) -> Path:
     )
 
 
-def load_state(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    """The state dict in a weight file (weights_only), after its sha256 has been compared; raises InputError."""
+def stated_sha256(sha256: str | None, path: Path) -> str:
+    """The sha256 that the user gave for the file, in lower case; InputError where none is given."""
+    if not sha256:
+        raise InputError(
+            f"The sha256 of the weight file {path} should be given as `sha256`, since figures of other weights are "
+            f"other figures, but none is; if the file is the one you want, give {sha256_of(path)}."
+        )
+    return sha256.lower()
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raises InputError where the file has another sha256."""
     found = sha256_of(path)
     if found != sha256.lower():
         raise InputError(
             f"The weight file {path} should have the sha256 {sha256}, but has {found}: it is damaged or another one; "
             f"fetch it again, or give its own sha256 as `sha256` if it is the one you want."
         )
+
+
+def load_state(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    """The state dict in a weight file (weights_only), after its sha256 has been compared; raises InputError."""
+    check_sha256(path, sha256)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a file that holds no plain tensors

@@ -15,17 +15,14 @@ Letters: B = batch, N = image side in pixels.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import InputError
-from ..report import sha256_of
-from .extractor import FeatureExtractor, find_weights, load_into, load_state
+from .extractor import FeatureExtractor, find_weights, load_into, load_state, stated_sha256
+from .keras_weights import keras_state
 
 
 class ConvNorm(nn.Module):
@@ -224,16 +221,6 @@ class InceptionFeatures(FeatureExtractor):
         return self.network(images)
 
 
-def stated_sha256(sha256: str | None, path: Path) -> str:
-    """The sha256 that the user gave for the file, in lower case; InputError where none is given."""
-    if not sha256:
-        raise InputError(
-            f"The sha256 of the weight file {path} should be given as `sha256`, since figures of other weights are "
-            f"other figures, but none is; if the file is the one you want, give {sha256_of(path)}."
-        )
-    return sha256.lower()
-
-
 class InceptionTf2015(InceptionFeatures):
     """`inception_v3_tf2015`: the network of FID and KID, converted to torchvision's key names (as pytorch-fid's file).
 
@@ -266,64 +253,3 @@ class InceptionKeras(InceptionFeatures):
 
     def load(self, path: Path, sha256: str) -> None:
         load_into(self.network, keras_state(self.network, path, sha256), path)
-
-
-def keras_state(network: nn.Module, path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    """A Keras .h5 file as the network's state dict: the k-th convolution and the k-th norm by order of creation.
-
-    Keras numbers its layers as they are made (conv2d, conv2d_1, ...; a second model in one program goes on counting),
-    and sorts them otherwise in the file, so the number in the name counts. Dense layers are left out; a norm without
-    gamma has gamma 1.
-
-    Raises InputError: no h5py, another sha256, no Keras .h5 file, or one of another network.
-    """
-    found = sha256_of(path)
-    if found != sha256:
-        raise InputError(
-            f"The weight file {path} should have the sha256 {sha256}, but has {found}: it is damaged or another one; "
-            "fetch it again, or give its own sha256 if it is the one you want."
-        )
-    kernels, norms = _keras_layers(path)
-    state = network.state_dict()
-    convs = [name for name, module in network.named_modules() if isinstance(module, ConvNorm)]
-    if len(kernels) != len(convs) or len(norms) != len(convs):
-        raise InputError(
-            f"The weight file {path} should hold {len(convs)} convolutions and norms, but holds {len(kernels)} and "
-            f"{len(norms)}: give one of Keras' InceptionV3."
-        )
-    fields = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-    for name, conv, norm in zip(convs, kernels, norms):
-        # (height, width, in, out) -> (out, in, height, width)
-        state[f"{name}.conv.weight"] = torch.from_numpy(conv["kernel"]).permute(3, 2, 0, 1)
-        norm.setdefault("gamma", np.ones_like(norm["beta"]))
-        state |= {f"{name}.bn.{ours}": torch.from_numpy(norm[theirs]) for theirs, ours in fields.items()}
-    return state
-
-
-def _keras_layers(path: Path) -> tuple[list[dict], list[dict]]:
-    """Arrays by name of each convolution and of each norm, in order of creation."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(
-            f"{path} is read by h5py, which is not installed: install it, or use other weights."
-        ) from error
-    layers: dict[str, dict[int, dict]] = {"conv2d": {}, "batch_normalization": {}}
-
-    def collect(name: str, item) -> None:
-        layer = re.search(r"(?:^|/)(conv2d|batch_normalization)(?:_(\d+))?/(?:.*/)?([a-z_]+)(?::0)?$", name)
-        if layer and isinstance(item, h5py.Dataset):
-            layers[layer[1]].setdefault(int(layer[2] or 0), {})[layer[3]] = item[()]
-
-    try:
-        with h5py.File(path, "r") as file:
-            weights = file.get("model_weights", file)
-            if "layer_names" not in weights.attrs:
-                raise KeyError("layer_names")  # Keras 3's .weights.h5 renumbers its layers in another order
-            weights.visititems(collect)
-        return tuple([held[k] for k in sorted(held)] for held in layers.values())
-    except (OSError, KeyError) as error:
-        raise InputError(
-            f"The weight file {path} should be a Keras .h5 file with layer names (model.save(...h5), not Keras 3's "
-            f".weights.h5), but is none ({type(error).__name__}): give another."
-        ) from error

@@ -14,8 +14,7 @@ from monai.networks.nets import ResNet, resnet10, resnet50
 from torch import nn
 
 from ..errors import InputError
-from .extractor import FeatureExtractor, find_weights, load_into, load_state
-from .inception import stated_sha256
+from .extractor import FeatureExtractor, find_weights, load_into, load_state, stated_sha256
 
 # ImageNet's mean and deviation in RGB, 0..1
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -60,7 +60,8 @@ class FourierFeatures(nn.Module):
 
     Args:
         bandwidth: A starts uniform within +- this many radians per unit of x (half the image); None is CIPS's
-            sqrt(9 / D), which leaves fine detail to the table: without one, take about pi/4 times the voxels an axis.
+            sqrt(9 / D), which leaves fine detail to the table: without one, take about pi/4 times the voxels an axis,
+            half the highest frequency that the grid can show.
     """
 
     def __init__(self, spatial_dims: int, features: int, bandwidth: float | None = None) -> None:

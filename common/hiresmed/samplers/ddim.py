@@ -9,10 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
-from .schedule import NoiseSchedule, checked_range
+from .sampler import Sampler
+from .schedule import NoiseSchedule
 
 
-class DDIM:
+class DDIM(Sampler):
     """From noise to image along the times of a spacing, with as much fresh noise as `eta` asks (eq. 12 and 16).
 
     MONAI 1.6's DDIMScheduler lays its times by linspace, but steps back by T // n: at 20 steps of 1000 all 19
@@ -22,9 +23,8 @@ class DDIM:
     Memory: one volume of x_t's size while the network runs, three in between.
 
     Args:
-        schedule: times, levels and the network's kind of prediction.
+        schedule, clip: see Sampler.
         spacing: see NoiseSchedule.times; "leading" is the published one.
-        clip: limits of x_0, e.g. the range of the labels; None: none.
         eta: 0 is the deterministic sampler, 1 the ancestral one of Ho 2020.
 
     >>> import torch
@@ -41,13 +41,10 @@ class DDIM:
         clip: Sequence[float] | None = None,
         eta: float = 0.0,
     ) -> None:
-        self.schedule, self.spacing, self.clip, self.eta = schedule, spacing, checked_range(clip, "clip"), float(eta)
+        super().__init__(schedule, spacing, clip)
+        self.eta = float(eta)
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta should lie between 0 (DDIM) and 1 (ancestral sampling), but is {eta}; change it.")
-
-    def evaluations(self, steps: int) -> int:
-        """How often `steps` steps call the network."""
-        return len(self.schedule.times(steps, self.spacing)) - 1
 
     def __call__(
         self,
@@ -56,14 +53,7 @@ class DDIM:
         steps: int,
         noise: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
-        """x_0, shape (B, C, *S).
-
-        Args:
-            denoise: (x_t, t) -> the network's output, shape of x_t; it may return x_t itself or a buffer of its own.
-            x_T: standard normal noise (B, C, *S); overwritten.
-            steps: from 1 on.
-            noise: k -> standard normal noise of x_T's shape for the k-th step, from 1 on; needed where eta > 0.
-        """
+        """x_0, shape (B, C, *S); arguments as of Sampler, `noise` is needed where eta > 0."""
         if self.eta > 0 and noise is None:
             raise InputError("DDIM with eta above 0 needs fresh noise at each step, but none came; give `noise`.")
         x, times = x_T, self.schedule.times(steps, self.spacing)

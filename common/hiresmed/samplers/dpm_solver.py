@@ -11,10 +11,11 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from .schedule import CLEAN, NoiseSchedule, checked_range
+from .sampler import Sampler
+from .schedule import CLEAN, NoiseSchedule
 
 
-class DPMSolver:
+class DPMSolver(Sampler):
     """Two-step solver of the probability-flow equation in x_0 and lambda = log(alpha / sigma).
 
     The first step has no history, and the last ends at infinite lambda: both are DDIM steps.
@@ -22,9 +23,8 @@ class DPMSolver:
     Memory: two volumes of x_t's size while the network runs (x_t and the previous x_0), three to four in between.
 
     Args:
-        schedule: times, levels and the network's kind of prediction.
+        schedule, clip: see Sampler.
         spacing: see NoiseSchedule.times; "log_snr" is the paper's.
-        clip: limits of x_0, e.g. the range of the labels; None: none.
 
     >>> import torch
     >>> image = torch.rand(1, 1, 8, 8)
@@ -34,11 +34,7 @@ class DPMSolver:
     """
 
     def __init__(self, schedule: NoiseSchedule, spacing: str = "log_snr", clip: Sequence[float] | None = None) -> None:
-        self.schedule, self.spacing, self.clip = schedule, spacing, checked_range(clip, "clip")
-
-    def evaluations(self, steps: int) -> int:
-        """How often `steps` steps call the network."""
-        return len(self.schedule.times(steps, self.spacing)) - 1
+        super().__init__(schedule, spacing, clip)
 
     def __call__(
         self,
@@ -47,7 +43,7 @@ class DPMSolver:
         steps: int,
         noise: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
-        """x_0, shape (B, C, *S); arguments as of DDIM, `noise` is not needed."""
+        """x_0, shape (B, C, *S); arguments as of Sampler, `noise` is not needed."""
         x, times = x_T, self.schedule.times(steps, self.spacing)
         before, h_before = None, np.inf
         for t, s in pairwise(times):

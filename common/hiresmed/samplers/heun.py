@@ -10,10 +10,11 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from .schedule import CLEAN, NoiseSchedule, checked_range
+from .sampler import Sampler
+from .schedule import CLEAN, NoiseSchedule
 
 
-class Heun:
+class Heun(Sampler):
     """A predictor and a corrector: two network evaluations a step, one in the last.
 
     The paper's equation dy/dr = (y - x_0) / r lives in y = x / alpha, with noise level r = sigma / alpha; written for x
@@ -25,9 +26,8 @@ class Heun:
     Memory: two volumes of x_t's size while the network runs (x_t and the predicted x_s), four in between.
 
     Args:
-        schedule: times, levels and the network's kind of prediction.
+        schedule, clip: see Sampler.
         spacing: see NoiseSchedule.times; "karras" is the paper's.
-        clip: limits of x_0, e.g. the range of the labels; None: none.
 
     >>> import torch
     >>> image = torch.rand(1, 1, 8, 8)
@@ -39,11 +39,11 @@ class Heun:
     """
 
     def __init__(self, schedule: NoiseSchedule, spacing: str = "karras", clip: Sequence[float] | None = None) -> None:
-        self.schedule, self.spacing, self.clip = schedule, spacing, checked_range(clip, "clip")
+        super().__init__(schedule, spacing, clip)
 
     def evaluations(self, steps: int) -> int:
         """How often `steps` steps call the network."""
-        return 2 * (len(self.schedule.times(steps, self.spacing)) - 1) - 1
+        return 2 * super().evaluations(steps) - 1
 
     def __call__(
         self,
@@ -52,7 +52,7 @@ class Heun:
         steps: int,
         noise: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
-        """x_0, shape (B, C, *S); arguments as of DDIM, `noise` is not needed."""
+        """x_0, shape (B, C, *S); arguments as of Sampler, `noise` is not needed."""
         x, times = x_T, self.schedule.times(steps, self.spacing)
         for t, s in pairwise(times):
             x0 = self.schedule.clean(denoise(x, t), x, t, self.clip)
