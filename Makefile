@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+JOBS ?= auto
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(firstword $(foreach p,python3 python python3.13 python3.12 python3.11,$(shell $(p) -c '$(FITS)' 2>/dev/null && echo $(p))))
 
@@ -15,8 +16,8 @@ help:  ## print this list
 demo: $(VENV)/.stamp  ## draw a 256^3 thorax CT with the shipped weights into demo_output/ (ARGS="--tile_size 96")
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-test: $(VENV)/.stamp  ## run the quick tests and the examples of the docstrings (ARGS="tests/metrics -x")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.stamp  ## run the quick tests and the examples of the docstrings (ARGS="tests/metrics -x" JOBS=1)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 slow: $(VENV)/.stamp  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

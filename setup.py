@@ -44,6 +44,7 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "coverage>=7",
             "ruff>=0.12",
             "jsonschema>=4",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,9 +70,13 @@ def release_heap() -> None:
 
     Called before the network sees a tile, when memory is dearest, and after each level of sketches: what is left on
     the heap would else grow with the number of tiles. What was given back is no longer to become huge pages: where one
-    small block is left of them, the kernel would by and by fill the hole again (up to 16 MB every 10 seconds).
+    small block is left of them, the kernel would by and by fill the hole again (up to 16 MB every 10 seconds). MKL's
+    matrix products keep a buffer of 12 MB for each thread: whether it lies in touched pages, and thus counts, hung on
+    the order of all blocks before it.
     """
-    libc = _glibc()
+    libc, free_mkl_buffers = _glibc(), _mkl_free_buffers()
+    if free_mkl_buffers is not None:
+        free_mkl_buffers()
     if libc is None:
         return
     libc.malloc_trim(0)
@@ -93,3 +98,13 @@ def _glibc() -> ctypes.CDLL | None:
     except (AttributeError, OSError, TypeError):
         return None
     return libc
+
+
+@lru_cache(maxsize=1)
+def _mkl_free_buffers() -> Callable[[], None] | None:
+    """MKL_Free_Buffers of the MKL that torch was built with; None where it has none (or hides it)."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return library.mkl_serv_free_buffers  # its name in the static MKL of torch's wheels
+    except (AttributeError, OSError):
+        return None
