@@ -58,11 +58,12 @@ def main() -> None:
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument(
-        "--epochs", type=int, nargs="+", help="of a cascade: base, its end, finer, its end (60 70 30 40); else one number"
+        "--epochs",
+        type=int,
+        nargs="+",
+        help="of a cascade: base, its end, finer, its end (60 70 30 40); else one number",
     )
-    parser.add_argument(
-        "--install_from", type=pathlib.Path, help="only install what this run's folder holds"
-    )
+    parser.add_argument("--install_from", type=pathlib.Path, help="only install what this run's folder holds")
     args = parser.parse_args()
     bundle = BUNDLES / args.bundle
     run = args.install_from
