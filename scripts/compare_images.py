@@ -145,7 +145,7 @@ def compare(args: argparse.Namespace, work_dir: pathlib.Path) -> None:
     alike = args.size is not None or same_shape(list(sets.values()))
     if args.pairs and not alike:
         raise InputError(
-            "All images should have one size for the MS-SSIM, but have several; give --size, or --pairs 0 for none of it."
+            "All images should have one size for the MS-SSIM, but have several; give --size, or --pairs 0."
         )
     figures = metrics(sets["generated"], sets["real"], sets.get("training"))
     if idist.get_rank() == 0:
@@ -169,9 +169,10 @@ def in_words(figures: dict, name: str) -> str:
     """The last line: the distances with their numbers of images."""
     kernel, frechet = figures[f"{name}_kernel_distance"], figures[f"{name}_frechet_distance"]
     warning = "" if figures["made_by"]["comparable"] else "; of a random network, comparable with nothing"
+    counts = f"{kernel['n_real']} real and {kernel['n_generated']} generated images"
     return (
         f"{name}: kernel distance {kernel['value']:.6g} (standard error {kernel['standard_error']:.2g}), Frechet "
-        f"distance {frechet['value']:.6g}, {kernel['n_real']} real and {kernel['n_generated']} generated images{warning}."
+        f"distance {frechet['value']:.6g}, {counts}{warning}."
     )
 
 
