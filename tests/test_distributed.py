@@ -98,7 +98,8 @@ def test_gradients_of_two_by_two_images_are_those_of_four_for_every_norm_that_se
         assert gradients.keys() == expected.keys()
         for name, value in gradients.items():
             assert expected[name].abs().max() > 0 or name.endswith("bias"), f"{case} {name}: nothing to compare"
-            torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+            scale = max(1.0, expected[name].abs().max().item())
+            assert (value - expected[name]).abs().max() <= 1e-12 * scale, f"{case} {name}"
 
 
 def free_port() -> str:
@@ -118,7 +119,7 @@ def slurm(node: int, task: int, tasks_a_node: int) -> dict[str, str]:
 
 def all_end_well(processes: list[subprocess.Popen]) -> None:
     try:
-        assert [process.wait(timeout=240) for process in processes] == [0] * len(processes)
+        assert [process.wait(timeout=500) for process in processes] == [0] * len(processes)
     finally:
         for process in processes:
             process.kill()
