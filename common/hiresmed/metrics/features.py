@@ -173,5 +173,5 @@ def compare_features(real: torch.Tensor, generated: torch.Tensor, extractor: Fea
         f"{extractor.name}_frechet_distance": {"value": frechet_distance(*sides), **counts, "seed": None, **made_by},
     }
     if min(len(real), len(generated)) > 5:
-        figures[f"{extractor.name}_prdc"] = {**prdc(real, generated), **made_by}
+        figures[f"{extractor.name}_prdc"] = {**prdc(real, generated), "seed": None, **made_by}
     return figures
