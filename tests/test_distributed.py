@@ -98,8 +98,9 @@ def test_gradients_of_two_by_two_images_are_those_of_four_for_every_norm_that_se
         assert gradients.keys() == expected.keys()
         for name, value in gradients.items():
             assert expected[name].abs().max() > 0 or name.endswith("bias"), f"{case} {name}: nothing to compare"
-            scale = max(1.0, expected[name].abs().max().item())
-            assert (value - expected[name]).abs().max() <= 1e-12 * scale, f"{case} {name}"
+            # of the whole network: a bias before a norm has the gradient 0, and holds the rounding of its neighbours'
+            largest = max(g.abs().max().item() for n, g in expected.items() if n[0] == name[0])
+            assert (value - expected[name]).abs().max() <= 1e-12 * max(1.0, largest), f"{case} {name}"
 
 
 def free_port() -> str:
