@@ -83,7 +83,7 @@ def bricks(shape, low: int, high: int, dtype) -> np.ndarray:
 
 def subprocess_run(words: list[str], **how) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment, **how)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment, **how)
 
 
 def left_behind(folder: Path) -> list[str]:
