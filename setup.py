@@ -41,6 +41,7 @@ setup(
     extras_require={
         "train": ["tensorboard>=2.16"],
         "dicom": ["pydicom>=3.0"],
+        "keras": ["h5py>=3.10"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -50,6 +51,9 @@ setup(
             "jsonschema>=4",
             "scipy>=1.13",
             "mpmath>=1.3",
+            "prdc>=0.2",
+            "scikit-learn>=1.4",
+            "h5py>=3.10",
         ],
     },
 )

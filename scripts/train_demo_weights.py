@@ -2,10 +2,12 @@
 
     python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/demo_weights
     python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_xray
+    python scripts/train_demo_weights.py dcgan_mri --data_dir $HIRESMED_DATA/brain_mr --work_dir ./runs/demo_mri
 
-Two runs, each with an end at a lower rate: the base stage alone with configs/demo_weights.yaml,
-then the finer stages on that base with configs/demo_finer.yaml. The averaged weights go to models/model.pt as fp16,
-with their sha256. Resumable: run the same command again.
+A bundle with configs/demo_finer.yaml is trained in two runs, each with an end at a lower rate: the base stage alone
+with configs/demo_weights.yaml, then the finer stages on that base; its last averaged weights are taken. Any other is
+trained once with configs/demo_weights.yaml; its best weights by the validation metric are taken. They go to
+models/model.pt as fp16, with their sha256. Resumable: run the same command again.
 """
 
 from __future__ import annotations
@@ -30,12 +32,18 @@ def train(bundle: pathlib.Path, overlays: list[str], args: argparse.Namespace, f
     return study.train(bundle, ["train.yaml", "demo_weights.yaml", *overlays], args.work_dir / folder, **options)
 
 
+def cascaded(bundle: pathlib.Path) -> bool:
+    """Whether the bundle's base and finer stages are trained apart."""
+    return (bundle / "configs" / FINER).exists()
+
+
 def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
-    """A run's averaged weights as the bundle's fp16 model.pt, written aside, then renamed."""
+    """A run's weights as the bundle's fp16 model.pt, written aside, then renamed."""
     target = bundle / "models" / "model.pt"
     target.parent.mkdir(exist_ok=True)
     aside = target.with_suffix(".tmp")
-    torch.save({k: v.half() for k, v in averaged_weights(run).items()}, aside)
+    weights = averaged_weights(run) if cascaded(bundle) else torch.load(run / "model.pt", weights_only=True)
+    torch.save({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, aside)
     os.replace(aside, target)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     target.with_name("model.pt.sha256").write_text(f"{digest}  model.pt\n")
@@ -50,16 +58,19 @@ def main() -> None:
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument(
-        "--epochs", type=int, nargs=4, default=[60, 70, 30, 40], help="of 50 batches: base, its end, finer, its end"
+        "--epochs",
+        type=int,
+        nargs="+",
+        help="of a cascade: base, its end, finer, its end (60 70 30 40); else one number",
     )
-    parser.add_argument(
-        "--install_from", type=pathlib.Path, help="only install the last checkpoint of this run's folder"
-    )
+    parser.add_argument("--install_from", type=pathlib.Path, help="only install what this run's folder holds")
     args = parser.parse_args()
     bundle = BUNDLES / args.bundle
     run = args.install_from
-    if run is None:
-        base_epochs, base_end, finer_epochs, finer_end = args.epochs
+    if run is None and not cascaded(bundle):
+        run = train(bundle, [], args, "run", **({"max_epochs": args.epochs[0]} if args.epochs else {}))
+    elif run is None:
+        base_epochs, base_end, finer_epochs, finer_end = args.epochs or (60, 70, 30, 40)
         train(bundle, [], args, "base", max_epochs=base_epochs)
         made = train(bundle, [END], args, "base", max_epochs=base_end, learning_rate=END_RATE)
         base = args.work_dir / "base.pt"

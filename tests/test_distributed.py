@@ -18,6 +18,7 @@ from torch import nn
 
 SCRIPT = Path(__file__).parent / "engines" / "tiny_gan.py"
 TINY = runpy.run_path(str(SCRIPT))
+GRADIENTS = Path(__file__).parent / "engines" / "dcgan_gradients.py"
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -83,6 +84,80 @@ def test_two_tasks_of_plain_srun_train_as_one(tmp_path):
 def test_after_a_worker_dies_torchrun_restarts_and_the_training_ends_as_if_nothing_had_been(tmp_path, rendezvous):
     torchrun(*rendezvous, "--max-restarts=1", str(SCRIPT), str(tmp_path), "3", DIE_AT="7")
     assert_close(tmp_path / "final.pt", alone(tmp_path / "alone", 3))
+
+
+def test_gradients_of_two_by_two_images_are_those_of_four_for_every_norm_that_sees_one_image(tmp_path):
+    """DCGAN and WGAN-GP, whose penalty is differentiated twice; batch statistics are averaged over the processes."""
+    torchrun("--standalone", str(GRADIENTS), str(tmp_path / "gradients.pt"))
+    shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    assert torch.equal(shared.pop("buffers")["running_mean"], torch.full((3,), 0.5))
+    script = runpy.run_path(str(GRADIENTS))
+    assert len(shared) == 6
+    for case, gradients in shared.items():
+        expected = script["gradients"](*case.split())
+        assert gradients.keys() == expected.keys()
+        for name, value in gradients.items():
+            assert expected[name].abs().max() > 0 or name.endswith("bias"), f"{case} {name}: nothing to compare"
+            # of the whole network: a bias before a norm has the gradient 0, and holds the rounding of its neighbours'
+            largest = max(g.abs().max().item() for n, g in expected.items() if n[0] == name[0])
+            assert (value - expected[name]).abs().max() <= 1e-12 * max(1.0, largest), f"{case} {name}"
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def slurm(node: int, task: int, tasks_a_node: int) -> dict[str, str]:
+    """What srun sets for a task of a job on two nodes, both of which are this machine."""
+    tasks = 2 * tasks_a_node
+    counts = {"SLURM_NTASKS": str(tasks), "SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_JOB_NUM_NODES": "2"}
+    counts |= {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "localhost,localhost", "SLURM_NODEID": str(node)}
+    place = {"SLURM_PROCID": str(node * tasks_a_node + task), "SLURM_LOCALID": str(task)}
+    return {"SLURM_JOB_ID": "7", "MASTER_ADDR": "127.0.0.1", **counts, **place}
+
+
+def all_end_well(processes: list[subprocess.Popen]) -> None:
+    try:
+        assert [process.wait(timeout=500) for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_plain_srun_of_two_tasks_on_each_of_two_nodes_trains_as_one_process(tmp_path):
+    port = free_port()
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "1"]
+    tasks = [(node, task) for node in range(2) for task in range(2)]
+    all_end_well(
+        [subprocess.Popen(command, env=clean_environment(**slurm(n, t, 2), MASTER_PORT=port)) for n, t in tasks]
+    )
+    assert_close(tmp_path / "final.pt", alone(tmp_path / "alone", 1))
+
+
+@pytest.mark.slow
+def test_srun_of_torchrun_on_two_nodes_with_two_workers_each_trains_as_one_process(tmp_path):
+    """One task a node, torchrun's agent; SLURM's ranks count the agents, not the workers."""
+    meeting = ["--nnodes=2", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}", "--rdzv_id=7"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *meeting]
+    all_end_well(
+        [
+            subprocess.Popen([*command, str(SCRIPT), str(tmp_path), "1"], env=clean_environment(**slurm(node, 0, 1)))
+            for node in range(2)
+        ]
+    )
+    assert_close(tmp_path / "final.pt", alone(tmp_path / "alone", 1))
+
+
+@pytest.mark.slow
+def test_a_training_whose_worker_was_killed_ends_with_the_bits_of_one_left_alone(tmp_path):
+    torchrun("--standalone", "--max-restarts=1", str(SCRIPT), str(tmp_path / "killed"), "3", DIE_AT="7")
+    torchrun("--standalone", str(SCRIPT), str(tmp_path / "whole"), "3")
+    killed, whole = (torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert [name for name in whole if not torch.equal(killed[name], whole[name])] == []
 
 
 @pytest.mark.parametrize(

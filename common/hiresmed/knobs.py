@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import InputError
@@ -39,3 +41,19 @@ def whole_number(value: Any, name: str, least: int = 0) -> int:
     if number < least:
         raise InputError(f"{name} should be a whole number from {least} on, but is '{value}'; change it.")
     return number
+
+
+def check_knobs(counts: Mapping[str, Any] | None = None, positive: Mapping[str, Any] | None = None) -> None:
+    """A config's check before any work: `counts` are whole numbers from 1 on, `positive` are numbers above 0.
+
+    torch and ignite meet such mistakes late, with a traceback.
+
+    Raises:
+        InputError: the first that is not.
+    """
+    for name, value in (counts or {}).items():
+        whole_number(value, name, least=1)
+    for name, value in (positive or {}).items():
+        known = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not known or not 0 < value < math.inf:
+            raise InputError(f"{name} should be a number above 0, but is {value!r}; change it.")

@@ -8,6 +8,7 @@ Letters: S = spatial shape (D, H, W) or (H, W).
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Sequence
@@ -216,3 +217,15 @@ def _draw_plane(picture, draw, view: PlaneView, panel: Panel, window, box: tuple
     picture.paste(pixels, box[:2])
     if view.letters:
         _mark_sides(draw, view, box)
+
+
+def montage(images: Sequence, most: int = 16) -> np.ndarray:
+    """The first of 2-D images (C, rows, columns) of one size, in [-1, 1], on a nearly square sheet; black between."""
+    shown = [np.asarray(images[k], dtype=np.float32).mean(0) for k in range(min(most, len(images)))]
+    across = math.ceil(math.sqrt(len(shown)))
+    rows, columns = shown[0].shape
+    sheet = np.full((-(-len(shown) // across) * (rows + 2) - 2, across * (columns + 2) - 2), -1.0, np.float32)
+    for k, image in enumerate(shown):
+        y, x = k // across * (rows + 2), k % across * (columns + 2)
+        sheet[y : y + rows, x : x + columns] = image
+    return sheet

@@ -27,12 +27,13 @@ class FrontDoor:
 
     Args:
         name: of the bundle.
+        network: knobs that make the network tiny; None: those of a cascade.
         tiny: knobs of every run, beside the network's.
     """
 
-    def __init__(self, name: str, **tiny) -> None:
+    def __init__(self, name: str, network: dict | None = None, **tiny) -> None:
         self.bundle = BUNDLES / name
-        self.tiny = {"network_def#base": SMALL, "network_def#stage": SMALL} | tiny
+        self.tiny = ({"network_def#base": SMALL, "network_def#stage": SMALL} if network is None else network) | tiny
 
     def settings(self, weights: Path, output_dir: Path, **knobs) -> dict:
         own = {"bundle_root": str(self.bundle), "weights_path": str(weights), "output_dir": str(output_dir)}
@@ -82,7 +83,7 @@ def bricks(shape, low: int, high: int, dtype) -> np.ndarray:
 
 def subprocess_run(words: list[str], **how) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment, **how)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment, **how)
 
 
 def left_behind(folder: Path) -> list[str]:

@@ -151,7 +151,7 @@ def test_mistakes_are_named(folder, tmp_path):
     for options, match in (
         ({"contrasts": ["t3"]}, "t1, t1ce, t2, flair"),
         ({"slices": (3, 5)}, "a has 5 slices, but slices 3 to 5"),
-        ({"fit": "crop"}, "pad or bicubic"),
+        ({"fit": "crop"}, "pad, bicubic, square"),
         ({"window": (50, 50)}, "rising percentiles"),
         ({"subjects": tmp_path / "absent.txt"}, r"absent\.txt"),
         ({"section": "test"}, "the test section"),

@@ -76,11 +76,12 @@ def test_every_figure_names_its_network_and_says_how_it_was_made():
     extractor = build_extractor("random", seed=2)
     x, y = torch.rand(10, 64), torch.rand(12, 64)
     found = json.loads(json.dumps(compare_features(x, y, extractor, subsets=3, seed=5)))
-    assert set(found) == {"random_kernel_distance", "random_frechet_distance"}
-    for figure in found.values():
+    assert set(found) == {"random_kernel_distance", "random_frechet_distance", "random_prdc"}
+    for name, figure in found.items():
         assert figure["n_real"] == 10 and figure["n_generated"] == 12 and figure["extractor"] == "random"
         assert figure["extractor_seed"] == 2 and figure["comparable"] is False
-        assert {"value", "sha256", "preprocessing", "resize", "seed"} <= set(figure)
+        assert {"sha256", "preprocessing", "resize", "seed"} <= set(figure)
+        assert ({"recall", "coverage"} if name == "random_prdc" else {"value"}) <= set(figure)
     assert found["random_kernel_distance"]["seed"] == 5
 
 

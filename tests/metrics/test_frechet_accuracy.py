@@ -81,6 +81,33 @@ def test_commuting_covariances_give_the_closed_form_in_512_dimensions():
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)
 
 
+def reflected(v: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """H diag(values) H with the reflection H = 1 - 2 v v^T: dense, of known eigenvalues, without a decomposition."""
+    v = v / v.norm()
+    left = torch.diag(values) - 2 * torch.outer(v, v * values)
+    return left - 2 * torch.outer(left @ v, v)
+
+
+def test_at_inceptions_2048_dimensions_the_distance_of_known_covariances_keeps_ten_digits():
+    random = torch.Generator().manual_seed(0)
+    v, p, q, mean = (torch.rand(2048, generator=random, dtype=torch.float64) + 0.01 for _ in range(4))
+    a, b = given(mean, reflected(v, p**2), n=5001), given(mean + 0.1, reflected(v, q**2), n=5001)
+    expected = 2048 * 0.01 + ((p - q) ** 2).sum().item()
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.slow
+def test_at_2048_dimensions_sets_of_fifty_images_keep_six_digits():
+    """The overlap is the nuclear norm of X Y^T of the centred features, a matrix of 50 x 40."""
+    x, y = (torch.randn(n, 2048, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (50, 40))
+    y = y * torch.linspace(0.5, 1.5, 2048, dtype=torch.float64) + 0.05
+    cx, cy = (z - z.mean(0) for z in (x, y))
+    overlap = torch.linalg.svdvals(cx @ cy.T).sum() / (49 * 39) ** 0.5
+    traces = cx.square().sum() / 49 + cy.square().sum() / 39
+    expected = ((x.mean(0) - y.mean(0)).square().sum() + traces - 2 * overlap).item()
+    assert frechet_distance(moments(x), moments(y)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_distance_is_symmetric_turns_with_the_features_and_scales_with_their_square():
     x, y = features(50, 20, 0), features(15, 20, 1)
     turn = torch.linalg.qr(features(20, 20, 5)).Q

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hiresmed.errors import InputError
-from hiresmed.networks.dcgan import NORMS, DcganCritic, DcganGenerator
+from hiresmed.networks.dcgan import NORMS, DcganCritic, DcganGenerator, norm_layer
 from torch import nn
 
 
@@ -62,7 +62,7 @@ def test_other_sizes_are_refused(size):
 
 
 def test_mistaken_norms_widths_and_images_are_named():
-    with pytest.raises(InputError, match="batch, sync_batch, instance, group, none"):
+    with pytest.raises(InputError, match="batch, sync_batch, frozen_batch, instance, group, none"):
         DcganGenerator(size=8, norm="layer")
     with pytest.raises(InputError, match="multiple of 32"):
         DcganCritic(size=256, width=48)
@@ -127,3 +127,19 @@ def test_the_critics_gradient_can_be_differentiated_again():
     (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean().backward()
     assert critic.features[0].weight.grad.abs().sum() > 0
+
+
+def test_a_frozen_batch_norm_is_scale_and_shift_alone_as_in_the_published_dcgan():
+    generator, critic = tiny("frozen_batch", dropout=0.0)
+    z = torch.randn(6, 128)
+    before = {name: b.clone() for name, b in generator.named_buffers()}
+    together, images = generator.train()(z), critic.train()(generator(z))
+    assert torch.equal(together[:1], generator(z[:1])) or torch.allclose(together[:1], generator(z[:1]), atol=1e-6)
+    assert images.shape == (6, 1)
+    assert all(torch.equal(b, before[name]) for name, b in generator.named_buffers())
+    assert parameters(generator) == parameters(tiny("batch")[0])
+    values = torch.randn(3, 5, 2, 2)
+    norm = norm_layer("frozen_batch", 5).train()
+    nn.init.constant_(norm.weight, 3.0)
+    nn.init.constant_(norm.bias, 0.5)
+    torch.testing.assert_close(norm(values), 3 * values / (1 + norm.eps) ** 0.5 + 0.5)

@@ -3,6 +3,7 @@
 from .brats import brain_cases, brats2020_split, brats_case, brats_cases
 from .brats_read import read_brats
 from .datalists import list_cases, training_cases
+from .image_sets import ImageSet, ImagesOnly, image_loader, mri_cases
 from .mri_slices import MriSlices
 from .outputs import CaseOutput
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
@@ -10,6 +11,7 @@ from .phantom_brain import BrainPhantom
 from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
 from .readers import cases, open_volume
+from .samples import LatentBlocks, PictureFolder, SampleOutput, count_samples
 from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
 
@@ -17,10 +19,15 @@ __all__ = [
     "BrainPhantom",
     "CaseOutput",
     "ChestXrayPhantom",
+    "ImageSet",
+    "ImagesOnly",
+    "LatentBlocks",
     "MemoryStores",
     "MriSlices",
     "MultiScalePatches",
+    "PictureFolder",
     "PreparedCase",
+    "SampleOutput",
     "ThoraxPhantom",
     "ZarrStores",
     "brain_cases",
@@ -29,7 +36,10 @@ __all__ = [
     "brats_cases",
     "cases",
     "collate_stage",
+    "count_samples",
+    "image_loader",
     "list_cases",
+    "mri_cases",
     "open_level",
     "open_volume",
     "prepare_case",

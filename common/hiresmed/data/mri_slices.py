@@ -27,7 +27,7 @@ from .datalists import section_of
 from .phantom_brain import BrainPhantom
 from .readers import open_volume
 
-FITS = ("pad", "bicubic")
+FITS = ("pad", "bicubic", "square")
 
 
 class AxialSlices:
@@ -96,7 +96,12 @@ def _between(ordered: np.ndarray, place: float) -> float:
 
 
 def fitted(image: torch.Tensor, size: int, fit: str, fill: float, name: str) -> torch.Tensor:
-    """(C, rows, columns) in [-1, 1] -> (C, size, size): with a margin of `fill` all round, or by bicubic resampling."""
+    """(C, rows, columns) in [-1, 1] -> (C, size, size): with a margin of `fill` all round, or by bicubic resampling.
+
+    `square` resamples what a margin first made square, so that nothing is stretched.
+    """
+    if fit == "square":
+        return fitted(fitted(image, max(image.shape[1:]), "pad", fill, name), size, "bicubic", fill, name)
     if fit == "bicubic":
         return F.interpolate(image[None], (size, size), mode="bicubic", antialias=True, align_corners=False)[0].clamp(
             -1, 1
@@ -172,10 +177,11 @@ class MriSlices(Dataset):
         slices: first and last slice, both included, counted from below; None: all.
         subjects: a text file of subjects, see listed_subjects.
         size: N.
-        fit: pad (a margin at the volume's value 0), or bicubic.
+        fit: pad (a margin at the volume's value 0), bicubic, or square (a margin to a square, then bicubic).
         window: percentiles of the volume that become -1 and 1.
         stack: contrasts as channels of one image (C of them) instead of images of their own (C = 1).
-        cases: instead of a folder: list of {"image": paths in the order t1, t1ce, t2, flair, "subject"}.
+        cases: instead of a folder: list of {"image": paths in the order t1, t1ce, t2, flair, "subject"}, with "slices"
+            where a case's are others.
         phantoms, phantom: without dataset_dir and cases, see brain_cases; they are held in memory.
         cache_dir: where compressed files are unpacked; None: a new temporary folder.
 
@@ -218,7 +224,7 @@ class MriSlices(Dataset):
         if unknown or not self.contrasts:
             raise InputError(f"contrasts should be some of {', '.join(SEQUENCES)}, but are {self.contrasts}.")
         if self.fit not in FITS:
-            raise InputError(f"fit should be pad or bicubic, but is {self.fit!r}; choose one of them.")
+            raise InputError(f"fit should be one of {', '.join(FITS)}, but is {self.fit!r}; choose one of them.")
         if not 0 <= window[0] < window[1] <= 100:
             raise InputError(f"window should be two rising percentiles in 0 ... 100, but is {list(window)}.")
 
@@ -227,7 +233,7 @@ class MriSlices(Dataset):
         subject, channels = str(case["subject"]), []
         for volume in self._volumes(case, contrasts):
             slices = AxialSlices(volume)
-            first, last = self.slices or (0, len(slices) - 1)
+            first, last = case.get("slices") or self.slices or (0, len(slices) - 1)
             if not 0 <= first <= last < len(slices):
                 raise InputError(
                     f"{subject} has {len(slices)} slices, but slices {first} to {last} are wanted; correct `slices`."
@@ -245,7 +251,8 @@ class MriSlices(Dataset):
         places, image = [SEQUENCES.index(contrast) for contrast in contrasts], case["image"]
         if isinstance(image, BrainPhantom):
             values, _ = image.read()
-            return [ArrayVolume(values[place], image.affine, image.name) for place in places]
+            # copies, so that the sequences not asked for can go
+            return [ArrayVolume(values[place].copy(), image.affine, image.name) for place in places]
         return [open_volume(image[place], self._folder) for place in places]
 
     def __len__(self) -> int:

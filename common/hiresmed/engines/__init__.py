@@ -1,7 +1,7 @@
 """Trainers on MONAI's and ignite's engines, and the batches they take."""
 
 from .adversarial import AdversarialTrainer
-from .batches import ConditionalBatch, GanBatch, LatentBatch
+from .batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
 from .cases import case_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
@@ -17,6 +17,7 @@ __all__ = [
     "GanBatch",
     "LabelBatch",
     "LatentBatch",
+    "LatentEvaluation",
     "MultiScaleBatch",
     "StageBatch",
     "case_batch",

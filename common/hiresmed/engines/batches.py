@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from ..errors import InputError
+from ..latents import latents_of
 
 
 @dataclass
@@ -104,3 +105,23 @@ class LatentBatch:
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
         real = take(batchdata, self.real, device, non_blocking)
         return GanBatch((torch.randn(len(real), self.latent_size, device=device),), real)
+
+
+class LatentEvaluation:
+    """prepare_batch of an evaluator: (latents (N, Z), real images); each latent belongs to its image's "number".
+
+    So every validation sees the same latents, whatever the batches and the number of processes.
+
+    Args:
+        latent_size: Z.
+        real: key of the real image (N, C, S).
+        seed: of the latents.
+    """
+
+    def __init__(self, latent_size: int, real: str = "image", seed: int = 0) -> None:
+        self.latent_size, self.real, self.seed = latent_size, real, seed
+
+    def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False, **kwargs) -> tuple:
+        numbers = [int(n) for n in batchdata["number"]]
+        real = take(batchdata, self.real, device, non_blocking)
+        return latents_of(self.seed, numbers, self.latent_size).to(device), real

@@ -19,6 +19,8 @@ from .extractor import FeatureExtractor
 from .inception import InceptionKeras, InceptionTf2015, InceptionTorchvision
 from .kernel_distance import kernel_distance
 from .moments import FeatureMoments, frechet_distance
+from .pixels import PixelFeatures
+from .prdc import prdc
 from .resnet import MedicalNetFeatures, ResNet50Features
 from .squeezenet import SqueezeNetFeatures
 
@@ -57,6 +59,7 @@ EXTRACTORS: dict[str, Callable[..., FeatureExtractor]] = {
     "medicalnet_resnet50": partial(MedicalNetFeatures, 50),
     "resnet50": ResNet50Features,
     "squeezenet": SqueezeNetFeatures,
+    "pixels": PixelFeatures,
     "random": RandomFeatures,
 }
 
@@ -152,7 +155,9 @@ def slice_features(
 
 
 def compare_features(real: torch.Tensor, generated: torch.Tensor, extractor: FeatureExtractor, **options) -> dict:
-    """Kernel and Frechet distance of features (M, D), (N, D), each with all that has to stand beside it; JSON-able.
+    """Kernel and Frechet distance, precision, recall, density, coverage of features (M, D), (N, D); JSON-able.
+
+    Each with all that has to stand beside it; the last four where either side has more than 5 features.
 
     The keys bear the extractor's name (`squeezenet_kernel_distance`), for only Inception's may read KID or FID.
     Options go to kernel_distance (`subsets`, `subset_size`, `seed`).
@@ -163,7 +168,10 @@ def compare_features(real: torch.Tensor, generated: torch.Tensor, extractor: Fea
         made_by["extractor_seed"] = seed_of_network
     sides = [FeatureMoments(extractor.dim).update(x) for x in (real, generated)]
     counts = {"n_real": len(real), "n_generated": len(generated)}
-    return {
+    figures = {
         f"{extractor.name}_kernel_distance": {**kernel_distance(real, generated, **options), **made_by},
         f"{extractor.name}_frechet_distance": {"value": frechet_distance(*sides), **counts, "seed": None, **made_by},
     }
+    if min(len(real), len(generated)) > 5:
+        figures[f"{extractor.name}_prdc"] = {**prdc(real, generated), "seed": None, **made_by}
+    return figures

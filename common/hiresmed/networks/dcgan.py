@@ -18,21 +18,33 @@ from torch import nn
 
 from ..errors import InputError
 
-NORMS = ("batch", "sync_batch", "instance", "group", "none")
+NORMS = ("batch", "sync_batch", "frozen_batch", "instance", "group", "none")
 GRID = 4  # pixels a side where the generator begins and the critic ends
 _GROUPS = 32
+
+
+class _FrozenBatchNorm(nn.BatchNorm2d):
+    """Batch norm that uses its initial statistics (mean 0, variance 1) for ever, of (B, C) and (B, C, *S)."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        return super().train(False)
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        pass  # the dense units come without a spatial axis
 
 
 def norm_layer(norm: str, channels: int, spatial_dims: int = 2) -> nn.Module:
     """The normalisation of that name over (B, channels, *S), always with scale and shift.
 
-    `sync_batch` takes its statistics over all processes, on GPUs alone. `group` has 32 groups, or the most that divide
-    the channels.
+    `sync_batch` takes its statistics over all processes, on GPUs alone. `frozen_batch` never takes any, which is what
+    the published DCGAN does. `group` has 32 groups, or the most that divide the channels.
     """
     if norm not in NORMS:
         raise InputError(f"norm should be one of {', '.join(NORMS)}, but is {norm!r}; choose one of them.")
     if norm == "none":
         return nn.Identity()
+    if norm == "frozen_batch":
+        return _FrozenBatchNorm(channels).eval()
     if norm == "group":
         return get_norm_layer(("group", {"num_groups": math.gcd(_GROUPS, channels)}), channels=channels)
     options = {"affine": True} if norm == "instance" else {}
@@ -73,8 +85,8 @@ class DcganGenerator(nn.Module):
         size: N, a power of two.
         latent_size: Z.
         width: W, halved with each doubling of the grid.
-        norm: batch, sync_batch, instance, group or none. As in the paper, the batch norms see each of the 16 W dense
-            units apart; instance and group norm see W channels of 4 x 4.
+        norm: batch, sync_batch, frozen_batch, instance, group or none. As in the paper, the batch norms see each of the
+            16 W dense units apart; instance and group norm see W channels of 4 x 4.
         dropout: probability with which each value is dropped, in training alone.
 
     Raises InputError for a size, a width or a norm that it cannot have.
@@ -96,7 +108,7 @@ class DcganGenerator(nn.Module):
         super().__init__()
         steps = _doublings(size, width)
         self.latent_size = latent_size
-        by_unit = norm in ("batch", "sync_batch")
+        by_unit = norm in ("batch", "sync_batch", "frozen_batch")
         self.dense = nn.Linear(latent_size, width * GRID**2)
         self.dense_norm = norm_layer(norm, width * GRID**2, 1) if by_unit else nn.Identity()
         self.unflatten = nn.Unflatten(1, (width, GRID, GRID))
@@ -127,7 +139,7 @@ class DcganCritic(nn.Module):
         in_channels: C.
         size: N, a power of two.
         width: W, halved with each doubling of the grid.
-        norm: batch, sync_batch, instance, group or none.
+        norm: batch, sync_batch, frozen_batch, instance, group or none.
 
     Raises InputError for a size, a width or a norm that it cannot have, and for images of another size.
 

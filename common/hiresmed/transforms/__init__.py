@@ -3,7 +3,7 @@
 from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd
 from .crops import CoordinateCropd
 from .load import LoadImageStreamd
-from .save import SaveImageStreamd
+from .save import SaveImageStreamd, SaveSamplesd
 from .sketch import GradientSketch, GradientSketchd
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "NormalizeBraind",
     "RegionsToLabelsd",
     "SaveImageStreamd",
+    "SaveSamplesd",
 ]

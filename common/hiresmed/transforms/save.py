@@ -29,3 +29,23 @@ class SaveImageStreamd(MapTransform):
             if hasattr(made, "levels"):
                 case["file"] = self.output.save(case, made.image, made.whole)
         return case
+
+
+class SaveSamplesd(MapTransform):
+    """Writes the images of a block of samples through the run's SampleOutput.
+
+    Args:
+        keys: pred, (B, C, *S).
+        output: a hiresmed.data.SampleOutput.
+        numbers: key of the images' numbers; there may be fewer than images, whose rest only fills the block.
+    """
+
+    def __init__(self, keys: KeysCollection, output, numbers: str = "numbers") -> None:
+        super().__init__(keys)
+        self.output, self.numbers = output, numbers
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        block = dict(data)
+        for key in self.key_iterator(block):
+            self.output.save(block[self.numbers], block[key])
+        return block

@@ -1,0 +1,62 @@
+"""Latents that belong to an image's number, and ways between them.
+
+Image 17 of a seed is the same whether four or ten thousand are made, by however many processes, in whatever order.
+
+Letters: N = number of images, Z = latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .knobs import whole_number
+from .noise import place_noise
+
+STREAM = 0x1A7E17  # a lattice of their own: noise of the same seed elsewhere shares nothing with them
+
+
+def latents_of(seed: int, numbers: Sequence[int], size: int) -> torch.Tensor:
+    """z (N, Z) of N(0, 1), float32: row n is a function of (seed, numbers[n]) alone.
+
+    >>> bool((latents_of(3, [5, 9], 8)[1] == latents_of(3, range(10), 8)[9]).all())
+    True
+    """
+    rows = [place_noise(seed, (int(n), 0), (1, size), STREAM) for n in numbers]
+    return torch.from_numpy(np.concatenate(rows) if rows else np.zeros((0, size), np.float32))
+
+
+def spherical(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
+    """The point of that share of the great arc from a (Z,) to b (Z,) (White 2016, arXiv:1609.04468, section 2.1).
+
+    A straight way would pass nearer to the origin than normal latents of many dimensions ever lie.
+    """
+    cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    if angle < 1e-6:
+        return torch.lerp(a, b, share)
+    way = torch.sin((1 - share) * angle) * a.double() + torch.sin(share * angle) * b.double()
+    return (way / torch.sin(angle)).to(a.dtype)
+
+
+def latent_path(seed: int, stations: Sequence[int], steps: int, size: int) -> torch.Tensor:
+    """z (1 + (stations - 1) x steps, Z): from one numbered latent to the next along great arcs, ends included.
+
+    Raises InputError for fewer than two stations, or no step between them.
+    """
+    numbers = [whole_number(n, "interpolate") for n in stations]
+    if len(numbers) < 2:
+        raise InputError(
+            f"interpolate should name at least two images by their numbers, but is {list(stations)}; give [0, 1] or so."
+        )
+    steps = whole_number(steps, "steps", least=1)
+    ends = latents_of(seed, numbers, size)
+    points = [
+        ends[k] if s == 0 else spherical(ends[k], ends[k + 1], s / steps)
+        for k in range(len(ends) - 1)
+        for s in range(steps)
+    ]
+    return torch.stack([*points, ends[-1]])

@@ -1,0 +1,82 @@
+"""A generator's kernel or Frechet distance as an ignite metric, for validation while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ignite.distributed as idist
+import torch
+from ignite.exceptions import NotComputableError
+from ignite.metrics import Metric
+from ignite.metrics.metric import reinit__is_reduced
+
+from ..errors import InputError
+from .features import build_extractor
+from .kernel_distance import kernel_distance
+from .moments import FeatureMoments, frechet_distance
+from .prdc import FeatureReservoir
+
+KINDS = ("kernel_distance", "frechet_distance")
+
+
+class FeatureDistance(Metric):
+    """Distance of generated from real images over an epoch's batches (pred, label), (B, 1 or 3, rows, columns).
+
+    The result does not depend on the number of processes, if each takes every world-size-th image
+    (data.ImageSet(share=True)): beyond float rounding in the moments, not at all. ignite's FID keeps all features.
+
+    Args:
+        extractor: by name, see build_extractor.
+        kind: kernel_distance (unbiased, for few images) or frechet_distance.
+        value_range: of the images given; extractors see [-1, 1].
+        size: features kept for the kernel distance.
+        device: of the extractor.
+        options: the extractor's own.
+
+    Raises InputError for another kind, or weights that are not there.
+    """
+
+    def __init__(
+        self,
+        extractor: str = "pixels",
+        kind: str = "kernel_distance",
+        value_range: Sequence[float] = (-1.0, 1.0),
+        size: int = 5000,
+        device: str | torch.device = "cpu",
+        options: dict | None = None,
+        output_transform=lambda x: x,
+    ) -> None:
+        if kind not in KINDS:
+            raise InputError(f"metric should be one of {', '.join(KINDS)}, but is {kind!r}; choose one of them.")
+        self.kind, self.size = kind, size
+        self.low, self.high = (float(v) for v in value_range)
+        self.extractor = build_extractor(extractor, **(options or {})).to(device)
+        super().__init__(output_transform=output_transform, device="cpu")
+
+    @reinit__is_reduced
+    def reset(self) -> None:
+        dim = self.extractor.dim
+        self._kept = [FeatureReservoir(dim, self.size) for _ in range(2)]
+        self._moments = [FeatureMoments(dim) for _ in range(2)]
+        super().reset()
+
+    @reinit__is_reduced
+    def update(self, output: Sequence[torch.Tensor]) -> None:
+        device = next((t.device for t in self.extractor.parameters()), torch.device("cpu"))
+        for images, kept, moments in zip(output, self._kept, self._moments):
+            grey = (images.detach().to(device).float() - self.low) * (2 / (self.high - self.low)) - 1
+            features = self.extractor(grey)
+            if self.kind == "frechet_distance":
+                moments.update(features)
+            else:
+                first, world = kept.n * idist.get_world_size() + idist.get_rank(), idist.get_world_size()
+                kept.update(features, range(first, first + world * len(features), world))
+
+    def compute(self) -> float:
+        if self.kind == "frechet_distance":
+            made, real = (m.all_reduce() for m in self._moments)
+            return frechet_distance(real, made)
+        made, real = (r.all_gather() for r in self._kept)
+        if made.n == 0:
+            raise NotComputableError("no image was seen")
+        return kernel_distance(real.features, made.features)["value"]

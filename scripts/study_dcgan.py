@@ -1,0 +1,259 @@
+"""The studies of dcgan_mri: what the distances see, DCGAN against WGAN-GP, more data, more processes.
+
+    python scripts/study_dcgan.py --work_dir ./runs/study_dcgan --xray_dir $HIRESMED_DATA/xray2d
+
+One command; resumable: what is done is not done again. Writes tables (study.md, study.json) and pictures:
+  sensitivity   distances of real X-rays from real ones that noise, blur and seams spoil (needs --xray_dir)
+  methods       DCGAN, WGAN-GP, DCGAN in its published mode on the same slices: distance over time, diversity, recall
+  data          distance against the number of training patients, at equal numbers of steps
+  processes     images a second with 1 and 2 processes
+Slices are phantoms of other patients for training and test. Distances are those of --extractor with N beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from hiresmed.data import ImageSet, ImagesOnly, MriSlices, mri_cases
+from hiresmed.latents import latents_of
+from hiresmed.metrics import ImageSetMetrics
+from hiresmed.preview import Panel, montage, write_preview
+from hiresmed.volumes import ArrayVolume
+from hiresmed.weights import load_weights
+from monai.bundle import ConfigParser
+from PIL import Image, ImageDraw
+from study import BUNDLES, averaged_weights, config_files, knobs_of, markdown, save_aside, save_json, train
+from study_distances import UNITS, rows_of, sensitivity, short
+
+BUNDLE = BUNDLES / "dcgan_mri"
+METHODS = {
+    "DCGAN": [],
+    "WGAN-GP": ["wgan_gp.yaml"],
+    "DCGAN, networks in inference mode as published": ["published_mode"],
+}
+# paper.yaml without its three channels and value range, which would confound the comparison anew
+PUBLISHED_MODE = {"norm": "frozen_batch", "d_norm": "frozen_batch", "dropout": 0.0}
+FIRST_TEST, TEST = 201, 8  # phantoms no training sees
+
+
+def configs(args: argparse.Namespace, method: str, patients: int, seed: int) -> tuple[list, dict]:
+    """Configs and knobs of one training: so many phantom patients, two more that validate."""
+    cases = [{"phantom": k + 1} for k in range(patients)]
+    cases += [{"phantom": 101 + k, "section": "validation"} for k in range(2)]
+    listed = args.work_dir / f"cases_{patients}.json"
+    if not listed.exists():
+        save_json(listed, {"cases_list": cases})
+    overlays = [name for name in METHODS[method] if name.endswith(".yaml")]
+    knobs = {"size": args.size, "width": args.width, "seed": seed, "batch_size": args.batch_size, "val_interval": 10**6,
+             "learning_rate": args.rate, "d_learning_rate": args.rate, **args.knobs}  # fmt: skip
+    if "published_mode" in METHODS[method]:
+        knobs |= PUBLISHED_MODE
+    return ["train.yaml", *overlays, listed.resolve()], knobs
+
+
+def per_epoch(args: argparse.Namespace, patients: int) -> int:
+    """Batches in an epoch of so many patients."""
+    _, knobs = configs(args, "DCGAN", patients, 0)
+    slices = 1 + round(107 / 155 * phantom(knobs)["shape"][2]) - round(60 / 155 * phantom(knobs)["shape"][2])
+    return max(1, patients * slices // int(knobs["batch_size"]))
+
+
+def phantom(knobs: dict) -> dict:
+    value = knobs.get("phantom") or ConfigParser.load_config_file(str(BUNDLE / "configs" / "train.yaml"))["phantom"]
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def test_slices(args: argparse.Namespace) -> ImagesOnly:
+    """Slices of patients that no training sees."""
+    _, knobs = configs(args, "DCGAN", 1, 0)
+    cases = [{"phantom": FIRST_TEST + k, "section": "training"} for k in range(TEST)]
+    found = mri_cases(None, "training", cases_list=cases, phantom=phantom(knobs))
+    return ImagesOnly(ImageSet(MriSlices(cases=found, size=args.size, fit="square")))
+
+
+def samples(args: argparse.Namespace, run: pathlib.Path, stack: list, knobs: dict, count: int) -> list[torch.Tensor]:
+    """Images of a training's averaged generator as it is now."""
+    parser = ConfigParser()
+    parser.read_config(config_files(BUNDLE, stack))
+    for name, value in knobs.items():
+        parser[name] = value
+    weights = save_aside(run / "now.pt", lambda aside: torch.save(averaged_weights(run), aside))
+    network = load_weights(parser.get_parsed_content("network_def"), weights)
+    with torch.no_grad():
+        z = latents_of(12345, range(count), network.latent_size)
+        return [image for block in z.split(16) for image in network(block)]
+
+
+def course(args: argparse.Namespace, method: str, patients: int, seed: int, steps: Sequence[int], real) -> list[dict]:
+    """Figures of one training after each number of critic steps in `steps`; goes on where it stopped."""
+    run = args.work_dir / "".join(c if c.isalnum() else "_" for c in f"{method}_{patients}_{seed}")
+    path, stack_knobs = run / "course.json", configs(args, method, patients, seed)
+    found = json.loads(path.read_text()) if path.exists() else []
+    for step in steps[len(found) :]:
+        stack, knobs = stack_knobs
+        begun = time.time()
+        epochs = max(1, round(step / per_epoch(args, patients)))
+        train(BUNDLE, stack, run, max_epochs=epochs, **knobs)
+        seconds = time.time() - begun
+        made = samples(args, run, stack, knobs, len(real))
+        metrics = ImageSetMetrics(args.extractor, pairs=args.pairs)
+        found.append(
+            {
+                "steps": epochs * per_epoch(args, patients),
+                "seconds": seconds,
+                **short(metrics(made, real), args.extractor),
+            }
+        )
+        write_preview(run / "samples.png", [Panel(method, ArrayVolume(montage(made)))], (-1, 1), f"step {step}")
+        save_json(path, found)
+    return found
+
+
+def methods(args: argparse.Namespace, real) -> dict:
+    steps = [max(1, args.steps * k // args.points) for k in range(1, args.points + 1)]
+    return {m: {str(s): course(args, m, args.patients, s, steps, real) for s in args.seeds} for m in METHODS}
+
+
+def data(args: argparse.Namespace, real) -> dict:
+    return {
+        m: {str(n): {str(s): course(args, m, n, s, [args.steps], real)[-1] for s in args.seeds} for n in args.sizes}
+        for m in ("DCGAN", "WGAN-GP")
+    }
+
+
+def processes(args: argparse.Namespace) -> dict:
+    """Images a second: the time of three more epochs, so that the start is not counted."""
+    path = args.work_dir / "processes.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for count in (1, 2):
+        if str(count) in found:
+            continue
+        seconds = []
+        for epochs in (1, 4):
+            stack, knobs = configs(args, "DCGAN", args.patients, 0)
+            output = args.work_dir / f"processes_{count}_{epochs}"
+            options = {"bundle_root": BUNDLE, "output_dir": output, "overwrite": "true", "max_epochs": epochs, **knobs}
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m"]
+            words = [str(w) for name, value in options.items() for w in (f"--{name}", value)]
+            begun = time.time()
+            command = [
+                sys.executable,
+                *launcher,
+                "monai.bundle",
+                "run",
+                "--config_file",
+                str(config_files(BUNDLE, stack)),
+            ]
+            subprocess.run([*command, *words], check=True)
+            seconds.append(time.time() - begun)
+        images = 3 * per_epoch(args, args.patients) * int(knobs["batch_size"])
+        found[str(count)] = images / (seconds[1] - seconds[0])
+        save_json(path, found)
+    return found
+
+
+def logged(point: dict) -> float:
+    """log10 of the kernel distance, which may be below 0 where sets are alike."""
+    return float(np.log10(max(point["distance"], 1e-9)))
+
+
+def curves(path: pathlib.Path, found: dict) -> None:
+    """Kernel distance (log) over critic steps, a line a seed, a colour a method."""
+    width, height, edge = 900, 500, 60
+    points = [p for seeds in found.values() for run in seeds.values() for p in run]
+    low, high = (f(logged(p) for p in points) for f in (min, max))
+    most = max(p["steps"] for p in points)
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    for k, (method, seeds) in enumerate(found.items()):
+        colour = ((0, 114, 178), (213, 94, 0), (0, 158, 115))[k % 3]
+        draw.text((edge + 10, 10 + 14 * k), method, fill=colour)
+        for run in seeds.values():
+            places = [
+                (
+                    edge + (width - 2 * edge) * p["steps"] / most,
+                    height
+                    - edge
+                    - (height - 2 * edge) * (np.log10(max(p["distance"], 1e-9)) - low) / max(high - low, 1e-9),
+                )
+                for p in run
+            ]
+            draw.line(places, fill=colour, width=2)
+    draw.text(
+        (edge, height - edge + 10),
+        f"critic steps, 0 to {most}; log10 kernel distance, {low:.2f} to {high:.2f}",
+        fill="black",
+    )
+    save_aside(path, picture.save)
+
+
+def write_tables(args: argparse.Namespace, found: dict) -> None:
+    text = f"Features: {args.extractor}. Mean ± standard deviation over seeds. Command: {' '.join(sys.argv)}\n"
+    for kind, strengths in found.get("sensitivity", {}).items():
+        groups = {f"{s} ({UNITS[kind]})": list(seeds.values()) for s, seeds in strengths.items()}
+        text += f"\n## X-rays with {kind} against X-rays of other patients\n\n{rows_of(groups)}"
+    if "methods" in found:
+        last = {m: [run[-1] for run in seeds.values()] for m, seeds in found["methods"].items()}
+        text += f"\n## After {args.steps} critic steps on {args.patients} patients\n\n{rows_of(last)}"
+        curves(args.work_dir / "methods.png", found["methods"])
+    for method, sizes in found.get("data", {}).items():
+        groups = {f"{n} patients": list(seeds.values()) for n, seeds in sizes.items()}
+        text += f"\n## {method}, {args.steps} critic steps, by the number of training patients\n\n{rows_of(groups)}"
+    if "processes" in found:
+        rows = [[n, f"{rate:.1f}"] for n, rate in found["processes"].items()]
+        text += f"\n## Training, global batch {args.batch_size}\n\n{markdown(['processes', 'images a second'], rows)}"
+    save_aside(args.work_dir / "study.md", lambda aside: aside.write_text(text))
+    save_json(args.work_dir / "study.json", found)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work_dir", type=pathlib.Path, required=True)
+    parser.add_argument("--xray_dir", type=pathlib.Path, help="folder of the X-rays; without it no sensitivity")
+    parser.add_argument("--parts", nargs="+", default=["sensitivity", "methods", "data", "processes"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--extractor", default="squeezenet")
+    parser.add_argument("--steps", type=int, default=3000, help="critic steps of a training")
+    parser.add_argument("--points", type=int, default=10, help="of a curve")
+    parser.add_argument("--patients", type=int, default=16, help="phantoms that the methods are trained on")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="numbers of patients to compare"
+    )
+    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    parser.add_argument("--width", type=int, default=128, help="channels on the 4 x 4 grid")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=2.0e-4, help="learning rate of both networks and all methods")
+    parser.add_argument("--pairs", type=int, default=200, help="of the MS-SSIM")
+    parser.add_argument("--xray_size", type=int, default=1024, help="pixels along an X-ray's longer side")
+    args, words = parser.parse_known_args()
+    args.knobs = knobs_of(words)
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    found: dict = {}
+    if "sensitivity" in args.parts and args.xray_dir is not None:
+        found["sensitivity"] = sensitivity(args)
+    real = test_slices(args) if {"methods", "data"} & set(args.parts) else None
+    if "methods" in args.parts:
+        found["methods"] = methods(args, real)
+    if "data" in args.parts:
+        found["data"] = data(args, real)
+    if "processes" in args.parts:
+        found["processes"] = processes(args)
+    write_tables(args, found)
+    print(f"tables in {args.work_dir / 'study.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,357 @@
+"""The DCGAN bundle through the front door: train, sample, compare; the same images for any number of processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import runpy
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hiresmed.data import SampleOutput
+from hiresmed.errors import InputError
+from hiresmed.networks import DcganGenerator
+from monai.bundle import ConfigParser
+from PIL import Image
+
+SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
+NETWORK = {"size": 16, "width": 8, "latent_size": 4}
+DOOR = SHARED.FrontDoor("dcgan_mri", NETWORK)
+settings, run = DOOR.settings, DOOR.run
+PHANTOMS = {"phantoms": 4, "phantom": {"shape": [16, 16, 24]}}
+TRAINING = NETWORK | PHANTOMS | {
+    "bundle_root": str(DOOR.bundle), "max_epochs": 2, "batch_size": 4, "val_samples": 6, "device": "cpu",
+}  # fmt: skip
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A tiny generator whose images differ, as random weights' hardly do."""
+    torch.manual_seed(0)
+    network = DcganGenerator(**NETWORK)
+    with torch.no_grad():
+        for p in network.parameters():
+            torch.nn.init.normal_(p, std=0.1 if p.ndim == 1 else 1.5 / p[0].numel() ** 0.5)
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory, weights) -> Path:
+    """Seven images, as an undisturbed run makes them."""
+    folder = tmp_path_factory.mktemp("samples")
+    run(settings(weights, folder, num_samples=7))
+    return folder
+
+
+def training(output: Path, *overlays: str, **knobs) -> Path:
+    run({**TRAINING, "output_dir": str(output), **knobs}, *overlays, workflow="train")
+    return output
+
+
+def state(output: Path) -> dict:
+    return torch.load(output / "checkpoints" / "latest.pt", weights_only=True)["objects"]
+
+
+def different(a, b, path: str = "") -> list[str]:
+    """Names of the tensors in two nested dicts that are not the same to the bit."""
+    if torch.is_tensor(a):
+        return [] if torch.equal(a, b) else [path]
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        return [name for key in a for name in different(a[key], b[key], f"{path}.{key}")]
+    return []
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: SHARED.digest(p) for p in [*(folder / "images").iterdir(), folder / "samples.nii.gz"]}
+
+
+# ---- from outside
+
+
+def test_samples_are_pictures_a_stack_a_preview_a_report_and_a_last_line(tmp_path, weights, samples):
+    done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", num_samples=7)))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    out = tmp_path / "out"
+    assert SHARED.left_behind(out) == ["images", "preview.png", "report.json", "samples.nii.gz"]
+    assert digests(out) == digests(samples), "the same bytes in another process"
+    assert done.stdout.strip().splitlines()[-1].startswith("dcgan_mri made 7 synthetic images (16 x 16 pixels)")
+    report = json.loads((out / "report.json").read_text())
+    assert report["synthetic"] is True and report["config"]["num_samples"] == 7 and report["input"] is None
+    assert report["weights_sha256"] == SHARED.digest(weights) and report["output"]["shape"] == [16, 16, 7]
+    assert str(tmp_path) not in json.dumps(report)
+    with Image.open(out / "preview.png") as preview:
+        assert np.asarray(preview.convert("L")).std() > 5
+    with Image.open(out / "images" / "00006.png") as picture:
+        last = np.asarray(picture)
+    assert last.dtype == np.uint16 and last.std() > 30
+    np.testing.assert_array_equal(np.asarray(nibabel.load(out / "samples.nii.gz").dataobj)[:, :, 6].T, last)
+
+
+def test_a_mistyped_knob_ends_in_one_sentence(tmp_path, weights):
+    done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", num_sample=7)))
+    SHARED.assert_plain(done, "--num_sample is no knob of this config; did you mean --num_samples?")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_make_and_measure_what_one_does(tmp_path, weights, samples):
+    done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "two", num_samples=7), TORCHRUN))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert digests(tmp_path / "two") == digests(samples)
+    knobs = settings(weights, tmp_path / "measured", num_samples=12, extractor="pixels", **PHANTOMS)
+    words = DOOR.command(knobs, TORCHRUN)
+    overlay = DOOR.bundle / "configs" / "evaluate.yaml"
+    words[words.index("--config_file") + 1] = f"['{DOOR.bundle / 'configs/inference.yaml'}','{overlay}']"
+    done = SHARED.subprocess_run(words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run({**knobs, "output_dir": str(tmp_path / "alone")}, "evaluate.yaml")
+    two, one = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("measured", "alone"))
+    for name in ("pixels_kernel_distance", "pixels_prdc", "ms_ssim_diversity", "pixels_memorisation"):
+        assert two[name] == one[name], name
+    frechet = "pixels_frechet_distance"
+    assert two[frechet]["value"] == pytest.approx(one[frechet]["value"], rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("overlay", ["multi_gpu_train.yaml", "wgan_gp.yaml"])
+def test_two_processes_train_and_a_killed_worker_changes_no_bit(tmp_path, overlay):
+    """SIGKILL under torchrun --max-restarts; batch norm's statistics are those of all processes after each epoch."""
+
+    def words(folder: Path) -> list[str]:
+        knobs = {**TRAINING, "output_dir": folder, "resume": "true", "max_epochs": 6}
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1", "-m")
+        command = DOOR.command(knobs, launcher)
+        configs = [str(DOOR.bundle / "configs" / name) for name in ("train.yaml", overlay)]
+        command[command.index("--config_file") + 1] = str(configs)
+        return command
+
+    whole = SHARED.subprocess_run(words(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words(tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL)
+    latest, until = tmp_path / "killed" / "checkpoints" / "latest.pt", time.time() + 300
+    while not latest.exists() and process.poll() is None and time.time() < until:
+        time.sleep(0.01)
+    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
+    assert torch.load(latest, weights_only=True)["epoch"] < 6, "over before it could be killed"
+    assert process.wait(timeout=400) == 0
+    assert different(state(tmp_path / "whole"), state(tmp_path / "killed")) == []
+
+
+# ---- in this process
+
+
+def test_training_leaves_a_grid_each_epoch_the_best_three_models_and_goes_on_bit_for_bit(tmp_path):
+    whole = training(tmp_path / "whole", max_epochs=5)
+    assert len(list((whole / "samples").glob("epoch_*.png"))) == 5
+    kept = {p.name.split("_")[2]: float(p.stem.split("_")[-1]) for p in (whole / "best").glob("*.pt")}
+    assert len(kept) == 3
+    best = torch.load(whole / "model.pt", weights_only=True)
+    # names round the score, so that several may look equally good
+    first = [epoch for epoch, score in kept.items() if score == max(kept.values())]
+    found = [torch.load(next((whole / "best").glob(f"*_{epoch}_*")), weights_only=True) for epoch in first]
+    assert any(different(best, state) == [] for state in found), "the best of them is model.pt"
+    broken = training(tmp_path / "broken", max_epochs=2)
+    training(broken, max_epochs=5, resume=True)
+    assert different(state(whole), state(broken)) == []
+    assert sorted(p.name for p in (broken / "best").iterdir()) == sorted(p.name for p in (whole / "best").iterdir())
+    run(settings(whole / "model.pt", tmp_path / "made", num_samples=2))
+
+
+@pytest.mark.parametrize("overlays", [("wgan_gp.yaml",), ("set2.yaml", "paper.yaml")])
+def test_wgan_gp_and_the_published_settings_train_a_step(tmp_path, overlays):
+    knobs = {"num_subjects": 2, "contrasts": ["t1", "flair"], "max_epochs": 1, "batch_size": 8, **NETWORK, **PHANTOMS}
+    made = state(training(tmp_path / "run", *overlays, **knobs))
+    assert all(torch.isfinite(v).all() for v in made["generator"].values())
+    if "paper.yaml" in overlays:
+        assert made["generator"]["last.weight"].shape[0] == 3
+        assert not made["generator"]["dense_norm.running_mean"].any(), "no statistics were taken"
+
+
+def test_the_sets_have_the_papers_settings():
+    table = {
+        "set1": ([60, 107], ["flair"], 15, 50, 1e-4, 8, 0.2),
+        "set2": ([65, 94], ["t1", "t2", "flair"], 48, 100, 2e-4, 64, 0.5),
+        "set3": ([52, 115], ["flair"], 48, 100, 2e-4, 32, 0.5),
+    }
+    names = ("slices", "contrasts", "num_subjects", "max_epochs", "learning_rate", "batch_size", "dropout")
+    images = {}
+    for name, expected in table.items():
+        parser = ConfigParser()
+        parser.read_config([str(DOOR.bundle / "configs" / f) for f in ("train.yaml", f"{name}.yaml")])
+        assert tuple(parser[n] for n in names) == expected and parser["size"] == 256 and parser["width"] == 1024
+        images[name] = (expected[0][1] - expected[0][0] + 1) * len(expected[1]) * expected[2]
+    assert images == {"set1": 720, "set2": 4320, "set3": 3072}
+    parser.read_config([str(DOOR.bundle / "configs" / f) for f in ("train.yaml", "set1.yaml", "wgan_gp.yaml")])
+    assert parser["n_critic"] == 3 and parser["penalties"][0]["weight"] == 5 and parser["learning_rate"] == 5e-4
+
+
+def test_an_image_is_the_same_whether_few_or_many_are_made(tmp_path, weights, samples):
+    run(settings(weights, tmp_path, num_samples=3))
+    few, many = digests(tmp_path), digests(samples)
+    assert [few[f"{n:05d}.png"] for n in range(3)] == [many[f"{n:05d}.png"] for n in range(3)]
+    assert len(set(many.values())) == 8, "and all are different"
+
+
+def test_broken_off_and_resumed_the_same_bytes_come_out(tmp_path, weights, samples, monkeypatch):
+    saved = SampleOutput.save
+
+    def stop(output, numbers, images):
+        if 4 in numbers:
+            raise InputError("broken off")
+        saved(output, numbers, images)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="broken off"):
+        patch.setattr(SampleOutput, "save", stop)
+        run(settings(weights, tmp_path, num_samples=7))
+    assert len(list((tmp_path / "images").iterdir())) == 4 and not (tmp_path / "report.json").exists()
+    run(settings(weights, tmp_path, num_samples=7, resume="true"))
+    assert digests(tmp_path) == digests(samples)
+
+
+def test_an_interpolation_begins_and_ends_at_its_images(tmp_path, weights, samples):
+    run(settings(weights, tmp_path, interpolate=[4, 1], steps=4))
+    ends = [np.asarray(Image.open(tmp_path / "images" / f"0000{k}.png")).astype(int) for k in range(5)]
+    known = [np.asarray(Image.open(samples / "images" / f"0000{k}.png")).astype(int) for k in (4, 1)]
+    assert abs(ends[0] - known[0]).max() <= 1 and abs(ends[4] - known[1]).max() <= 1
+    steps = [abs(a - b).mean() for a, b in itertools.pairwise(ends)]
+    assert max(steps) < abs(known[0] - known[1]).mean()
+
+
+def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(tmp_path, weights):
+    knobs = settings(weights, tmp_path, num_samples=12, extractor="random", **PHANTOMS)
+    run(knobs, "evaluate.yaml")
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["n"] == 12 and found["made_by"]["comparable"] is False and found["made_by"]["seed"] == 0
+    assert found["random_kernel_distance"]["value"] > 0 and found["random_frechet_distance"]["n_generated"] == 12
+    assert 0 < found["random_frechet_ratio"]["value"] < 1
+    assert found["random_memorisation"]["n_training"] == 3 * 9
+    assert (tmp_path / "preview.png").exists() and (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "sentence"),
+    [
+        ({"num_samples": 0}, "num_samples should be a whole number from 1 on, but is '0'"),
+        ({"num_samples": "many"}, "num_samples should be a whole number"),
+        ({"batch_size": -4}, "batch_size should be a whole number from 1 on"),
+        ({"seed": -1}, "seed should be a whole number"),
+        ({"interpolate": [3]}, "interpolate should name at least two images"),
+        ({"interpolate": [0, 1], "steps": 0}, "steps should be a whole number"),
+        ({"output_format": "png"}, "output_format should be nii or nii.gz"),
+        ({"overwrite": "perhaps"}, "overwrite should be true or false"),
+        ({"amp": "perhaps"}, "amp should be true or false"),
+        ({"size": 48}, "size should be a power of two"),
+        ({"size": 32}, "should hold the weights of DcganGenerator as configured"),
+        ({"weights_path": "none.pt"}, "the weights should lie in none.pt"),
+        ({"output_dir": "/proc/none"}, "output_dir should be a folder that can be written"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_mistake_in_sampling_is_one_sentence_and_leaves_no_image(knobs, sentence, tmp_path, weights):
+    with pytest.raises(InputError) as caught:
+        run({**settings(weights, tmp_path / "out", num_samples=2), **knobs})
+    assert sentence in str(caught.value)
+    assert not list((tmp_path / "out").rglob("*.png")) and not (tmp_path / "out" / "report.json").exists()
+
+
+def test_damaged_weights_and_an_output_that_exists_are_refused(tmp_path, weights, samples):
+    with pytest.raises(InputError, match="damaged or was replaced"):
+        run(settings(SHARED.damaged(tmp_path, weights), tmp_path / "out"))
+    before = digests(samples)
+    with pytest.raises(InputError, match=r"should not yet hold samples\.nii\.gz, but does"):
+        run(settings(weights, samples, num_samples=2))
+    assert digests(samples) == before
+
+
+def brats(folder: Path, subjects=("a", "b"), shape=(16, 16, 24), missing=(), value=None) -> Path:
+    for n, subject in enumerate(subjects):
+        (folder / subject).mkdir(parents=True)
+        for k, name in enumerate(s for s in ("t1", "t1ce", "t2", "flair") if s not in missing):
+            values = np.random.default_rng(10 * n + k).integers(0, 99, shape).astype(np.float32)
+            if value is not None:
+                values[8, 8, 12] = value
+            image = nibabel.Nifti1Image(values, np.diag([-1, -1, 1, 1.0]))
+            nibabel.save(image, folder / subject / f"{subject}_{name}.nii")
+    return folder
+
+
+def listing(folder: Path, text: str) -> str:
+    (folder / "subjects.txt").write_text(text)
+    return str(folder / "subjects.txt")
+
+
+REAL = {"subjects": "a training\nb validation\n", "slices": [4, 20]}
+MISTAKES = {
+    "no folder": (lambda t: {"dataset_dir": str(t / "none")}, "dataset_dir should be a folder of cases"),
+    "empty folder": (lambda t: {"dataset_dir": str(t)}, "dataset_dir should hold cases of four NIfTI files"),
+    "a sequence missing": (
+        lambda t: {"dataset_dir": str(brats(t / "d", missing=["t2"]))}, "a should have t1, t1ce, t2 and flair"
+    ),
+    "truncated": (lambda t: {"dataset_dir": str(half(brats(t / "d")))}, "a_flair.nii"),
+    "NaN": (lambda t: {"dataset_dir": str(brats(t / "d", value=np.nan))}, "has NaN or infinity"),
+    "slices outside": (lambda t: {"dataset_dir": str(brats(t / "d")), "slices": [60, 107]}, "has 24 slices, but"),
+    "4-D": (lambda t: {"dataset_dir": str(brats(t / "d", shape=(16, 16, 24, 2)))}, "should be"),
+    "unknown subject": (
+        lambda t: {"dataset_dir": str(brats(t / "d")), "subjects": listing(t, "a\nz\n")}, "names 1 subjects that are"
+    ),
+    "no contrast": (lambda t: {"contrasts": ["t7"]}, "contrasts should be some of"),
+    "too few subjects": (lambda t: {"num_subjects": 9}, "num_subjects should be at most the 3 subjects"),
+    "batch too large": (lambda t: {"batch_size": 4000}, "batch_size should be at most the 27 training images"),
+    "negative rate": (lambda t: {"learning_rate": -1.0}, "learning_rate should be a number above 0"),
+    "rate as text": (lambda t: {"learning_rate": "1e-4x"}, "learning_rate should be a number above 0"),
+    "no epochs": (lambda t: {"max_epochs": 0}, "max_epochs should be a whole number from 1 on"),
+    "size": (lambda t: {"size": 50}, "size should be a power of two"),
+    "norm": (lambda t: {"norm": "layer"}, "norm should be one of"),
+    "range": (lambda t: {"value_range": [1, 1]}, "value_range should be two rising numbers"),
+    "metric": (lambda t: {"metric": "fid"}, "metric should be one of"),
+}  # fmt: skip
+
+
+def half(folder: Path) -> Path:
+    path = folder / "a" / "a_flair.nii"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return folder
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_training_is_one_sentence_and_leaves_no_model(mistake, tmp_path):
+    make, sentence = MISTAKES[mistake]
+    knobs = make(tmp_path)
+    if "dataset_dir" in knobs and "subjects" not in knobs and (tmp_path / "d").exists():
+        knobs = {"subjects": listing(tmp_path, REAL["subjects"]), "slices": REAL["slices"], **knobs}
+    with pytest.raises(InputError) as caught:
+        training(tmp_path / "run", **{"max_epochs": 1, **knobs})
+    assert sentence in str(caught.value)
+    assert not (tmp_path / "run" / "model.pt").exists()
+
+
+def test_a_folder_in_bratss_layout_trains_and_an_existing_training_is_not_replaced(tmp_path):
+    data, subjects = brats(tmp_path / "d"), listing(tmp_path, REAL["subjects"])
+    knobs = {"dataset_dir": str(data), "subjects": subjects, "slices": REAL["slices"], "max_epochs": 1}
+    training(tmp_path / "run", **knobs)
+    with pytest.raises(InputError, match="A new training needs a folder without checkpoints"):
+        training(tmp_path / "run", **knobs)

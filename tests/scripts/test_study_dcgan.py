@@ -1,0 +1,44 @@
+"""The studies of dcgan_mri from end to end with tiny networks; done again, they do nothing again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "study_dcgan.py"
+
+
+def study(work_dir: Path, xrays: Path) -> subprocess.CompletedProcess:
+    own = {"work_dir": work_dir, "xray_dir": xrays, "seeds": "0", "steps": 2, "points": 1, "patients": 2, "sizes": "2"}
+    own |= {"size": 16, "width": 8, "batch_size": 4, "pairs": 4, "extractor": "pixels", "xray_size": 300}
+    own |= {"latent_size": 4, "phantom": '{"shape": [16, 16, 16]}'}
+    words = [str(word) for name, value in own.items() for word in (f"--{name}", value)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, SCRIPT, *words], env=environment, capture_output=True, text=True, timeout=1500
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2000)
+def test_all_studies_write_their_tables_and_pictures_once(tmp_path, xray_images):
+    xray_images(tmp_path / "xrays", 300)
+    done = study(tmp_path / "study", tmp_path / "xrays")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert set(found) == {"sensitivity", "methods", "data", "processes"}
+    for kind, strengths in found["sensitivity"].items():
+        distances = [seeds["0"]["distance"] for seeds in strengths.values()]
+        assert len(distances) == 5 and distances[-1] > distances[0], kind
+    assert set(found["methods"]) == {"DCGAN", "WGAN-GP", "DCGAN, networks in inference mode as published"}
+    assert all(rate > 0 for rate in found["processes"].values())
+    for name in ("study.md", "sensitivity.png", "methods.png"):
+        assert (tmp_path / "study" / name).stat().st_size > 200
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("latest.pt")}
+    assert before and study(tmp_path / "study", tmp_path / "xrays").returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before, "no training was done again"
