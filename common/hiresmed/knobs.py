@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import InputError
@@ -39,3 +40,17 @@ def whole_number(value: Any, name: str, least: int = 0) -> int:
     if number < least:
         raise InputError(f"{name} should be a whole number from {least} on, but is '{value}'; change it.")
     return number
+
+
+def choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:
+    """The entry of a table of settings that a knob names.
+
+    Raises:
+        InputError: the table has no such entry.
+
+    >>> choice({"fast": 5, "paper": 20}, "paper", "recipe")
+    20
+    """
+    if name not in table:
+        raise InputError(f"{knob} should be one of {', '.join(table)}, but is '{name}'; choose one of these.")
+    return table[name]

@@ -1,6 +1,7 @@
 """Volumes and where they come from: readers, writers, stores, phantoms, training patches."""
 
 from .brats import brain_cases, brats2020_split, brats_case, brats_cases
+from .brats_cache import cached_dataset
 from .brats_read import read_brats
 from .datalists import list_cases, training_cases
 from .mri_slices import MriSlices
@@ -10,6 +11,7 @@ from .phantom_brain import BrainPhantom
 from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
 from .readers import cases, open_volume
+from .segmentation_output import SegmentationOutput
 from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
 
@@ -21,12 +23,14 @@ __all__ = [
     "MriSlices",
     "MultiScalePatches",
     "PreparedCase",
+    "SegmentationOutput",
     "ThoraxPhantom",
     "ZarrStores",
     "brain_cases",
     "brats2020_split",
     "brats_case",
     "brats_cases",
+    "cached_dataset",
     "cases",
     "collate_stage",
     "list_cases",

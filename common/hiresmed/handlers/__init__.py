@@ -8,6 +8,8 @@ from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
 from .scalars import scalars
 from .seeding import Seeding
+from .segmentation_pictures import SegmentationPictures
+from .segmentation_report import SegmentationReport
 from .tensorboard import summary_writer
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "PeakMemory",
     "SampleGrid",
     "Seeding",
+    "SegmentationPictures",
+    "SegmentationReport",
     "averaged",
     "scalars",
     "summary_writer",

@@ -1,10 +1,11 @@
 """MONAI dictionary transforms of the collection."""
 
-from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd
+from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
 from .crops import CoordinateCropd
 from .load import LoadImageStreamd
-from .save import SaveImageStreamd
+from .save import SaveImageSegmentedd, SaveImageStreamd
 from .sketch import GradientSketch, GradientSketchd
+from .working_grid import WorkingGridd
 
 __all__ = [
     "CoordinateCropd",
@@ -15,5 +16,9 @@ __all__ = [
     "LoadImageStreamd",
     "NormalizeBraind",
     "RegionsToLabelsd",
+    "SaveImageSegmentedd",
     "SaveImageStreamd",
+    "SplitEnsembled",
+    "WorkingGridd",
+    "region_codes",
 ]
