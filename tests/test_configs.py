@@ -42,6 +42,7 @@ SMALL = {
         ],
         "base_size": 16,
     },
+    "patchddm_brats": {"phantoms": 4},
 }
 MOST_OF_AN_EXPRESSION = 60  # characters; what is longer wants a name, a docstring and a test
 
