@@ -397,9 +397,7 @@ def test_running_out_of_memory_is_a_sentence_that_names_the_knobs(tmp_path, weig
                            "allocate 137438953472 bytes.")  # fmt: skip
 
     monkeypatch.setattr(DDIM, "__call__", failing)
-    with pytest.raises(
-        InputError, match=r"\(tried to allocate 137438953472 bytes\); set inference"
-    ):
+    with pytest.raises(InputError, match=r"\(tried to allocate 137438953472 bytes\); set inference"):
         run(settings(weights, tmp_path / "out", image=str(case)))
     assert left_behind(tmp_path / "out") == []
 

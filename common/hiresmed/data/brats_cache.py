@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from monai.data import PersistentDataset, pickle_hashing
+from monai.transforms import Compose
 
 from ..errors import InputError
 
 
-def cached_dataset(data: Sequence, transform: Callable, cache_dir: str | Path | None = None) -> PersistentDataset:
+def cached_dataset(data: Sequence, transform: Compose, cache_dir: str | Path | None = None) -> PersistentDataset:
     """MONAI's PersistentDataset, whose files also depend on the transforms' settings (by default they do not).
 
     Args:
@@ -30,4 +31,5 @@ def cached_dataset(data: Sequence, transform: Callable, cache_dir: str | Path | 
                 "choose another one, or null."
             ) from error
         cache_dir = Path(cache_dir).expanduser()
-    return PersistentDataset(data, transform, cache_dir, hash_transform=pickle_hashing)
+    # a Compose within a Compose counts as random as a whole
+    return PersistentDataset(data, transform.flatten(), cache_dir, hash_transform=pickle_hashing)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Crop, InvertibleTransform, MapTransform, Orientation, Spacing
+from monai.transforms import Crop, InvertibleTransform, MapTransform, Orientation, SpatialResample
 
 from ..errors import InputError
 
@@ -17,8 +18,9 @@ from ..errors import InputError
 class WorkingGridd(MapTransform, InvertibleTransform):
     """Images (C, *S) turned to LPS, resampled to one voxel size, cut to what is not background: (C, *N).
 
-    Made of MONAI's array transforms: its Spacingd updates every key that begins with `image_`, which fails under MONAI
-    Label. Both grids show the same field of view, so at half the resolution a voxel is the mean of eight.
+    The grids' centres coincide, so at half the resolution a voxel is the mean of eight. MONAI's Spacingd samples every
+    other voxel there, or with scale_extent is half a voxel off, and fails under MONAI Label (it updates every key that
+    begins with `image_`): so its SpatialResample, with the affine made here.
 
     Args:
         keys: image first, then labels on the same grid.
@@ -44,15 +46,14 @@ class WorkingGridd(MapTransform, InvertibleTransform):
             raise InputError(f"spacing should be a positive number of mm, or null, but is {spacing!r}; change it.")
         self.spacing, self.crop, self.outside = spacing, crop, outside
         self.orient = Orientation(axcodes=axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))
-        self.resample = None if spacing is None else Spacing(spacing, padding_mode="border", scale_extent=True)
+        self.resample = SpatialResample(mode="bilinear", padding_mode="border")
         self.cut = Crop()
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         case = dict(data)
         keys = list(self.key_iterator(case))
         for key in keys:
-            image = self.orient(case[key])
-            case[key] = image if self.resample is None else self.resample(image)
+            case[key] = self._resampled(self.orient(case[key]))
         if self.crop:
             box = self._bounds(case[keys[0]])
             for key in keys:
@@ -63,9 +64,21 @@ class WorkingGridd(MapTransform, InvertibleTransform):
         case = dict(data)
         for key in self.key_iterator(case):
             image = self.cut.inverse(case[key]) if self.crop else case[key]
-            image = image if self.resample is None else self.resample.inverse(image)
+            image = image if self.spacing is None else self.resample.inverse(image)
             case[key] = self.orient.inverse(image)
         return case
+
+    def _resampled(self, image: MetaTensor) -> MetaTensor:
+        if self.spacing is None:
+            return image
+        old = image.affine.to(torch.float64)
+        voxel = old[:3, :3].norm(dim=0)
+        shape = torch.tensor(image.shape[1:], dtype=torch.float64)
+        size = (shape * voxel / self.spacing).round().clamp(min=1)
+        step = torch.eye(4, dtype=torch.float64)
+        step[:3, :3] = torch.diag(self.spacing / voxel)
+        step[:3, 3] = (shape - 1) / 2 - step[:3, :3] @ (size - 1) / 2  # centre to centre
+        return self.resample(image, dst_affine=old @ step, spatial_size=[int(n) for n in size])
 
     def _bounds(self, image: MetaTensor) -> tuple[slice, ...]:
         shown = (image.as_tensor() > self.outside).any(dim=0)
