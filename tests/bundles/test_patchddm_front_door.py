@@ -188,7 +188,7 @@ def test_another_seed_draws_otherwise_and_one_draw_has_no_variance(tmp_path, wei
     assert values(tmp_path / "one" / NAMES[2]).max() == 0
 
 
-@pytest.mark.parametrize("solver", ["dpm", "heun"])
+@pytest.mark.parametrize("solver", ["dpm", pytest.param("heun", marks=pytest.mark.slow)])
 def test_each_solver_and_both_ways_of_inference_serve(tmp_path, weights, case, whole, solver):
     run(settings(weights, tmp_path, image=str(case), solver=solver, inference="sliding", amp="true", num_samples=1))
     made = values(tmp_path / NAMES[1])
@@ -210,7 +210,7 @@ def test_the_scores_are_those_that_follow_from_the_files(whole, case):
     assert own["ece_WT"] == pytest.approx(gap / brain.sum(), abs=1e-4)
 
 
-@pytest.mark.parametrize("coding, enhancing", [("brats2023", 3), ("brats2020", 4)])
+@pytest.mark.parametrize("coding, enhancing", [pytest.param("brats2023", 3, marks=pytest.mark.slow), ("brats2020", 4)])
 def test_three_regions_come_out_nested_with_a_map_each(tmp_path, case, coding, enhancing):
     knobs = settings(weights_file(tmp_path, 3), tmp_path / "out", image=str(case), label_coding=coding)
     run(knobs, "multiclass.yaml", "evaluate.yaml")
@@ -402,7 +402,7 @@ def test_running_out_of_memory_is_a_sentence_that_names_the_knobs(tmp_path, weig
     assert left_behind(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("values_of", ["negative", "shifted"])
+@pytest.mark.parametrize("values_of", ["negative", pytest.param("shifted", marks=pytest.mark.slow)])
 def test_values_that_were_normalised_otherwise_change_nothing(tmp_path, weights, case, whole, values_of):
     """Each sequence is brought to [-1, 1] by its own percentiles, whatever a scanner or another tool made of it."""
     scale = {"negative": (2.0, -5.0), "shifted": (0.01, 3.0)}[values_of]

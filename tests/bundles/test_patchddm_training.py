@@ -81,6 +81,7 @@ OVERLAYS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_each_overlay_trains_and_validates(tmp_path, overlay):
     network = {} if "segresnet" in overlay else NETWORK
