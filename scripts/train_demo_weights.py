@@ -3,11 +3,11 @@
     python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/demo_weights
     python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_xray
     python scripts/train_demo_weights.py dcgan_mri --data_dir $HIRESMED_DATA/brain_mr --work_dir ./runs/demo_mri
+    python scripts/train_demo_weights.py patchddm_brats --work_dir ./runs/demo_brats
 
-A bundle with configs/demo_finer.yaml is trained in two runs, each with an end at a lower rate: the base stage alone
-with configs/demo_weights.yaml, then the finer stages on that base; its last averaged weights are taken. Any other is
-trained once with configs/demo_weights.yaml; its best weights by the validation metric are taken. They go to
-models/model.pt as fp16, with their sha256. Resumable: run the same command again.
+As each bundle's configs/demo_weights.yaml says; what more there is to it stands in RECIPES. The weights go to
+models/model.pt as fp16, with their sha256. Resumable: run the same command again. Other `--name value` pairs are knobs
+of all its runs.
 """
 
 from __future__ import annotations
@@ -16,25 +16,66 @@ import argparse
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import study
 import torch
-from study import BUNDLES, averaged_weights
+from study import BUNDLES, averaged_weights, knobs_of
 
 FINER = "demo_finer.yaml"
 END = "finetune.yaml"
 END_RATE = 3.0e-4  # of either run's last epochs, instead of finetune.yaml's for the gentler train.yaml
+NETWORK_END_RATE = 1.0e-4
 
 
 def train(bundle: pathlib.Path, overlays: list[str], args: argparse.Namespace, folder: str, **knobs) -> pathlib.Path:
     """One run of the bundle's training; returns its folder."""
-    options = {"dataset_dir": args.data_dir, "cache_dir": args.work_dir / "cache", **knobs}
+    options = {"cache_dir": args.work_dir.resolve() / "cache", **args.knobs, **knobs}
+    if args.data_dir is not None:
+        options["dataset_dir"] = args.data_dir
     return study.train(bundle, ["train.yaml", "demo_weights.yaml", *overlays], args.work_dir / folder, **options)
 
 
-def cascaded(bundle: pathlib.Path) -> bool:
-    """Whether the bundle's base and finer stages are trained apart."""
-    return (bundle / "configs" / FINER).exists()
+def train_cascade(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """The base stage alone and its end at a lower rate, then the finer stages on it and theirs."""
+    base_epochs, base_end, finer_epochs, finer_end = args.epochs
+    train(bundle, [], args, "base", max_epochs=base_epochs)
+    made = train(bundle, [END], args, "base", max_epochs=base_end, learning_rate=END_RATE)
+    base = args.work_dir / "base.pt"
+    torch.save(averaged_weights(made), base)
+    train(bundle, [FINER], args, "finer", max_epochs=finer_epochs, warm_start=base)
+    finer = {"max_epochs": finer_end, "warm_start": base, "learning_rate": END_RATE}
+    return train(bundle, [FINER, END], args, "finer", **finer)
+
+
+def train_network(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """One network and its end at a lower rate."""
+    epochs, end = args.epochs
+    train(bundle, [], args, "network", max_epochs=epochs)
+    return train(bundle, [], args, "network", max_epochs=end, learning_rate=NETWORK_END_RATE, resume_rates="configured")
+
+
+def train_once(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """One run, for as long as the config says."""
+    return train(bundle, [], args, "run")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a bundle is trained, for how many epochs, and which weights are taken: the last average, or the best ones."""
+
+    train: Callable[[pathlib.Path, argparse.Namespace], pathlib.Path]
+    epochs: tuple[int, ...] = ()
+    best: bool = False
+
+
+RECIPES = {
+    "dcgan_mri": Recipe(train_once, best=True),
+    "msgan_ct3d": Recipe(train_cascade, (60, 70, 30, 40)),
+    "msgan_xray2d": Recipe(train_cascade, (150, 200, 60, 90)),
+    "patchddm_brats": Recipe(train_network, (30, 40)),
+}
 
 
 def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
@@ -42,7 +83,7 @@ def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
     target = bundle / "models" / "model.pt"
     target.parent.mkdir(exist_ok=True)
     aside = target.with_suffix(".tmp")
-    weights = averaged_weights(run) if cascaded(bundle) else torch.load(run / "model.pt", weights_only=True)
+    weights = torch.load(run / "model.pt", weights_only=True) if RECIPES[bundle.name].best else averaged_weights(run)
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, aside)
     os.replace(aside, target)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
@@ -51,33 +92,21 @@ def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "bundle", choices=sorted(p.parents[1].name for p in BUNDLES.glob("*/configs/demo_weights.yaml"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--data_dir", type=pathlib.Path, required=True)
+    parser.add_argument("bundle", choices=RECIPES)
+    parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the images; without it phantoms")
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
-    parser.add_argument(
-        "--epochs",
-        type=int,
-        nargs="+",
-        help="of a cascade: base, its end, finer, its end (60 70 30 40); else one number",
-    )
+    parser.add_argument("--epochs", type=int, nargs="+", help="of a cascade: base, its end, finer, its end")
     parser.add_argument("--install_from", type=pathlib.Path, help="only install what this run's folder holds")
-    args = parser.parse_args()
-    bundle = BUNDLES / args.bundle
-    run = args.install_from
-    if run is None and not cascaded(bundle):
-        run = train(bundle, [], args, "run", **({"max_epochs": args.epochs[0]} if args.epochs else {}))
-    elif run is None:
-        base_epochs, base_end, finer_epochs, finer_end = args.epochs or (60, 70, 30, 40)
-        train(bundle, [], args, "base", max_epochs=base_epochs)
-        made = train(bundle, [END], args, "base", max_epochs=base_end, learning_rate=END_RATE)
-        base = args.work_dir / "base.pt"
-        torch.save(averaged_weights(made), base)
-        train(bundle, [FINER], args, "finer", max_epochs=finer_epochs, warm_start=base)
-        finer = {"max_epochs": finer_end, "warm_start": base, "learning_rate": END_RATE}
-        run = train(bundle, [FINER, END], args, "finer", **finer)
+    args, words = parser.parse_known_args()
+    args.knobs = knobs_of(words)
+    bundle, recipe = BUNDLES / args.bundle, RECIPES[args.bundle]
+    args.epochs = args.epochs or recipe.epochs
+    if len(args.epochs) != len(recipe.epochs):
+        parser.error(f"--epochs should be {len(recipe.epochs)} numbers for {args.bundle}, but is {args.epochs}")
+    run = args.install_from or recipe.train(bundle, args)
     print(f"installed {install(bundle, run)}")
 
 

@@ -57,3 +57,17 @@ def check_knobs(counts: Mapping[str, Any] | None = None, positive: Mapping[str, 
         known = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not known or not 0 < value < math.inf:
             raise InputError(f"{name} should be a number above 0, but is {value!r}; change it.")
+
+
+def choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:
+    """The entry of a table of settings that a knob names.
+
+    Raises:
+        InputError: the table has no such entry.
+
+    >>> choice({"fast": 5, "paper": 20}, "paper", "recipe")
+    20
+    """
+    if name not in table:
+        raise InputError(f"{knob} should be one of {', '.join(table)}, but is '{name}'; choose one of these.")
+    return table[name]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+
+from .errors import InputError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 _MADV_NOHUGEPAGE = 15  # Linux's mman.h
@@ -87,6 +91,31 @@ def release_heap() -> None:
     for span in heap:
         low, high = (int(address, 16) for address in span.split("-"))
         libc.madvise(ctypes.c_void_p(low), ctypes.c_size_t(high - low), _MADV_NOHUGEPAGE)
+
+
+@contextmanager
+def out_of_memory(cure: str) -> Iterator[None]:
+    """Turns a failed allocation of the block, on the device or the host, into one sentence that ends with the cure.
+
+    Raises:
+        InputError: the block ran out of memory.
+
+    >>> with out_of_memory("lower tile_size"):
+    ...     raise MemoryError
+    Traceback (most recent call last):
+    ...
+    hiresmed.errors.InputError: The work should fit into the memory, but ran out of it (MemoryError); lower tile_size.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        # the host's allocator raises a plain RuntimeError
+        if type(error) is RuntimeError and "not enough memory" not in text and "out of memory" not in text:
+            raise
+        asked = re.search(r"(?:allocate|tried to allocate) [\d.]+ ?\w+", text)
+        what = asked.group() if asked else type(error).__name__
+        raise InputError(f"The work should fit into the memory, but ran out of it ({what}); {cure}.") from error
 
 
 @lru_cache(maxsize=1)

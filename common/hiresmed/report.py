@@ -151,8 +151,8 @@ def last_line(report: Mapping, folder: str | os.PathLike | None = None) -> str:
     """
     outputs = report["output"] if isinstance(report["output"], list) else [report["output"]]
     files = [name for output in outputs for name in _names(output)]
-    kind = "synthetic image" if report["synthetic"] else "image"
-    count = f"a {kind}" if len(outputs) == 1 else f"{len(outputs)} {kind}s"
+    kind = "a synthetic image" if report["synthetic"] else "an image"
+    count = kind if len(outputs) == 1 else f"{len(outputs)} {kind.partition(' ')[2]}s"
     size = _shape_in_words(outputs[0]) if outputs else ""
     names = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     where = f" in {folder}" if folder is not None else ""

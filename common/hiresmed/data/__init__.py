@@ -1,6 +1,7 @@
 """Volumes and where they come from: readers, writers, stores, phantoms, training patches."""
 
 from .brats import brain_cases, brats2020_split, brats_case, brats_cases
+from .brats_cache import cached_dataset
 from .brats_read import read_brats
 from .datalists import list_cases, training_cases
 from .image_sets import ImageSet, ImagesOnly, image_loader, mri_cases
@@ -12,6 +13,7 @@ from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
 from .readers import cases, open_volume
 from .samples import LatentBlocks, PictureFolder, SampleOutput, count_samples
+from .segmentation_output import SegmentationOutput
 from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
 
@@ -28,12 +30,14 @@ __all__ = [
     "PictureFolder",
     "PreparedCase",
     "SampleOutput",
+    "SegmentationOutput",
     "ThoraxPhantom",
     "ZarrStores",
     "brain_cases",
     "brats2020_split",
     "brats_case",
     "brats_cases",
+    "cached_dataset",
     "cases",
     "collate_stage",
     "count_samples",

@@ -11,20 +11,28 @@ import numpy as np
 
 from ..errors import InputError
 from ..volumes import ArrayVolume, NiftiVolume, check_finite, checked_affine, first_line
-from .brats import SEQUENCES, Case, brats_case
+from .brats import ALIASES, SEQUENCES, Case, brats_case
 from .phantom_brain import BrainPhantom
 
+MSD_ORDER = ("flair", "t1", "t1ce", "t2")  # Medical Segmentation Decathlon, Task01_BrainTumour
 
-def read_brats(source, label: str | Path | None = None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, Case]:
+
+def read_brats(
+    source, label: str | Path | None = None, channel_order: str | Sequence[str] = SEQUENCES
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, Case]:
     """Reads one case: (image (4, *S) float32, label (*S) as stored or None, affine (4, 4) to mm in RAS+, the case).
 
     Args:
         source: see brats_case.
         label: path of the label, instead of the one found beside the images.
+        channel_order: which sequences the channels of a 4-channel NIfTI are, by any of their names; "msd" for the
+            Medical Segmentation Decathlon's. Files of one sequence each are known by their names.
 
     Raises:
-        InputError: unreadable files, NaN, shapes or affines that differ, not four channels.
+        InputError: not each sequence once in channel_order; unreadable files, NaN, shapes or affines that differ, not
+            four channels.
     """
+    order = _order(channel_order)
     case = brats_case(source, label)
     if label is not None:
         case.setdefault("label", Path(label))
@@ -32,7 +40,7 @@ def read_brats(source, label: str | Path | None = None) -> tuple[np.ndarray, np.
         image, truth = case["image"].read()
         return image, truth, case["image"].affine, case
     if isinstance(case["image"], Path):
-        image, affine = _read_channels(case["image"])
+        image, affine = _read_channels(case["image"], order)
     else:
         image, affine = _read_stack(case["image"])
     truth = None
@@ -82,8 +90,22 @@ def _check_same(volume: NiftiVolume, shape: Sequence[int], affine: np.ndarray, n
         )
 
 
-def _read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A NIfTI of shape (*S, 4) or (*S, 1, 4), channels in the order t1, t1ce, t2, flair."""
+def _order(names: str | Sequence[str]) -> list[int]:
+    """Places of t1, t1ce, t2, flair among the channels.
+
+    >>> _order("msd"), _order(["T1w", "t1gd", "t2w", "FLAIR"])
+    ([1, 2, 3, 0], [0, 1, 2, 3])
+    """
+    known = [ALIASES.get(str(n).lower()) for n in (MSD_ORDER if names == "msd" else names)]
+    if sorted(map(str, known)) != sorted(SEQUENCES):
+        raise InputError(
+            f"channel_order should be msd or name t1, t1ce, t2 and flair once each, but is {names!r}; correct it."
+        )
+    return [known.index(sequence) for sequence in SEQUENCES]
+
+
+def _read_channels(path: Path, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """A NIfTI of shape (*S, 4) or (*S, 1, 4), channels brought into the order t1, t1ce, t2, flair."""
     try:
         file = nibabel.load(path)
         shape = [n for n in file.shape if n != 1] if len(file.shape) == 5 else list(file.shape)
@@ -97,7 +119,7 @@ def _read_channels(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"{path.name} should be a NIfTI image, but nibabel cannot read it ({first_line(error)}); check the file."
         ) from error
-    image = np.ascontiguousarray(np.moveaxis(values, 3, 0))
+    image = np.ascontiguousarray(np.moveaxis(values, 3, 0)[list(order)])
     for channel, sequence in zip(image, SEQUENCES):
         check_finite(ArrayVolume(channel, name=f"{path.name} ({sequence})"), box=512)
     return image, checked_affine(file.affine, 3, path.name)

@@ -23,8 +23,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
 from ..knobs import flag, whole_number
+from ..memory import out_of_memory
 from .adversarial import full, plain
 from .batches import take
+
+CURE = (
+    "lower patch_size or crops, raise accumulation_steps, set amp to true, or let the network keep less "
+    "(network_def::checkpointing)"
+)
 
 
 class LabelBatch:
@@ -141,6 +147,10 @@ class DiffusionTrainer(Trainer):
 
     def _iteration(self, engine: Trainer, batchdata: Any) -> dict[str, Tensor]:
         """One step of the optimiser on one batch."""
+        with out_of_memory(CURE):
+            return self._step(batchdata)
+
+    def _step(self, batchdata: Any) -> dict[str, Tensor]:
         condition, label = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
         x0 = self._in_range(label)
         t, eps = self._times_and_noise(x0)

@@ -10,6 +10,8 @@ from .sample_grid import SampleGrid
 from .sample_report import SampleReport
 from .scalars import scalars
 from .seeding import Seeding
+from .segmentation_pictures import SegmentationPictures
+from .segmentation_report import SegmentationReport
 from .shared_buffers import SharedBuffers
 from .tensorboard import summary_writer
 
@@ -23,6 +25,8 @@ __all__ = [
     "SampleGrid",
     "SampleReport",
     "Seeding",
+    "SegmentationPictures",
+    "SegmentationReport",
     "SharedBuffers",
     "averaged",
     "scalars",

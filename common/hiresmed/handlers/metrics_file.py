@@ -32,9 +32,11 @@ class MetricsFile:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _case(self, engine: Engine) -> None:
-        figures = engine.state.output.get("metrics")
-        if figures is not None:
-            self.cases[engine.state.batch["name"]] = figures
+        batch, output = engine.state.batch, engine.state.output
+        # a list where the evaluator took the batch apart, else one case
+        for case, made in zip(batch, output) if isinstance(batch, list) else [(batch, output)]:
+            if made.get("metrics") is not None:
+                self.cases[case["name"]] = made["metrics"]
 
     def _write(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
@@ -51,7 +53,7 @@ class MetricsFile:
 
 
 def mean_of(cases: list[Mapping]) -> dict:
-    """Mean over cases of every number that all have; a nested figure counts by its "value".
+    """Mean over cases of every number that all have; a nested figure counts by its "value", None is left out.
 
     >>> mean_of([{"mae": 1.0, "seam_z": {"value": 2.0}}, {"mae": 3.0, "seam_z": {"value": 4.0}}])
     {'mae': 2.0, 'seam_z': 3.0}
@@ -60,5 +62,10 @@ def mean_of(cases: list[Mapping]) -> dict:
     def value(figure):
         return figure.get("value") if isinstance(figure, Mapping) else figure
 
-    names = [n for n in (cases[0] if cases else {}) if all(isinstance(value(c.get(n)), numbers.Real) for c in cases)]
-    return {n: float(np.mean([value(c[n]) for c in cases])) for n in names}
+    means = {}
+    for name in cases[0] if cases else {}:
+        if all(name in c for c in cases):
+            found = [value(c[name]) for c in cases if c[name] is not None]
+            if found and all(isinstance(v, numbers.Real) for v in found):
+                means[name] = float(np.mean(found))
+    return means

@@ -4,6 +4,7 @@ from .cascade import CascadeInferer, Rendering
 from .diffusion import DiffusionInferer
 from .frame import Ensemble
 from .implicit import Frame, ImplicitInferer, interpolate_latents
+from .segmentation import SegmentationInferer
 from .tiled import ExactTiledInferer
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Frame",
     "ImplicitInferer",
     "Rendering",
+    "SegmentationInferer",
     "interpolate_latents",
 ]

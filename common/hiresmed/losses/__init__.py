@@ -1,8 +1,9 @@
-"""Adversarial objectives with one signature, and penalties with one signature."""
+"""Adversarial objectives with one signature, penalties with one signature, Dice in a diffusion's range."""
 
 from .adversarial import BinaryCrossEntropy, Hinge, LeastSquares, NonSaturating, Wasserstein
 from .patch_consistency import PatchConsistency
 from .penalties import GradientPenalty, R1Penalty
+from .region_dice import RegionDiceLoss
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -12,5 +13,6 @@ __all__ = [
     "NonSaturating",
     "PatchConsistency",
     "R1Penalty",
+    "RegionDiceLoss",
     "Wasserstein",
 ]

@@ -1,5 +1,6 @@
 """Figures for generated images; one idea a file, each streamed box by box."""
 
+from .calibration import auroc, expected_calibration_error, filtered_dice
 from .diversity import memorisation, ms_ssim_diversity
 from .feature_distance import FeatureDistance
 from .features import build_extractor, compare_features, slice_features
@@ -9,6 +10,7 @@ from .kernel_distance import kernel_distance
 from .moments import FeatureMoments, frechet_distance
 from .prdc import FeatureReservoir, prdc
 from .reconstruction import ReconstructionMetrics
+from .regions import RegionMetrics
 from .seams import retile_discrepancy, seam_z
 from .spectrum import radial_spectrum, spectral_distance
 
@@ -18,9 +20,13 @@ __all__ = [
     "FeatureReservoir",
     "ImageSetMetrics",
     "ReconstructionMetrics",
+    "RegionMetrics",
     "SetFeatures",
+    "auroc",
     "build_extractor",
     "compare_features",
+    "expected_calibration_error",
+    "filtered_dice",
     "frechet_distance",
     "image_quality",
     "kernel_distance",

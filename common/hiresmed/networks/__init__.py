@@ -2,6 +2,7 @@
 
 from .critic import PatchCritic
 from .dcgan import DcganCritic, DcganGenerator
+from .image_only import ImageOnly
 from .inr import ImplicitGenerator
 from .lean import lean_forward
 from .multiscale import MultiScaleGenerator, PatchGenerator
@@ -11,6 +12,7 @@ from .residual_critic import ResidualCritic
 __all__ = [
     "DcganCritic",
     "DcganGenerator",
+    "ImageOnly",
     "ImplicitGenerator",
     "MultiScaleGenerator",
     "PatchCritic",

@@ -1,10 +1,11 @@
 """MONAI dictionary transforms of the collection."""
 
-from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd
+from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
 from .crops import CoordinateCropd
 from .load import LoadImageStreamd
-from .save import SaveImageStreamd, SaveSamplesd
+from .save import SaveImageSegmentedd, SaveImageStreamd, SaveSamplesd
 from .sketch import GradientSketch, GradientSketchd
+from .working_grid import WorkingGridd
 
 __all__ = [
     "CoordinateCropd",
@@ -15,6 +16,10 @@ __all__ = [
     "LoadImageStreamd",
     "NormalizeBraind",
     "RegionsToLabelsd",
+    "SaveImageSegmentedd",
     "SaveImageStreamd",
     "SaveSamplesd",
+    "SplitEnsembled",
+    "WorkingGridd",
+    "region_codes",
 ]

@@ -24,6 +24,7 @@ CODINGS = {
     "brats2020": {0: 0, 1: 1, 2: 2, 4: 3},
     "brats2023": {0: 0, 1: 1, 2: 2, 3: 3},
     "brats2024": {0: 0, 1: 1, 2: 2, 3: 3, 4: 0},  # after treatment: 4 is the resection cavity, no tumour
+    "msd": {0: 0, 1: 2, 2: 1, 3: 3},  # Medical Segmentation Decathlon, Task01: oedema, core, enhancing
 }
 BRAIN_LITRES = 2.6  # more than any brain; a head has 4 and more
 
@@ -40,8 +41,8 @@ class LoadImageBraind(MapTransform):
             "image"): hiresmed.data.read_brats.
         label_key: where a label's path stands, if it stands there, and where the label goes.
         skull_stripped: check raises an error where more than a brain is shown, warn warns, ignore does nothing.
-        label_coding: brats2020 (4 is enhancing), brats2023 (3), brats2024 (3; 4, the cavity, becomes 0), or auto: one
-            of the first two, as the label needs.
+        label_coding: brats2020 (4 is enhancing), brats2023 (3), brats2024 (3; 4, the cavity, becomes 0), msd (1 and
+            2 change places), or auto: one of the first two, as the label needs.
 
     Raises:
         InputError: whatever the reader finds wrong; a sequence that is constant; skull; unknown label codes.
@@ -137,6 +138,27 @@ class LabelsToRegionsd(MapTransform):
         return case
 
 
+class SplitEnsembled(MapTransform):
+    """What a SegmentationInferer returned, (2 R, *S) -> (R, *S), and beside it `probability` and `variance` (R, *S).
+
+    Args:
+        keys: pred.
+        probability, variance: where the two halves go; the key itself keeps the first.
+    """
+
+    def __init__(self, keys: KeysCollection, probability: str = "probability", variance: str = "variance") -> None:
+        super().__init__(keys)
+        self.probability, self.variance = probability, variance
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        case = dict(data)
+        for key in self.key_iterator(case):
+            regions = len(case[key]) // 2
+            case[key], case[self.variance] = case[key][:regions], case[key][regions:]
+            case[self.probability] = case[key]
+        return case
+
+
 class RegionsToLabelsd(MapTransform):
     """Region scores (R, *S) -> codes (1, *S) uint8; what lies outside an outer region is in no inner one.
 
@@ -187,6 +209,11 @@ def check_regions(regions: Sequence[str]) -> tuple[str, ...]:
     if not wanted or wanted != tuple(r for r in REGIONS if r in wanted):
         raise InputError(f"regions should be some of WT, TC, ET in this order, but are {list(wanted)}; correct them.")
     return wanted
+
+
+def region_codes(regions: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Name -> BraTS 2023 codes of each region; InputError as check_regions."""
+    return {region: REGIONS[region] for region in check_regions(regions)}
 
 
 def contiguous_codes(label: np.ndarray, coding: str, name: str) -> np.ndarray:

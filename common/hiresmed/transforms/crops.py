@@ -45,7 +45,7 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
             follow the trapezoid.
         label_key: the label that `foreground` looks at, any number of channels.
         foreground_share: that share, [0, 1].
-        convention: of the coordinates: centre (default), endpoint (the paper's) or corner.
+        convention: of the coordinates: centre (default), endpoint (the paper's) or corner; None: no coordinates.
         coords_key: where the coordinates go; the crop's first voxel goes to "crop_start".
 
     Raises:
@@ -60,7 +60,7 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
         law: str = "trapezoid",
         label_key: str = "label",
         foreground_share: float = 0.5,
-        convention: str = "centre",
+        convention: str | None = "centre",
         coords_key: str = "coords",
     ) -> None:
         MapTransform.__init__(self, keys)
@@ -86,7 +86,8 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
             for key in self.key_iterator(dict(data)):
                 # a view would keep the whole volume alive, and a worker would send it
                 crop[key] = cut(data[key]).clone()
-            crop[self.coords_key] = patch_coordinates(start, size, grid, self.convention)
+            if self.convention is not None:
+                crop[self.coords_key] = patch_coordinates(start, size, grid, self.convention)
             crop["crop_start"] = torch.tensor(start)
             crops.append(crop)
         return crops

@@ -1,8 +1,8 @@
-"""The last postprocessing step of inference: a rendered volume becomes a file in the input's geometry."""
+"""The last postprocessing step of inference: what was made becomes files in the input's geometry."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
@@ -49,3 +49,27 @@ class SaveSamplesd(MapTransform):
         for key in self.key_iterator(block):
             self.output.save(block[self.numbers], block[key])
         return block
+
+
+class SaveImageSegmentedd(MapTransform):
+    """Writes a segmented case's labels, probability and variance through the run's output; adds "files", their names.
+
+    MONAI's SaveImage writes one tensor, and that under its final name from the first byte on. Dicts that are not of
+    the output's own cases (MONAI Label saves its own) pass through.
+
+    Args:
+        keys: pred, the labels (1, *S).
+        output: a hiresmed.data.SegmentationOutput.
+        maps: keys of further maps (R, *S) to write, one file a region.
+    """
+
+    def __init__(self, keys: KeysCollection, output, maps: Sequence[str] = ("probability", "variance")) -> None:
+        super().__init__(keys)
+        self.output, self.maps = output, tuple(maps)
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        case = dict(data)
+        for key in self.key_iterator(case):
+            if "format" in case:
+                case["files"] = self.output.save(case, case[key], {name: case[name] for name in self.maps})
+        return case

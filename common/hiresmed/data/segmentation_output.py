@@ -1,0 +1,125 @@
+"""Where the results of segmented BraTS cases go: labels, probability and variance beside one another."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from ..errors import InputError
+from ..knobs import flag
+from ..volumes import ArrayVolume
+from .brats import brain_cases, brats_case
+from .outputs import CaseOutput
+from .phantom_brain import BrainPhantom
+from .writers import check_output, write_nifti
+
+_BYTES_PER_VOXEL = 9  # a byte of labels, two float32 maps, each uncompressed for a while
+
+
+class SegmentationOutput(CaseOutput):
+    """The output folder of one run over BraTS cases: `<name>_labels.nii.gz`, `_probability`, `_variance`.
+
+    The labels are written last, so what has them has all. A case that was broken off is begun anew on resume (it ends
+    with the same bytes); those that are finished are left alone.
+
+    Args:
+        output_dir: created; nothing outside it is written.
+        output_format: nii or nii.gz; None: as the input.
+        overwrite: replace results that exist.
+        resume: go on with a folder of cases at the first one without a result.
+        regions: names of the maps' channels; with several of them each map is a file a region.
+
+    Raises:
+        InputError: another format.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        output_format: str | None = None,
+        overwrite: bool | str = False,
+        resume: bool | str = False,
+        regions: Iterable[str] = ("WT",),
+    ) -> None:
+        if output_format not in (None, "nii", "nii.gz"):
+            raise InputError(f"output_format should be nii or nii.gz, but is {output_format!r}; choose one of them.")
+        super().__init__(output_dir, output_format, flag(overwrite, "overwrite"), resume, postfix="labels")
+        self.regions = list(regions)
+
+    def cases(self, image=None, dataset_dir=None, label=None, section=None, phantom=None) -> list[dict]:
+        """The run's cases, each {"image", "label" if known, "name", "subject", "format", "header"}.
+
+        Args:
+            image: whatever brats_case takes; None with no dataset_dir: a phantom.
+            dataset_dir: a folder of cases.
+            label: path of the truth, or which one if several lie there (see brats_case).
+            section: training, validation or test of dataset_dir; None: all.
+            phantom: arguments of the BrainPhantom that is made where neither image nor dataset_dir is given.
+
+        Raises:
+            InputError: both image and dataset_dir; what brats_case and brain_cases raise; a result that exists.
+        """
+        if image is not None and dataset_dir is not None:
+            raise InputError(f"Either image or dataset_dir should be given, but both are ({image}, {dataset_dir}).")
+        if dataset_dir is not None:
+            found = brain_cases(dataset_dir, section, label=label)
+        else:
+            found = [brats_case(BrainPhantom(**(phantom or {})) if image is None else _listed(image), label)]
+            if label is not None and not isinstance(found[0]["image"], BrainPhantom):
+                found[0].setdefault("label", label)
+        self.several = len(found) > 1
+        names = [str(case["name"]) for case in found]
+        for case in found:
+            if names.count(str(case["name"])) > 1:  # case folders whose files are called plainly t1, t2 ...
+                case["name"] = Path(_first(case)).parent.name
+            source = _first(case)
+            case["format"] = self.output_format or ("nii" if str(source).endswith(".nii") else "nii.gz")
+            case["header"] = str(source or "")
+        return found if self.overwrite else self._left(found)
+
+    def format_of(self, case: Mapping) -> str:
+        return str(case["format"])
+
+    def _begun(self, case: Mapping) -> bool:
+        return self.work_dir(case["name"]).exists()
+
+    def save(self, case: Mapping, labels, maps: Mapping[str, object]) -> list[str]:
+        """Writes the maps (R, *S), then the labels (1, *S), on the input's grid; returns the files' names.
+
+        Raises:
+            InputError: a folder that cannot be written, a disk too small.
+        """
+        labels = np.asarray(labels)
+        folder, affine = self.case_folder(case["name"]), np.asarray(case["given"].meta["original_affine"])
+        check_output(folder, math.prod(labels.shape) * _BYTES_PER_VOXEL * len(self.regions))
+        self.work_dir(case["name"]).mkdir(exist_ok=True)
+        header = nibabel.load(case["header"]).header if case["header"] else None
+        written = []
+        for kind, values in maps.items():
+            for region, channel in zip(self.regions, np.asarray(values)):
+                end = kind if len(self.regions) == 1 else f"{kind}_{region}"
+                path = folder / f"{case['name']}_{end}.{case['format']}"
+                write_nifti(ArrayVolume(channel.astype(np.float32), affine), path, header)
+                written.append(path.name)
+        final = write_nifti(ArrayVolume(labels[0].astype(np.uint8), affine), self.final(case), header)
+        return [final.name, *written]
+
+    def finish(self, case: Mapping) -> None:
+        """All is written, the report too."""
+        shutil.rmtree(self.work_dir(case["name"]), ignore_errors=True)
+
+
+def _listed(image):
+    """A list or dict of paths stays one; a path's text too."""
+    return image if isinstance(image, (str, Path, Mapping)) else list(image)
+
+
+def _first(case: Mapping) -> str | Path | None:
+    """The file whose name and header stand for a case's; None for a phantom."""
+    image = case["image"]
+    return None if isinstance(image, BrainPhantom) else image[0] if isinstance(image, list) else image
