@@ -117,3 +117,33 @@ def test_the_buffers_that_matrix_products_keep_are_given_back_too():
     kept, left = map(int, done.stdout.split())
     assert kept > 4 * MIB, "MKL keeps buffers; else this test shows nothing"
     assert left < MIB / 2
+
+
+APART = """
+import ctypes
+from hiresmed.memory import blocks_apart, steady_allocator
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena a b c mapped d e used free keep".split()]
+
+def mapped(bytes_):
+    before = libc.mallinfo2().mapped
+    block = bytearray(bytes_)
+    return libc.mallinfo2().mapped - before
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+with blocks_apart():
+    unset = mapped(16 << 20)
+steady_allocator()
+with blocks_apart():
+    within = mapped(16 << 20)
+    small = mapped(1 << 20)
+print(within >= 16 << 20, small, mapped(16 << 20), unset >= 16 << 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_large_blocks_are_mapped_apart_only_where_asked_for():
+    done = subprocess.run([sys.executable, "-c", APART], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0", "0", "True"], "within, small, after, before any setting (glibc's own)"

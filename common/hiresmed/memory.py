@@ -17,6 +17,8 @@ from .errors import InputError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 _MADV_NOHUGEPAGE = 15  # Linux's mman.h
+_MAPPED_FROM = 2**25  # bytes; a block from that size on is the system's, a smaller one the heap's
+_steady = False  # the settings are in force
 
 
 def peak_rss_bytes() -> int:
@@ -60,13 +62,32 @@ def steady_allocator() -> bool:
     back. Call it before threads start: arenas that exist stay. Large tensors are asked for in huge pages (torch's
     THP_MEM_ALLOC_ENABLE): they took a fifth off the time that networks need.
     """
+    global _steady
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     libc = _glibc()
     if libc is None:
         return False
     libc.mallopt.argtypes, libc.mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**27))
-    return all([libc.mallopt(name, value) == 1 for name, value in settings])
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _MAPPED_FROM), (_M_TRIM_THRESHOLD, 2**27))
+    _steady = all([libc.mallopt(name, value) == 1 for name, value in settings])
+    return _steady
+
+
+@contextmanager
+def blocks_apart() -> Iterator[None]:
+    """Within it, blocks of 4 MiB and more are fetched from the system one by one, and go back as soon as they are free.
+
+    For a network's activations: on the heap, whether the next one fits a hole or lengthens the heap hangs on what lay
+    there before, and the peak with it (20 MB of 640 MB in two dimensions). In force where `steady_allocator` is.
+    """
+    libc = _glibc() if _steady else None
+    if libc is not None:
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**22)
+    try:
+        yield
+    finally:
+        if libc is not None:
+            libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
 
 
 def release_heap() -> None:

@@ -21,7 +21,7 @@ TILE = 256  # pixels an axis of a written tile
 LEVEL = 1
 CLASSIC_BYTES = 2**32 - 2**25  # beyond, 32-bit offsets may not reach the last tile
 SEGMENT_BYTES = 2**26  # largest tile or strip that is decoded at once
-CACHED_BYTES = 2**24  # decoded tiles kept: a halo asks for its neighbours' tiles again
+CACHED_BYTES = 2**22  # decoded tiles kept: a halo asks for its neighbours' tiles again
 DEFLATE = (8, 32946)
 
 # what it says of a damaged file comes as our own sentence

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..knobs import flag
-from ..memory import release_heap
+from ..memory import blocks_apart, release_heap
 from ..receptive_field import ReceptiveField, field_of, refuse_spatial_statistics
 from ..tiles import TileGrid, check_tile_size
 
@@ -121,7 +121,7 @@ class ExactTiledInferer(Inferer):
             x = _fast_layout(x)
             release_heap()
             begun = time.perf_counter()
-            with torch.inference_mode(), autocast:
+            with torch.inference_mode(), autocast, blocks_apart():
                 y = compute(x)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
