@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import yaml
 from hiresmed.data import ImageSet, ImagesOnly, MriSlices, mri_cases
 from hiresmed.latents import latents_of
 from hiresmed.metrics import ImageSetMetrics
@@ -84,7 +85,7 @@ def samples(args: argparse.Namespace, run: pathlib.Path, stack: list, knobs: dic
     parser = ConfigParser()
     parser.read_config(config_files(BUNDLE, stack))
     for name, value in knobs.items():
-        parser[name] = value
+        parser[name] = yaml.safe_load(value) if isinstance(value, str) else value  # as the command line reads it
     weights = save_aside(run / "now.pt", lambda aside: torch.save(averaged_weights(run), aside))
     network = load_weights(parser.get_parsed_content("network_def"), weights)
     with torch.no_grad():
