@@ -2,10 +2,11 @@
 
 from .adversarial import AdversarialTrainer
 from .batches import ConditionalBatch, GanBatch, LatentBatch
-from .cases import case_batch, single_case
+from .cases import case_batch, latent_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
 from .inr_sampling import StageBatch, read_stages
+from .inr_stages import LatentImages, StagedTraining, plan_stages
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
@@ -17,9 +18,13 @@ __all__ = [
     "GanBatch",
     "LabelBatch",
     "LatentBatch",
+    "LatentImages",
     "MultiScaleBatch",
     "StageBatch",
+    "StagedTraining",
     "case_batch",
+    "latent_batch",
+    "plan_stages",
     "read_stages",
     "single_case",
     "stage_input",

@@ -6,8 +6,10 @@ from .ema import averaged
 from .metrics_file import MetricsFile
 from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
+from .sample_report import SampleReport
 from .scalars import scalars
 from .seeding import Seeding
+from .set_metrics import SetMetrics
 from .tensorboard import summary_writer
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "MetricsFile",
     "PeakMemory",
     "SampleGrid",
+    "SampleReport",
     "Seeding",
+    "SetMetrics",
     "averaged",
     "scalars",
     "summary_writer",

@@ -2,6 +2,7 @@
 
 from .diversity import memorisation, ms_ssim_diversity
 from .features import build_extractor, compare_features, slice_features
+from .generated_set import FeatureDistance, GeneratedSetMetrics
 from .image_quality import image_quality
 from .kernel_distance import kernel_distance
 from .moments import FeatureMoments, frechet_distance
@@ -11,8 +12,10 @@ from .seams import retile_discrepancy, seam_z
 from .spectrum import radial_spectrum, spectral_distance
 
 __all__ = [
+    "FeatureDistance",
     "FeatureMoments",
     "FeatureReservoir",
+    "GeneratedSetMetrics",
     "ReconstructionMetrics",
     "build_extractor",
     "compare_features",
