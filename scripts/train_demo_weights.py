@@ -2,10 +2,12 @@
 
     python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/demo_weights
     python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_xray
+    python scripts/train_demo_weights.py inr_gan_multistage --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_inr
 
-Two runs, each with an end at a lower rate: the base stage alone with configs/demo_weights.yaml,
-then the finer stages on that base with configs/demo_finer.yaml. The averaged weights go to models/model.pt as fp16,
-with their sha256. Resumable: run the same command again.
+A cascade has two runs, each with an end at a lower rate: the base stage alone with configs/demo_weights.yaml,
+then the finer stages on that base with configs/demo_finer.yaml. A bundle without that file has one run, as its
+configs/demo_weights.yaml says. The averaged weights go to models/model.pt, as fp16 those of cascades, with their
+sha256. Resumable: run the same command again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import pathlib
 
 import study
 import torch
-from study import BUNDLES, averaged_weights
+from study import BUNDLES, averaged_weights, knobs_of
 
 FINER = "demo_finer.yaml"
 END = "finetune.yaml"
@@ -35,7 +37,9 @@ def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
     target = bundle / "models" / "model.pt"
     target.parent.mkdir(exist_ok=True)
     aside = target.with_suffix(".tmp")
-    torch.save({k: v.half() for k, v in averaged_weights(run).items()}, aside)
+    # fp16 would move the frequencies of an implicit generator, whose few weights need no saving
+    cascade = (bundle / "configs" / FINER).exists()
+    torch.save({k: v.half() if cascade else v for k, v in averaged_weights(run).items()}, aside)
     os.replace(aside, target)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     target.with_name("model.pt.sha256").write_text(f"{digest}  model.pt\n")
@@ -50,15 +54,21 @@ def main() -> None:
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument(
-        "--epochs", type=int, nargs=4, default=[60, 70, 30, 40], help="of 50 batches: base, its end, finer, its end"
+        "--epochs",
+        type=int,
+        nargs=4,
+        default=[60, 70, 30, 40],
+        help="of cascades, of 50 batches: base, its end, finer, its end",
     )
     parser.add_argument(
         "--install_from", type=pathlib.Path, help="only install the last checkpoint of this run's folder"
     )
-    args = parser.parse_args()
+    args, words = parser.parse_known_args()
     bundle = BUNDLES / args.bundle
     run = args.install_from
-    if run is None:
+    if run is None and not (bundle / "configs" / FINER).exists():
+        run = train(bundle, [], args, "run", **knobs_of(words))
+    elif run is None:
         base_epochs, base_end, finer_epochs, finer_end = args.epochs
         train(bundle, [], args, "base", max_epochs=base_epochs)
         made = train(bundle, [END], args, "base", max_epochs=base_end, learning_rate=END_RATE)

@@ -27,12 +27,13 @@ class FrontDoor:
 
     Args:
         name: of the bundle.
+        network: knobs that make its network tiny; None: those of a cascade.
         tiny: knobs of every run, beside the network's.
     """
 
-    def __init__(self, name: str, **tiny) -> None:
+    def __init__(self, name: str, network: dict | None = None, **tiny) -> None:
         self.bundle = BUNDLES / name
-        self.tiny = {"network_def#base": SMALL, "network_def#stage": SMALL} | tiny
+        self.tiny = ({"network_def#base": SMALL, "network_def#stage": SMALL} if network is None else network) | tiny
 
     def settings(self, weights: Path, output_dir: Path, **knobs) -> dict:
         own = {"bundle_root": str(self.bundle), "weights_path": str(weights), "output_dir": str(output_dir)}

@@ -6,7 +6,7 @@ from .cases import case_batch, latent_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
 from .inr_sampling import StageBatch, read_stages
-from .inr_stages import LatentImages, StagedTraining, plan_stages
+from .inr_stages import LatentImages, StageClock, StagedTraining, plan_stages
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "LatentImages",
     "MultiScaleBatch",
     "StageBatch",
+    "StageClock",
     "StagedTraining",
     "case_batch",
     "latent_batch",

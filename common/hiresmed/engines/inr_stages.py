@@ -53,13 +53,13 @@ def plan_stages(image_size: Sequence[int], num_stages: int = 3, patch_factor: in
 
 
 class StagedTraining:
-    """prepare_batch of the stage in progress; as a handler, moves on from stage to stage at the epochs' starts.
+    """prepare_batch of the stage in progress; StageClock has it move on from stage to stage at the epochs' starts.
 
     What a new stage takes over is everything, as it is the same networks and optimisers that go on: weights, average,
     discriminator (all stages have one patch shape), Adam's moments. With `regularised` the average as it is at the
     end of a stage is kept, frozen, for the next stage's patch regularisation, and goes into the checkpoint.
 
-    Name it before handlers that draw samples, and in Checkpoint(also=...).
+    Name it in Checkpoint(also=...).
 
     Args:
         stages: pairs (grid, patch); see inr_sampling.read_stages. All patches have one shape.
@@ -98,14 +98,13 @@ class StagedTraining:
         self.stage, self.previous = 1, None
         self._batch = StageBatch(self.stages, 1, latent_size)
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
-
-    def _begin(self, engine: Engine) -> None:
-        wanted = self.stage_of(engine.state.epoch)
+    def begin_epoch(self, epoch: int) -> None:
+        """Moves on to the stage that this epoch, from 1, belongs to."""
+        wanted = self.stage_of(epoch)
         while self.stage < wanted:
             self._enter(self.stage + 1, copy.deepcopy(self.average.module) if self.regularised else None)
-            logger.info("Stage %d of %d: %s.", self.stage, len(self.stages), self._batch.stage)
+            grid, patch = (" x ".join(map(str, shape)) for shape in (self._batch.stage.grid, self._batch.stage.patch))
+            logger.info("Stage %d of %d: patches of %s on %s.", self.stage, len(self.stages), patch, grid)
 
     def stage_of(self, epoch: int) -> int:
         """The stage, from 1, that an epoch, from 1, belongs to; epochs after the last belong to the last."""
@@ -136,6 +135,20 @@ class StagedTraining:
         ):
             raise ValueError(f"it stopped in stage {state['stage']}, which these stages do not have alike")
         self._enter(state["stage"], previous)
+
+
+class StageClock:
+    """Handler that tells a StagedTraining each epoch's beginning (MONAI wants every handler of a config as a dict).
+
+    Args:
+        staged: the StagedTraining.
+    """
+
+    def __init__(self, staged: StagedTraining) -> None:
+        self.staged = staged
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.staged.begin_epoch(engine.state.epoch))
 
 
 class LatentImages:
