@@ -61,12 +61,23 @@ def image_cases(
     step = whole_number(slice_step, "slice_step", 1)
     if dataset_dir is None and cases_list is None:
         cases_list = _phantoms(size, phantoms)
-    sections = ("training", "validation") if section is None else (section,)
     folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
-    found: list[dict] = []
-    for one in sections:
-        for case in list_cases(dataset_dir, one, cases_list, subject=subject):
-            found += _images_of(case, len(size), (low, high, step), folder)
+    listed = _in_sections(section, dataset_dir, cases_list, subject=subject)
+    return [image for case in listed for image in _images_of(case, len(size), (low, high, step), folder)]
+
+
+def _in_sections(section: str | None, *where, **how) -> list[dict]:
+    """list_cases of one section, or (None) of all that are not empty."""
+    if section is not None:
+        return list_cases(where[0], section, *where[1:], **how)
+    found, mistake = [], None
+    for one in ("training", "validation", "test"):
+        try:
+            found += list_cases(where[0], one, *where[1:], **how)
+        except InputError as error:
+            mistake = error
+    if not found and mistake is not None:
+        raise mistake
     return found
 
 
