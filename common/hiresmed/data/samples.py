@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import ignite.distributed as idist
 
+from ..levels import check_region
 from ..volumes import Volume
 from .colours import check_colours, save_colours
 from .outputs import CaseOutput
@@ -59,5 +60,5 @@ class SampleOutput(CaseOutput):
         if len(shape) != 2:
             return "nii.gz"
         fits = self.dtype == "uint8" if self.channels == 3 else self.dtype in ("uint8", "uint16")
-        pixels = math.prod(b - a for a, b in self.region) if self.region is not None else math.prod(shape)
+        pixels = math.prod(b - a for a, b in check_region(self.region, shape))
         return "png" if fits and pixels <= PNG_PIXELS else "tiff"

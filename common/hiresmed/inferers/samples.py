@@ -5,6 +5,7 @@ Letters: B = batch, C = image channels, D = spatial axes, S = output shape, Z = 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,6 @@ class Sample:
         image: the generated volume, its region, or one per channel.
         levels: the stores, one per channel.
         whole: the image is all of the frame, not a region.
-        source, sketch: None: it was drawn from noise.
     """
 
     image: Volume | list[Volume]
@@ -109,8 +109,9 @@ class SampleInferer(Inferer):
 
     Args:
         stores: has `stores(case, recipe)`, which gives a case's pyramids.
-        trained_affine: (4, 4) of the trained image; or its spacing in mm, one number or one per axis, for an image
-            that lies as a picture without orientation does.
+        frame: of a tensor's images; cases bring their own.
+        trained_spacing: of the trained image in mm, one number or one per axis; it lies as a picture without
+            orientation does.
         tile_size, places, device, amp, progress: see ImplicitInferer.
         region: box of the output to make, [[first, one-past-last], ...] in voxels; None is all.
         window: stored values of -1 and 1.
@@ -160,7 +161,7 @@ class SampleInferer(Inferer):
         """What a case's stores depend on, for the check on resume."""
         frame = case["frame"]
         return {
-            "latent": [round(float(v), 6) for v in case["latent"][:4]],
+            "latent": hashlib.sha256(case["latent"].numpy().tobytes()).hexdigest()[:12],
             "frame": [list(map(float, part)) for part in (frame.shape, frame.cells, frame.shift)],
             "window": list(self.window),
             "places": int(self.how["places"]),
