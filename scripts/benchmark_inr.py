@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of a training: image and patch sides, batch, G's channels, D's width, image channels."""
+    """Sizes of a training: image and patch sides, batch, style, G's channels, D's least and most channels, colours."""
 
     side: int
     patch: int
@@ -30,12 +30,13 @@ class Scale:
     style: int
     channels: tuple[int, ...]
     critic: int
+    most: int
     colours: int
 
 
 SCALES = {
-    "paper": Scale(256, 64, 32, 512, (512, 512, 512, 512, 512, 256, 128), 128, 3),
-    "small": Scale(128, 32, 4, 128, (64,) * 7, 32, 1),
+    "paper": Scale(256, 64, 32, 512, (512, 512, 512, 512, 512, 256, 128), 128, 512, 3),
+    "small": Scale(128, 32, 4, 128, (64,) * 7, 16, 64, 1),
 }
 PENALTY = 16  # iterations between R1 steps
 MODES = ("image", "gradient accumulation", "patch", "multistage", "multistage, table", "exact", "exact, bands of 4")
@@ -51,9 +52,7 @@ def build(mode: str, scale: Scale):
         return ImplicitGenerator(2, scale.colours, scale.style, scale.style, scale.channels, table_size=size)
 
     made, below = generator(), generator() if staged else None
-    discriminator = ResidualCritic(
-        2, side, scale.colours, scale.critic, 16 * scale.critic if scale.side < 256 else 512, 4 if whole else 1
-    )
+    discriminator = ResidualCritic(2, side, scale.colours, scale.critic, scale.most, 4 if whole else 1)
     micro = max(1, scale.batch // 4) if mode == "gradient accumulation" or mode.startswith("exact") else 1
     options = {"accumulation_steps": micro}
     if mode == "exact":
@@ -126,44 +125,49 @@ def grouped(generator: ImplicitGenerator, x: torch.Tensor, style: torch.Tensor) 
         modulation = layer.style(style).view(batch, 1, inputs, 1, 1)
         weight = layer.weight.t().view(1, outputs, inputs, 1, 1) / math.sqrt(inputs) * modulation
         weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4)) + 1e-8).view(batch, outputs, 1, 1, 1)
-        y = F.conv2d(y.reshape(1, -1, side, side), weight.view(-1, inputs, 1, 1), groups=batch)
+        y = F.conv2d(y.reshape(1, -1, side, side), weight.reshape(-1, inputs, 1, 1), groups=batch)
         y = F.leaky_relu(y.view(batch, outputs, side, side) + layer.bias.view(1, -1, 1, 1), 0.2) * math.sqrt(2)
     return y
 
 
-def pointwise(generator: ImplicitGenerator, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+def pointwise(matrices: list, x: torch.Tensor) -> torch.Tensor:
     """The same layers as ImplicitGenerator.synthesise computes them."""
-    for layer in generator.layers[1:]:
-        matrix, bias = layer(style)
+    for matrix, bias in matrices:
         x = F.leaky_relu_(torch.bmm(x, matrix).add_(bias), 0.2)
     return x
 
 
-def forward(width: int = 64, side: int = 32, batch: int = 4, repeats: int = 15) -> list[dict]:
-    """Forward passes of the hidden layers side by side: ours, CIPS's form, and the matrix products alone."""
+def forward(width: int = 64, side: int = 32, batch: int = 1, repeats: int = 41) -> list[dict]:
+    """Forward passes of the hidden layers side by side: ours, CIPS's form, and the matrix products alone.
+
+    As inference calls them: one latent, a thousand places. Ours has its matrices made once for each latent.
+    """
     torch.manual_seed(0)
     generator = ImplicitGenerator(2, 1, 128, 128, (width,) * 7, 2)
     x, style = torch.randn(batch, side * side, width), torch.randn(batch, 128)
     with torch.inference_mode():
-        ours, theirs = pointwise(generator, x, style), grouped(generator, x, style)
+
+        def made() -> list:
+            return [layer(style) for layer in generator.layers[1:]]
+
+        matrices = made()
+        ours, theirs = pointwise(matrices, x), grouped(generator, x, style)
         gap = (theirs.flatten(2).transpose(1, 2) - ours).abs().max() / ours.abs().max()
         assert gap < 1e-4, f"the two forms differ by {gap}"
-        matrices = [layer(style)[0] for layer in generator.layers[1:]]
-        products = seconds_of(lambda: [torch.bmm(x, m) for m in matrices], repeats)
-        rows = [{"forward": "matrix products alone", "seconds": products}]
-        rows.append(
-            {"forward": "pointwise (ours)", "seconds": seconds_of(lambda: pointwise(generator, x, style), repeats)}
-        )
-        rows.append(
-            {"forward": "grouped convolution", "seconds": seconds_of(lambda: grouped(generator, x, style), repeats)}
-        )
+        ways = {
+            "matrix products alone": lambda: [torch.bmm(x, m) for m, _ in matrices],
+            "pointwise (ours), modulated once": lambda: pointwise(matrices, x),
+            "pointwise (ours), modulated each time": lambda: pointwise(made(), x),
+            "grouped convolution, modulated each time": lambda: grouped(generator, x, style),
+        }
+        rows = [{"forward": name, "seconds": seconds_of(way, repeats)} for name, way in ways.items()]
     for row in rows:
-        row |= {"width": width, "share_of_products": products / row["seconds"]}
-        row["grouped_over_it"] = rows[2]["seconds"] / row["seconds"]
+        row |= {"width": width, "share_of_products": rows[0]["seconds"] / row["seconds"]}
+        row["grouped_over_it"] = rows[-1]["seconds"] / row["seconds"]
     return rows
 
 
-def speed(repeats: int = 3) -> list[dict]:
+def speed(repeats: int = 5) -> list[dict]:
     """Seconds of an iteration without the R1 step at the small scale, and of forward passes."""
     rows = []
     for mode in MODES:
