@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import SampleOutput
+from hiresmed.data import SampleSeries
 from hiresmed.errors import InputError
 from hiresmed.networks import DcganGenerator
 from monai.bundle import ConfigParser
@@ -217,7 +217,7 @@ def test_an_image_is_the_same_whether_few_or_many_are_made(tmp_path, weights, sa
 
 
 def test_broken_off_and_resumed_the_same_bytes_come_out(tmp_path, weights, samples, monkeypatch):
-    saved = SampleOutput.save
+    saved = SampleSeries.save
 
     def stop(output, numbers, images):
         if 4 in numbers:
@@ -225,7 +225,7 @@ def test_broken_off_and_resumed_the_same_bytes_come_out(tmp_path, weights, sampl
         saved(output, numbers, images)
 
     with monkeypatch.context() as patch, pytest.raises(InputError, match="broken off"):
-        patch.setattr(SampleOutput, "save", stop)
+        patch.setattr(SampleSeries, "save", stop)
         run(settings(weights, tmp_path, num_samples=7))
     assert len(list((tmp_path / "images").iterdir())) == 4 and not (tmp_path / "report.json").exists()
     run(settings(weights, tmp_path, num_samples=7, resume="true"))

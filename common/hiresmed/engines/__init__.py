@@ -2,10 +2,11 @@
 
 from .adversarial import AdversarialTrainer
 from .batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
-from .cases import case_batch, single_case
+from .cases import case_batch, latent_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
 from .inr_sampling import StageBatch, read_stages
+from .inr_stages import LatentImages, StageClock, StagedTraining, plan_stages
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
@@ -18,9 +19,14 @@ __all__ = [
     "LabelBatch",
     "LatentBatch",
     "LatentEvaluation",
+    "LatentImages",
     "MultiScaleBatch",
     "StageBatch",
+    "StageClock",
+    "StagedTraining",
     "case_batch",
+    "latent_batch",
+    "plan_stages",
     "read_stages",
     "single_case",
     "stage_input",

@@ -4,12 +4,14 @@ from .best_models import BestModels
 from .case_report import CaseReport
 from .checkpoint import BestModel, Checkpoint
 from .ema import averaged
+from .gallery_report import GalleryReport
 from .metrics_file import MetricsFile
 from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
-from .sample_report import SampleReport
 from .scalars import scalars
 from .seeding import Seeding
+from .series_report import SeriesReport
+from .set_metrics import SetMetrics
 from .shared_buffers import SharedBuffers
 from .tensorboard import summary_writer
 
@@ -18,11 +20,13 @@ __all__ = [
     "BestModels",
     "CaseReport",
     "Checkpoint",
+    "GalleryReport",
     "MetricsFile",
     "PeakMemory",
     "SampleGrid",
-    "SampleReport",
     "Seeding",
+    "SeriesReport",
+    "SetMetrics",
     "SharedBuffers",
     "averaged",
     "scalars",

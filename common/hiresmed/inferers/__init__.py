@@ -4,6 +4,7 @@ from .cascade import CascadeInferer, Rendering
 from .diffusion import DiffusionInferer
 from .frame import Ensemble
 from .implicit import Frame, ImplicitInferer, interpolate_latents
+from .samples import SampleInferer, TiledSampler, output_frame, sample_cases
 from .tiled import ExactTiledInferer
 
 __all__ = [
@@ -14,5 +15,9 @@ __all__ = [
     "Frame",
     "ImplicitInferer",
     "Rendering",
+    "SampleInferer",
+    "TiledSampler",
     "interpolate_latents",
+    "output_frame",
+    "sample_cases",
 ]

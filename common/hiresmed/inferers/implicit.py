@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from monai.inferers import Inferer
@@ -23,7 +24,7 @@ from ..knobs import flag, whole_number
 from ..levels import check_size
 from ..memory import release_heap
 from ..pyramids import Level
-from ..tiles import TileGrid, check_tile_size
+from ..tiles import Box, TileGrid, check_tile_size, whole
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,21 @@ class ImplicitInferer(Inferer):
         return images
 
     def fill(
-        self, z: Tensor, network, levels: Sequence[Level], decode: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        z: Tensor,
+        network,
+        levels: Sequence[Level],
+        decode: Callable[[np.ndarray], np.ndarray] | None = None,
+        region: Box | None = None,
     ) -> None:
         """Write the image of one latent (Z,) into stores, one level per channel, tile by tile; done tiles are kept.
+
+        Several processes share the tiles; they should meet (idist.barrier) before the image is read.
 
         Args:
             levels: of shape S; see pyramids.Level.
             decode: network values (about [-1, 1]) -> what is stored, such as HU; None: as they are.
+            region: only the tiles that this box touches, on the same grid of tiles; None: all.
 
         Raises:
             InputError: another number or shape of levels than the network and the frame give.
@@ -157,7 +166,8 @@ class ImplicitInferer(Inferer):
                 level.write(self.grid.start(number), values if decode is None else decode(values))
                 level.mark(number)
 
-        left = [number for number in self.grid if not all(level.done(number) for level in levels)]
+        mine = self.grid.touching(region or whole(self.frame.shape))[idist.get_rank() :: idist.get_world_size()]
+        left = [number for number in mine if not all(level.done(number) for level in levels)]
         self.run(z, network, write, left)
 
     def run(

@@ -18,11 +18,11 @@ from ..volumes import ArrayVolume
 SHOWN = 16
 
 
-class SampleReport:
+class SeriesReport:
     """When all images are made: stack, preview, report, and the line on stdout; with `metrics`, their comparison.
 
     Args:
-        output: the run's SampleOutput.
+        output: the run's SampleSeries.
         bundle_root: the bundle's folder; its metadata.json gives name and version.
         config: resolved knobs to report.
         weights_sha256: of the weight file.
