@@ -3,7 +3,6 @@
 from .diversity import memorisation, ms_ssim_diversity
 from .feature_distance import FeatureDistance
 from .features import build_extractor, compare_features, slice_features
-from .generated_set import GeneratedSetMetrics
 from .image_quality import image_quality
 from .image_sets import ImageSetMetrics, SetFeatures
 from .kernel_distance import kernel_distance
@@ -17,7 +16,6 @@ __all__ = [
     "FeatureDistance",
     "FeatureMoments",
     "FeatureReservoir",
-    "GeneratedSetMetrics",
     "ImageSetMetrics",
     "ReconstructionMetrics",
     "SetFeatures",
