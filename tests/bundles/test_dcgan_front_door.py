@@ -245,7 +245,9 @@ def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(
     knobs = settings(weights, tmp_path, num_samples=12, extractor="random", **PHANTOMS)
     run(knobs, "evaluate.yaml")
     found = json.loads((tmp_path / "metrics.json").read_text())
-    assert found["n"] == 12 and found["made_by"]["comparable"] is False and found["made_by"]["seed"] == 0
+    assert found["n_generated"] == 12 and found["n_real"] > 3 and found["bundle"] == "dcgan_mri"
+    made_by = found["made_by"]
+    assert (made_by["extractor"], made_by["comparable"], made_by["seed"]) == ("random", False, 0)
     assert found["random_kernel_distance"]["value"] > 0 and found["random_frechet_distance"]["n_generated"] == 12
     assert 0 < found["random_frechet_ratio"]["value"] < 1
     assert found["random_memorisation"]["n_training"] == 3 * 9

@@ -199,9 +199,10 @@ def test_evaluation_says_n_and_the_network_of_every_figure_and_is_not_written_ov
     run(knobs, "evaluate.yaml")
     figures = json.loads((tmp_path / "metrics.json").read_text())
     assert (figures["n_generated"], figures["n_real"]) == (5, 7)
-    assert figures["random_kernel_distance"]["extractor"] == "random"
+    assert figures["made_by"]["extractor"] == "random"
     assert figures["random_kernel_distance"]["n_real"] == 7 and figures["random_kernel_distance"]["value"] > 0
-    assert {"random_frechet_distance", "random_prdc", "random_nearest_real", "ms_ssim"} <= set(figures)
+    others = {"random_frechet_distance", "random_frechet_ratio", "random_prdc", "random_memorisation"}
+    assert others | {"ms_ssim_diversity"} <= set(figures)
     assert left_behind(tmp_path) == ["metrics.json", "preview.png"], "no image is kept"
     with pytest.raises(InputError, match=r"should not yet hold metrics\.json"):
         run(knobs, "evaluate.yaml")

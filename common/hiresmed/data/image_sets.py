@@ -5,7 +5,7 @@ Letters: C = channels, N = image side in pixels, S = spatial shape, Z = latent s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import ignite.distributed as idist
 import numpy as np
@@ -141,19 +141,6 @@ class ShuffledImages(Dataset):
         image = self.images[int(order[place])]["image"]
         mirrored = self.flip and np.random.default_rng([self.seed, number, 1]).random() < 0.5
         return {"image": image.flip(-1) if mirrored else image}
-
-
-class LatentsOf(Dataset):
-    """The latents (Z,) of cases {"latent", ...}, as {"latent"}: for evaluations that keep no images."""
-
-    def __init__(self, cases: Sequence[Mapping]) -> None:
-        self.cases = cases
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, index: int) -> dict:
-        return {"latent": self.cases[index]["latent"]}
 
 
 class LatentPairs(Dataset):

@@ -2,7 +2,7 @@
 
 from .adversarial import AdversarialTrainer
 from .batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
-from .cases import case_batch, latent_batch, single_case
+from .cases import case_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
 from .inr_sampling import StageBatch, read_stages
@@ -25,7 +25,6 @@ __all__ = [
     "StageClock",
     "StagedTraining",
     "case_batch",
-    "latent_batch",
     "plan_stages",
     "read_stages",
     "single_case",

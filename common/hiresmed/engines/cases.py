@@ -11,11 +11,6 @@ def single_case(samples: Sequence[Mapping]) -> Mapping:
     return samples[0]
 
 
-def latent_batch(batchdata: Mapping, device, non_blocking: bool = False, **kwargs) -> tuple:
-    """prepare_batch: the latents (B, Z) are the network's input; there is no label."""
-    return batchdata["latent"].to(device, non_blocking=non_blocking), None
-
-
 def case_batch(batchdata: Mapping, device, non_blocking: bool = False, **kwargs) -> tuple:
     """prepare_batch: the case is the network's input; there is no label."""
     return batchdata, None

@@ -11,7 +11,7 @@ from .sample_grid import SampleGrid
 from .scalars import scalars
 from .seeding import Seeding
 from .series_report import SeriesReport
-from .set_metrics import SetMetrics
+from .set_comparison import CompareBatches, SetComparison
 from .shared_buffers import SharedBuffers
 from .tensorboard import summary_writer
 
@@ -20,13 +20,14 @@ __all__ = [
     "BestModels",
     "CaseReport",
     "Checkpoint",
+    "CompareBatches",
     "GalleryReport",
     "MetricsFile",
     "PeakMemory",
     "SampleGrid",
     "Seeding",
     "SeriesReport",
-    "SetMetrics",
+    "SetComparison",
     "SharedBuffers",
     "averaged",
     "scalars",
