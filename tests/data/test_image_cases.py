@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import LatentPairs, ReadImage, ShuffledImages, image_cases
+from hiresmed.data import ReadImage, image_cases
 from hiresmed.errors import InputError
 from PIL import Image
 
@@ -86,52 +86,6 @@ def test_without_a_folder_there_are_phantom_slices_in_both_sections():
         for section in ("training", "validation")
     }
     assert names == {"training": {"phantom_0", "phantom_1"}, "validation": {"phantom_2"}}
-
-
-def images(count: int) -> list[dict]:
-    return [{"image": torch.tensor([[float(k), -1.0]])} for k in range(count)]
-
-
-def shown(dataset: ShuffledImages, epoch: int) -> list[float]:
-    dataset.set_epoch(epoch)
-    return [float(dataset[k]["image"].max()) for k in range(len(dataset))]
-
-
-def test_every_image_is_shown_equally_often_in_another_order_each_turn():
-    dataset = ShuffledImages(images(5), 3, 5, flip=False, seed=1)
-    turns = np.array(shown(dataset, 1) + shown(dataset, 2)).reshape(6, 5)
-    assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in turns)
-    assert len({tuple(turn) for turn in turns}) > 3
-    assert shown(dataset, 2) == turns[3:].ravel().tolist(), "an epoch is the same again"
-
-
-def test_half_of_the_images_are_mirrored_and_none_when_not_asked_for():
-    mirrored = [bool(i["image"][0, 0] == -1) for i in map(ShuffledImages(images(4), 50, 4).__getitem__, range(200))]
-    assert 70 < sum(mirrored) < 130
-    plain = ShuffledImages(images(4), 50, 4, flip="false")
-    assert not any(plain[k]["image"][0, 0] == -1 for k in range(200))
-
-
-def test_processes_share_a_global_batch(monkeypatch):
-    def parts(world: int) -> list[float]:
-        found = []
-        for rank in range(world):
-            monkeypatch.setattr("ignite.distributed.get_world_size", lambda world=world: world)
-            monkeypatch.setattr("ignite.distributed.get_rank", lambda rank=rank: rank)
-            found.append(np.array(shown(ShuffledImages(images(7), 3, 4), 2)).reshape(3, -1))
-        return np.concatenate(found, 1).ravel().tolist()
-
-    assert parts(1) == parts(2) == parts(4)
-    monkeypatch.setattr("ignite.distributed.get_world_size", lambda: 3)
-    with pytest.raises(InputError, match="multiple of the 3 processes"):
-        ShuffledImages(images(7), 3, 4)
-
-
-def test_validation_latents_are_the_same_every_time_and_images_come_in_turn():
-    pairs, again = (LatentPairs(images(3), 6, 5) for _ in range(2))
-    assert len(pairs) == 5 and all(torch.equal(pairs[k]["latent"], again[k]["latent"]) for k in range(5))
-    assert [float(pairs[k]["image"].max()) for k in range(5)] == [0, 1, 2, 0, 1]
-    assert not torch.equal(pairs[0]["latent"], pairs[1]["latent"])
 
 
 @pytest.mark.parametrize(

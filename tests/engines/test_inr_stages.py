@@ -8,7 +8,7 @@ import pytest
 import torch
 from hiresmed.engines.adversarial import AdversarialTrainer
 from hiresmed.engines.inr_sampling import read_stages
-from hiresmed.engines.inr_stages import LatentImages, StageClock, StagedTraining, plan_stages
+from hiresmed.engines.inr_stages import StageClock, StagedTraining, plan_stages
 from hiresmed.errors import InputError
 from hiresmed.losses.adversarial import NonSaturating
 from hiresmed.losses.patch_consistency import PatchConsistency
@@ -109,14 +109,6 @@ def test_a_loaded_state_is_the_stage_it_was_saved_in_with_its_frozen_generator()
 def test_epochs_belong_to_stages_in_turn_and_all_later_ones_to_the_last():
     staged = training(epochs=(2, 1, 3))[1]
     assert [staged.stage_of(epoch) for epoch in range(1, 9)] == [1, 1, 2, 3, 3, 3, 3, 3]
-
-
-def test_validation_takes_its_latents_from_the_batch():
-    batch = {"latent": torch.rand(2, 6), "image": torch.rand(2, 1, 8, 8)}
-    z, real = LatentImages()(batch, "cpu")
-    assert z is batch["latent"] and real is batch["image"]
-    made = LatentImages(evaluator=False)(batch, "cpu")
-    assert made.inputs[0] is z and made.real is real
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from .brats import brain_cases, brats2020_split, brats_case, brats_cases
 from .brats_read import read_brats
 from .datalists import list_cases, training_cases
 from .image_cases import image_cases
-from .image_sets import ImageSet, ImagesOnly, LatentPairs, ShuffledImages, image_loader
+from .image_sets import ImageSet, ImagesOnly, ShuffledImages, image_loader
 from .mri_cases import mri_cases
 from .mri_slices import MriSlices
 from .outputs import CaseOutput
@@ -26,7 +26,6 @@ __all__ = [
     "ImageSet",
     "ImagesOnly",
     "LatentBlocks",
-    "LatentPairs",
     "MemoryStores",
     "MriSlices",
     "MultiScalePatches",

@@ -1,6 +1,6 @@
 """Sets of images for training and comparing generators: views, batches.
 
-Letters: C = channels, N = image side in pixels, S = spatial shape, Z = latent size.
+Letters: C = channels, N = image side in pixels, S = spatial shape.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from ..knobs import flag, whole_number
 
 
 class ImageSet(Dataset):
-    """A view of a set of images {"image": (C, N, N) in [-1, 1]}: thinned, shared out, in another range.
+    """A view of a set of images {"image": (C, *S) in [-1, 1]}: thinned or repeated, shared out, in another range.
 
     Items get "number", their place in the whole view, which is the same in every process.
 
     Args:
         images: the set.
         most: at most so many, evenly spaced; None: all.
+        exactly: so many, in turn where the set has fewer.
         channels: a grey image is repeated to so many.
         value_range: what -1 and 1 become.
         share: only this process's images, every world-size-th.
@@ -37,13 +38,17 @@ class ImageSet(Dataset):
         channels: int = 1,
         value_range: Sequence[float] = (-1.0, 1.0),
         share: bool = False,
+        exactly: int | None = None,
     ) -> None:
         self.images, self.channels = images, whole_number(channels, "channels", least=1)
         self.low, self.high = (float(v) for v in value_range)
         if not self.low < self.high:
             raise InputError(f"value_range should be two rising numbers, but is {list(value_range)}; correct it.")
         count = len(images) if most is None else min(len(images), whole_number(most, "most", least=1))
-        places = [k * len(images) // count for k in range(count)]
+        if exactly is not None:
+            count = whole_number(exactly, "exactly", least=1)
+        spread = max(count, len(images))
+        places = [k * spread // count % len(images) for k in range(count)]
         self.places = [(number, places[number]) for number in (own_share(count) if share else range(count))]
 
     def __len__(self) -> int:
@@ -115,12 +120,7 @@ class ShuffledImages(Dataset):
         self.images, self.flip, self.seed, self.epoch = images, flag(flip, "flip"), whole_number(seed, "seed"), 1
         self.iterations = whole_number(iterations, "iterations", 1)
         self.batch_size = whole_number(batch_size, "batch_size", 1)
-        processes = idist.get_world_size()
-        if self.batch_size % processes:
-            raise InputError(
-                f"batch_size should be a multiple of the {processes} processes, but is {batch_size}; change it."
-            )
-        self.per_rank = self.batch_size // processes
+        self.per_rank = per_process(self.batch_size)
 
     def __len__(self) -> int:
         return self.iterations * self.per_rank
@@ -141,25 +141,3 @@ class ShuffledImages(Dataset):
         image = self.images[int(order[place])]["image"]
         mirrored = self.flip and np.random.default_rng([self.seed, number, 1]).random() < 0.5
         return {"image": image.flip(-1) if mirrored else image}
-
-
-class LatentPairs(Dataset):
-    """Fixed latents beside real images, {"latent": (Z,), "image": (C, *S)}: what validation draws and compares.
-
-    Args:
-        images: dataset of {"image": (C, *S)}; taken in turn.
-        latent_size: Z.
-        count: pairs.
-        seed: of the latents, which are the same at every validation.
-    """
-
-    def __init__(self, images: Sequence, latent_size: int, count: int, seed: int = 0) -> None:
-        self.images = images
-        generator = torch.Generator().manual_seed(whole_number(seed, "seed"))
-        self.latents = torch.randn(whole_number(count, "count", 1), latent_size, generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def __getitem__(self, index: int) -> dict:
-        return {"latent": self.latents[index], "image": self.images[index % len(self.images)]["image"]}

@@ -6,7 +6,7 @@ from .cases import case_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
 from .inr_sampling import StageBatch, read_stages
-from .inr_stages import LatentImages, StageClock, StagedTraining, plan_stages
+from .inr_stages import StageClock, StagedTraining, plan_stages
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "LabelBatch",
     "LatentBatch",
     "LatentEvaluation",
-    "LatentImages",
     "MultiScaleBatch",
     "StageBatch",
     "StageClock",

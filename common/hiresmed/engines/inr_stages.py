@@ -20,7 +20,7 @@ from torch import nn
 from ..errors import InputError
 from ..knobs import flag, whole_number
 from ..levels import check_size
-from .batches import GanBatch, take
+from .batches import GanBatch
 from .inr_sampling import StageBatch, read_stages
 
 logger = logging.getLogger(__name__)
@@ -149,17 +149,3 @@ class StageClock:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.staged.begin_epoch(engine.state.epoch))
-
-
-class LatentImages:
-    """prepare_batch of validation: z (N, Z) from the batch itself, the real images beside them.
-
-    As a trainer's, it gives a GanBatch; with `evaluator` (inputs, targets) as a SupervisedEvaluator takes them.
-    """
-
-    def __init__(self, evaluator: bool = True) -> None:
-        self.evaluator = evaluator
-
-    def __call__(self, batchdata: Mapping, device, non_blocking: bool = False, **kwargs) -> tuple | GanBatch:
-        z, real = (take(batchdata, key, torch.device(device), non_blocking) for key in ("latent", "image"))
-        return (z, real) if self.evaluator else GanBatch((z,), real)

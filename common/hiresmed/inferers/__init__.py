@@ -3,7 +3,7 @@
 from .cascade import CascadeInferer, Rendering
 from .diffusion import DiffusionInferer
 from .frame import Ensemble
-from .implicit import Frame, ImplicitInferer, interpolate_latents
+from .implicit import Frame, ImplicitInferer
 from .samples import SampleInferer, TiledSampler, output_frame, sample_cases
 from .tiled import ExactTiledInferer
 
@@ -17,7 +17,6 @@ __all__ = [
     "Rendering",
     "SampleInferer",
     "TiledSampler",
-    "interpolate_latents",
     "output_frame",
     "sample_cases",
 ]

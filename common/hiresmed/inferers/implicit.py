@@ -200,25 +200,6 @@ class ImplicitInferer(Inferer):
         return tuple(slice(s, s + n) for s, n in zip(self.grid.start(number), self.grid.inside(number)))
 
 
-def interpolate_latents(first: Tensor, last: Tensor, steps: int, spherical: bool = True) -> Tensor:
-    """Latents (steps, Z) from `first` to `last` (Z,), both ends included.
-
-    Args:
-        spherical: along the arc between them, lengths in between (White 2016, arXiv:1609.04468): a straight line leads
-            through short vectors, which N(0, 1) in many dimensions hardly ever gives.
-    """
-    share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
-    if not spherical:
-        return (1 - share) * first + share * last
-    lengths = first.norm(), last.norm()
-    one, other = first / lengths[0], last / lengths[1]
-    angle = torch.acos((one @ other).clamp(-1, 1))
-    if angle.sin() < 1e-6:
-        return (1 - share) * first + share * last
-    arc = (((1 - share) * angle).sin() * one + (share * angle).sin() * other) / angle.sin()
-    return arc * ((1 - share) * lengths[0] + share * lengths[1])
-
-
 def _numbers(value: Sequence[float] | float, dims: int, name: str, positive: bool = True) -> list[float]:
     """One finite number per axis."""
     several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)

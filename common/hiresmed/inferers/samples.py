@@ -6,7 +6,6 @@ Letters: B = batch, C = image channels, D = spatial axes, S = output shape, Z = 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +18,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..knobs import whole_number
+from ..latents import latent_path, latents_of
 from ..levels import check_region
 from ..tiles import whole
 from ..views import RegionView
 from ..volumes import Volume
-from .implicit import Frame, ImplicitInferer, interpolate_latents
-
-
-def sample_latent(latent_size: int, seed: int, number: int) -> Tensor:
-    """z (Z,) of a sample: a function of the seed and its number alone."""
-    own = int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
-    return torch.randn(latent_size, generator=torch.Generator().manual_seed(own))
+from .implicit import Frame, ImplicitInferer
 
 
 def output_frame(
@@ -73,15 +67,14 @@ def sample_cases(
             "dataset_dir out (evaluate.yaml compares with the images of dataset_dir)."
         )
     count, first = whole_number(num_samples, "num_samples", 1), whole_number(first_sample, "first_sample")
-    whole_number(seed, "seed")
-    latents = [sample_latent(latent_size, int(seed), first + k) for k in range(count)]
+    seed, numbers = whole_number(seed, "seed"), range(first, first + count)
+    latents = latents_of(seed, numbers, latent_size)
     cases = [{"name": f"sample_{first + k:04d}", "latent": z, "frame": frame} for k, z in enumerate(latents)]
     if interpolate is not None:
         steps = whole_number(interpolate, "interpolate", 2)
         if count < 2:
             raise InputError(f"interpolate leads from sample to sample, but num_samples is {count}; give at least 2.")
-        way = [interpolate_latents(a, b, steps)[1:] for a, b in itertools.pairwise(latents)]
-        places = enumerate(torch.cat([latents[0][None], *way]))
+        places = enumerate(latent_path(seed, numbers, steps - 1, latent_size))
         cases = [{"name": f"step_{k:04d}", "latent": z, "frame": frame} for k, z in places]
     if large_size is not None:
         large = Frame.of(frame.trained, size=large_size)

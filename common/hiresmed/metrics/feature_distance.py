@@ -23,8 +23,9 @@ KINDS = ("kernel_distance", "frechet_distance")
 class FeatureDistance(Metric):
     """Distance of generated from real images over an epoch's batches (pred, label), (B, 1 or 3, *S).
 
-    Of volumes the three middle planes are seen. The result does not depend on the number of processes, if each takes every world-size-th image
-    (data.ImageSet(share=True)): beyond float rounding in the moments, not at all. ignite's FID keeps all features.
+    Of volumes the three middle planes are seen. The result does not depend on the number of processes, if each takes
+    every world-size-th image (data.ImageSet(share=True)): beyond float rounding in the moments, not at all. ignite's
+    FID keeps all features.
 
     Args:
         extractor: by name, see build_extractor.
