@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
-import time
 from collections.abc import Mapping, Sequence
 
 import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 
-from ..memory import peak_device_bytes, peak_rss_bytes
 from ..preview import Panel, write_preview
-from ..report import last_line, write_report
+from ..report import last_line
 from ..views import ResampledView
 from ..volumes import ArrayVolume, Volume
+from .run_report import RunReport
 
 MOST_PANELS = 6
 SHOWN = 512  # pixels of an image in the preview, at most
 
 
-class GalleryReport:
+class GalleryReport(RunReport):
     """Writes preview and report of the whole run when all its cases are drawn; see CaseReport for one per case.
 
     Args:
@@ -40,18 +37,14 @@ class GalleryReport:
         weights_sha256: str | None = None,
         window: Sequence[float] = (0.0, 65535.0),
     ) -> None:
-        self.output, self.config, self.weights_sha256 = output, dict(config), weights_sha256
-        self.bundle = json.loads((pathlib.Path(bundle_root) / "configs" / "metadata.json").read_text())
+        super().__init__(output, bundle_root, config, weights_sha256)
         self.window = (float(window[0]), float(window[1]))
-        self.started, self.cases, self.panels, self.outputs = time.perf_counter(), [], [], []
+        self.cases, self.panels, self.outputs = [], [], []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._case)
         engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _start(self, engine: Engine) -> None:
-        self.started = time.perf_counter()
 
     def _case(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
@@ -73,19 +66,7 @@ class GalleryReport:
         folder = self.output.folder
         footer = f"{self.bundle['name']} {self.bundle['version']}   synthetic   window {self.window[0]:g} to "
         write_preview(folder / "preview.png", self.panels, self.window, f"{footer}{self.window[1]:g}")
-        report = write_report(
-            folder / "report.json",
-            bundle=self.bundle["name"],
-            version=self.bundle["version"],
-            weights_sha256=self.weights_sha256,
-            config=self.config,
-            seed=self.config.get("seed", 0),
-            output=self.outputs,
-            seconds=round(time.perf_counter() - self.started, 2),
-            peak_rss_bytes=peak_rss_bytes(),
-            peak_device_bytes=peak_device_bytes(engine.state.device),
-            synthetic=True,
-        )
+        report = self.write_report(folder, engine, output=self.outputs)
         for case in self.cases:  # only now, so that a run broken off before the report is one to resume
             self.output.finish(case)
         print(last_line(report, folder), flush=True)

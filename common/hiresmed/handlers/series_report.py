@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from ..memory import peak_device_bytes, peak_rss_bytes
 from ..preview import Panel, write_preview
-from ..report import in_bytes, in_time, write_report
+from ..report import in_bytes, in_time
+from .run_report import RunReport
 from .set_comparison import SetComparison, sheet
 
 
-class SeriesReport:
+class SeriesReport(RunReport):
     """When all images are made: stack, preview, report, and the line on stdout; with `comparison`, figures.
 
     Args:
@@ -35,9 +32,8 @@ class SeriesReport:
         weights_sha256: str | None = None,
         comparison: SetComparison | None = None,
     ) -> None:
-        self.output, self.config, self.weights_sha256 = output, dict(config), weights_sha256
-        self.bundle = json.loads((Path(bundle_root) / "configs" / "metadata.json").read_text())
-        self.comparison, self.started = comparison, time.perf_counter()
+        super().__init__(output, bundle_root, config, weights_sha256)
+        self.comparison = comparison
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.COMPLETED, self)
@@ -52,27 +48,18 @@ class SeriesReport:
 
     def _write(self, engine: Engine, images, figures: Mapping | None) -> None:
         folder, bundle = self.output.folder, self.bundle
-        footer = f"{bundle['name']} {bundle['version']}   seed {self.config.get('seed', 0)}"
+        footer = f"{bundle['name']} {bundle['version']}   seed {self.about['seed']}"
         panels = [Panel("samples (synthetic)", sheet(images))]
         if figures is not None:
             panels += self.comparison.panels()
-            about = {"bundle": bundle["name"], "version": bundle["version"], "weights_sha256": self.weights_sha256}
-            self.comparison.write(folder, figures, len(images), **about, seed=self.config.get("seed", 0))
+            self.comparison.write(folder, figures, len(images), **self.about)
         write_preview(folder / "preview.png", panels, (-1, 1), footer)
-        report = write_report(
-            folder / "report.json",
-            bundle=bundle["name"],
-            version=bundle["version"],
-            weights_sha256=self.weights_sha256,
-            config=self.config,
-            seed=self.config.get("seed", 0),
+        report = self.write_report(
+            folder,
+            engine,
             input=None,
             output={"files": [self.output.stack.name, "images"], "shape": images.shape, "dtype": str(images.dtype)},
-            seconds=round(time.perf_counter() - self.started, 2),
-            peak_rss_bytes=peak_rss_bytes(),
-            peak_device_bytes=peak_device_bytes(engine.state.device),
             metrics=figures,
-            synthetic=True,
         )
         self.output.finish()
         rows, columns = images.shape[1], images.shape[0]

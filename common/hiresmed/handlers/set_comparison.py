@@ -16,6 +16,7 @@ from ..knobs import flag
 from ..preview import Panel, montage, write_preview
 from ..report import to_json_safe, written_aside
 from ..volumes import ArrayVolume
+from .run_report import RunReport
 
 SHOWN = 16  # images of a sheet
 
@@ -69,7 +70,7 @@ def sheet(images: Sequence[torch.Tensor]) -> ArrayVolume:
     return ArrayVolume(montage([i[:, i.shape[1] // 2] if i.ndim == 4 else i for i in shown], SHOWN))
 
 
-class CompareBatches:
+class CompareBatches(RunReport):
     """Handler of a run that keeps no images: gathers its batches, compares them, writes metrics.json and preview.png.
 
     Args:
@@ -93,10 +94,8 @@ class CompareBatches:
         seed: int = 0,
         overwrite: bool | str = False,
     ) -> None:
+        super().__init__(None, bundle_root, {"seed": seed}, weights_sha256)
         self.overwrite, self.folder, self.comparison = flag(overwrite, "overwrite"), Path(output_dir), comparison
-        about = json.loads((Path(bundle_root) / "configs" / "metadata.json").read_text())
-        self.about = {"bundle": about["name"], "version": about["version"], "weights_sha256": weights_sha256}
-        self.about["seed"] = seed
         self.generated: list[torch.Tensor] = []
 
     def attach(self, engine: Engine) -> None:
