@@ -5,6 +5,8 @@
     python scripts/benchmark.py memory  --sizes 1024 --region 256   # a bounded number of tiles of every stage
     python scripts/benchmark.py memory  --bundle msgan_xray2d --sizes 2048 4096 8192 --tile 512   # TIFF streamed
     python scripts/benchmark.py speed   --size 512            # a whole run against its pure-convolution time
+    python scripts/benchmark.py inr_memory --scale paper    # live bytes of an iteration, on tensors without memory
+    python scripts/benchmark.py inr_speed                   # iterations of all modes; pointwise against grouped forward
 
 Timings on a shared machine drift: compare figures of one run only. Memory is the kernel's VmHWM of the whole process.
 """
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import time
 
+import benchmark_inr
 import nibabel as nib
 import numpy as np
 import torch
@@ -188,6 +191,16 @@ def speed(args: argparse.Namespace) -> list[dict]:
     return [row]
 
 
+def inr_memory(args: argparse.Namespace) -> list[dict]:
+    """Live bytes of one iteration of inr_gan_multistage, for each way to train."""
+    return benchmark_inr.memory(args.scale, fake=not args.real)
+
+
+def inr_speed(args: argparse.Namespace) -> list[dict]:
+    """Seconds of one iteration of inr_gan_multistage at the small scale, and of its forward pass in three forms."""
+    return benchmark_inr.speed()
+
+
 def as_markdown(rows: list[dict]) -> str:
     keys = list(dict.fromkeys(k for row in rows for k in row))
     lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
@@ -197,19 +210,24 @@ def as_markdown(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+BENCHMARKS = {"tiling": tiling, "memory": memory, "speed": speed, "inr_memory": inr_memory, "inr_speed": inr_speed}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tiling", "memory", "speed"])
+    parser.add_argument("what", choices=list(BENCHMARKS))
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--bundle", choices=FORMATS, default="msgan_ct3d", help="for memory")
     parser.add_argument("--formats", nargs="+", choices=[".nii", ".nii.gz", ".tif"], help="by default the bundle's")
     parser.add_argument("--region", type=int, default=None)
     parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--scale", choices=benchmark_inr.SCALES, default="paper", help="of inr_memory")
+    parser.add_argument("--real", action="store_true", help="inr_memory on tensors that hold memory")
     parser.add_argument("--work_dir", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
     args = parser.parse_args()
     steady_allocator()  # as every run through the front door has it
-    rows = {"tiling": tiling, "memory": memory, "speed": speed}[args.what](args)
+    rows = BENCHMARKS[args.what](args)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": platform.processor()}
     name = f"{args.what}_{time.strftime('%Y%m%d_%H%M%S')}.json"

@@ -3,10 +3,11 @@
     python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/demo_weights
     python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_xray
     python scripts/train_demo_weights.py dcgan_mri --data_dir $HIRESMED_DATA/brain_mr --work_dir ./runs/demo_mri
+    python scripts/train_demo_weights.py inr_gan_multistage --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_inr
     python scripts/train_demo_weights.py patchddm_brats --work_dir ./runs/demo_brats
 
 As each bundle's configs/demo_weights.yaml says; what more there is to it stands in RECIPES. The weights go to
-models/model.pt as fp16, with their sha256. Resumable: run the same command again. Other `--name value` pairs are knobs
+models/model.pt, with their sha256. Resumable: run the same command again. Other `--name value` pairs are knobs
 of all its runs.
 """
 
@@ -63,15 +64,24 @@ def train_once(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a bundle is trained, for how many epochs, and which weights are taken: the last average, or the best ones."""
+    """How a bundle is trained.
+
+    Args:
+        train: (bundle, arguments) -> the last run's folder.
+        epochs: how many, for each of its runs.
+        best: take the best weights by the validation metric, not the last average.
+        half: store as fp16; it would move a coordinate network's frequencies.
+    """
 
     train: Callable[[pathlib.Path, argparse.Namespace], pathlib.Path]
     epochs: tuple[int, ...] = ()
     best: bool = False
+    half: bool = True
 
 
 RECIPES = {
     "dcgan_mri": Recipe(train_once, best=True),
+    "inr_gan_multistage": Recipe(train_once, half=False),
     "msgan_ct3d": Recipe(train_cascade, (60, 70, 30, 40)),
     "msgan_xray2d": Recipe(train_cascade, (150, 200, 60, 90)),
     "patchddm_brats": Recipe(train_network, (30, 40)),
@@ -79,12 +89,13 @@ RECIPES = {
 
 
 def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
-    """A run's weights as the bundle's fp16 model.pt, written aside, then renamed."""
+    """A run's weights as the bundle's model.pt, written aside, then renamed."""
     target = bundle / "models" / "model.pt"
     target.parent.mkdir(exist_ok=True)
     aside = target.with_suffix(".tmp")
-    weights = torch.load(run / "model.pt", weights_only=True) if RECIPES[bundle.name].best else averaged_weights(run)
-    torch.save({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, aside)
+    recipe = RECIPES[bundle.name]
+    weights = torch.load(run / "model.pt", weights_only=True) if recipe.best else averaged_weights(run)
+    torch.save({k: v.half() if recipe.half and v.is_floating_point() else v for k, v in weights.items()}, aside)
     os.replace(aside, target)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     target.with_name("model.pt.sha256").write_text(f"{digest}  model.pt\n")

@@ -44,6 +44,11 @@ SMALL = {
     },
     "dcgan_mri": {"size": 16, "width": 16, "phantoms": 4, "phantom": {"shape": [16, 16, 16]}, "batch_size": 2},
     "patchddm_brats": {"phantoms": 4},
+    "inr_gan_multistage": {
+        "image_size": [16, 16],
+        "cases_list": [{"phantom": 0, "shape": [16, 16, 4]}],
+        "val_samples": 2,
+    },
 }
 MOST_OF_AN_EXPRESSION = 60  # characters; what is longer wants a name, a docstring and a test
 

@@ -27,7 +27,7 @@ class FrontDoor:
 
     Args:
         name: of the bundle.
-        network: knobs that make the network tiny; None: those of a cascade.
+        network: knobs that make its network tiny; None: those of a cascade.
         tiny: knobs of every run, beside the network's.
     """
 

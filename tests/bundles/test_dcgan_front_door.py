@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import SampleOutput
+from hiresmed.data import SampleSeries
 from hiresmed.errors import InputError
 from hiresmed.networks import DcganGenerator
 from monai.bundle import ConfigParser
@@ -217,7 +217,7 @@ def test_an_image_is_the_same_whether_few_or_many_are_made(tmp_path, weights, sa
 
 
 def test_broken_off_and_resumed_the_same_bytes_come_out(tmp_path, weights, samples, monkeypatch):
-    saved = SampleOutput.save
+    saved = SampleSeries.save
 
     def stop(output, numbers, images):
         if 4 in numbers:
@@ -225,7 +225,7 @@ def test_broken_off_and_resumed_the_same_bytes_come_out(tmp_path, weights, sampl
         saved(output, numbers, images)
 
     with monkeypatch.context() as patch, pytest.raises(InputError, match="broken off"):
-        patch.setattr(SampleOutput, "save", stop)
+        patch.setattr(SampleSeries, "save", stop)
         run(settings(weights, tmp_path, num_samples=7))
     assert len(list((tmp_path / "images").iterdir())) == 4 and not (tmp_path / "report.json").exists()
     run(settings(weights, tmp_path, num_samples=7, resume="true"))
@@ -245,7 +245,9 @@ def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(
     knobs = settings(weights, tmp_path, num_samples=12, extractor="random", **PHANTOMS)
     run(knobs, "evaluate.yaml")
     found = json.loads((tmp_path / "metrics.json").read_text())
-    assert found["n"] == 12 and found["made_by"]["comparable"] is False and found["made_by"]["seed"] == 0
+    assert found["n_generated"] == 12 and found["n_real"] > 3 and found["bundle"] == "dcgan_mri"
+    made_by = found["made_by"]
+    assert (made_by["extractor"], made_by["comparable"], made_by["seed"]) == ("random", False, 0)
     assert found["random_kernel_distance"]["value"] > 0 and found["random_frechet_distance"]["n_generated"] == 12
     assert 0 < found["random_frechet_ratio"]["value"] < 1
     assert found["random_memorisation"]["n_training"] == 3 * 9

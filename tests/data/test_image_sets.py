@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import ImageSet, ImagesOnly, MriSlices, image_loader, mri_cases
+from hiresmed.data import ImageSet, ImagesOnly, MriSlices, ShuffledImages, image_loader, mri_cases
 from hiresmed.errors import InputError
 from hiresmed.handlers import Seeding
 
@@ -35,6 +35,12 @@ def test_a_thinned_set_is_spread_evenly_and_numbered_from_0():
     assert numbers_of(view) == [0, 2, 5, 7]
     assert [view[k]["number"] for k in range(4)] == [0, 1, 2, 3]
     assert numbers_of(ImageSet(Numbers(3), most=99)) == [0, 1, 2]
+
+
+def test_exactly_so_many_are_given_in_turn_where_there_are_fewer():
+    view = ImageSet(Numbers(3), exactly=5)
+    assert numbers_of(view) == [0, 1, 2, 0, 1] and [view[k]["number"] for k in range(5)] == [0, 1, 2, 3, 4]
+    assert numbers_of(ImageSet(Numbers(10), exactly=4)) == numbers_of(ImageSet(Numbers(10), most=4))
 
 
 def test_processes_share_a_set_without_remainder_or_overlap_and_agree_on_its_numbers(monkeypatch):
@@ -134,3 +140,45 @@ def test_a_batch_larger_than_the_set_is_refused_and_each_epoch_has_another_order
         orders.append([item for batch in loader for item in batch["name"]])
     assert len(orders[0]) == 8 and orders[0] == orders[2] != orders[1]
     assert Seeding  # sets that epoch
+
+
+# ---- endless batches
+
+
+def images(count: int) -> list[dict]:
+    return [{"image": torch.tensor([[float(k), -1.0]])} for k in range(count)]
+
+
+def shown(dataset: ShuffledImages, epoch: int) -> list[float]:
+    dataset.set_epoch(epoch)
+    return [float(dataset[k]["image"].max()) for k in range(len(dataset))]
+
+
+def test_every_image_is_shown_equally_often_in_another_order_each_turn():
+    dataset = ShuffledImages(images(5), 3, 5, flip=False, seed=1)
+    turns = np.array(shown(dataset, 1) + shown(dataset, 2)).reshape(6, 5)
+    assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in turns)
+    assert len({tuple(turn) for turn in turns}) > 3
+    assert shown(dataset, 2) == turns[3:].ravel().tolist(), "an epoch is the same again"
+
+
+def test_half_of_the_images_are_mirrored_and_none_when_not_asked_for():
+    mirrored = [bool(i["image"][0, 0] == -1) for i in map(ShuffledImages(images(4), 50, 4).__getitem__, range(200))]
+    assert 70 < sum(mirrored) < 130
+    plain = ShuffledImages(images(4), 50, 4, flip="false")
+    assert not any(plain[k]["image"][0, 0] == -1 for k in range(200))
+
+
+def test_processes_share_a_global_batch(monkeypatch):
+    def parts(world: int) -> list[float]:
+        found = []
+        for rank in range(world):
+            monkeypatch.setattr("ignite.distributed.get_world_size", lambda world=world: world)
+            monkeypatch.setattr("ignite.distributed.get_rank", lambda rank=rank: rank)
+            found.append(np.array(shown(ShuffledImages(images(7), 3, 4), 2)).reshape(3, -1))
+        return np.concatenate(found, 1).ravel().tolist()
+
+    assert parts(1) == parts(2) == parts(4)
+    monkeypatch.setattr("ignite.distributed.get_world_size", lambda: 3)
+    with pytest.raises(InputError, match="multiple of the 3 processes"):
+        ShuffledImages(images(7), 3, 4)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from hiresmed.engines.adversarial import AdversarialTrainer
-from hiresmed.engines.batches import ConditionalBatch, GanBatch, LatentBatch
+from hiresmed.engines.batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
 from hiresmed.errors import InputError
+from hiresmed.latents import latents_of
 from hiresmed.losses.adversarial import Hinge, LeastSquares, LogitsOnly, Wasserstein
 from hiresmed.losses.penalties import GradientPenalty, R1Penalty
 from ignite.engine import Events
@@ -305,6 +306,14 @@ def test_latent_batches_are_standard_normal_and_follow_the_torch_seed():
     assert torch.equal(z, prepare(data, torch.device("cpu")).inputs[0])
     assert z.shape == (64, 512)
     assert abs(z.mean().item()) < 0.03 and abs(z.std().item() - 1) < 0.03
+
+
+def test_latents_of_an_evaluation_belong_to_the_images_numbers():
+    cpu, data = torch.device("cpu"), {"image": torch.rand(3, 1, 4, 4), "number": torch.tensor([4, 0, 7])}
+    z, real = LatentEvaluation(8, seed=5)(data, cpu)
+    assert torch.equal(z, latents_of(5, [4, 0, 7], 8)) and torch.equal(real, data["image"])
+    batch = LatentBatch(8, seed=5)(data, cpu)
+    assert torch.equal(batch.inputs[0], z) and torch.equal(batch.real, real)
 
 
 def test_the_condition_stands_before_the_image_and_may_be_left_out():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hiresmed.coordinates import patch_coordinates, volume_coordinates
 from hiresmed.errors import InputError
-from hiresmed.inferers.implicit import Frame, ImplicitInferer, interpolate_latents
+from hiresmed.inferers.implicit import Frame, ImplicitInferer
 from hiresmed.live_bytes import LiveBytes
 from hiresmed.networks.inr import ImplicitGenerator
 from hiresmed.pyramids import Level
@@ -119,17 +119,6 @@ def test_live_memory_does_not_grow_with_the_image():
         peaks.append(live.peak)
         assert sink == list(range((size // 8) ** 2))
     assert peaks[0] == peaks[1]
-
-
-def test_latents_on_the_arc_keep_their_length_and_turn_evenly():
-    first, last = torch.tensor([3.0, 0, 0]), torch.tensor([0, 3.0, 0])
-    way = interpolate_latents(first, last, 5)
-    torch.testing.assert_close(way[0], first)
-    torch.testing.assert_close(way[-1], last)
-    torch.testing.assert_close(way.norm(dim=1), torch.full((5,), 3.0))
-    torch.testing.assert_close(torch.atan2(way[:, 1], way[:, 0]), torch.linspace(0, torch.pi / 2, 5))
-    torch.testing.assert_close(interpolate_latents(first, last, 3, False)[1], torch.tensor([1.5, 1.5, 0]))
-    torch.testing.assert_close(interpolate_latents(first, 2 * first, 3)[1], 1.5 * first)
 
 
 @pytest.mark.parametrize(

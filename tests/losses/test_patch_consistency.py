@@ -29,6 +29,22 @@ def test_both_norms_by_hand_in_one_to_three_axes(shape):
     torch.testing.assert_close(PatchConsistency("norm")(pred, target), euclid)
 
 
+def test_softer_variants_by_hand():
+    pred, target = noise(2, 1, 8, 8), noise(2, 1, 4, 4)
+    difference = F.avg_pool2d(pred, 2) - target
+    blocks = F.avg_pool2d(difference, 2)
+    torch.testing.assert_close(PatchConsistency(blocks=2)(pred, target), blocks.square().mean())
+    beyond = (difference.abs() - 0.3).clamp(min=0)
+    torch.testing.assert_close(PatchConsistency(tolerance=0.3)(pred, target), beyond.square().mean())
+    checker = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)[None, None]  # a detail of coarse pixels
+    finer = checker.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert PatchConsistency()(finer, torch.zeros_like(checker)) == 1
+    assert PatchConsistency(blocks=2)(finer, torch.zeros_like(checker)) == 0
+    for wrong in ({"blocks": 0}, {"tolerance": -0.1}, {"blocks": 1.5}):
+        with pytest.raises(InputError, match="tolerance from 0 on"):
+            PatchConsistency(**wrong)
+
+
 def test_an_axis_may_keep_its_grid():
     pred = noise(1, 1, 4, 6)
     assert PatchConsistency()(pred, pred.unflatten(2, (2, 2)).mean(3)) < 1e-30

@@ -82,6 +82,38 @@ def test_parts_of_a_set_add_up_to_the_whole(pixels):
     torch.testing.assert_close(parts.first, extract(images[:5], pixels))
 
 
+def volumes(count, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 1, 16, 18, 20, generator=random) * 2 - 1
+
+
+def test_of_volumes_the_three_middle_planes_are_compared_and_copies_are_found_by_the_volume(pixels):
+    real, made = volumes(6), volumes(5, 1)
+    metrics = ImageSetMetrics("pixels", pairs=4)
+    found = metrics(made, real, training=list(made.flip(0)))
+    x, y = (torch.cat([pixels(v[:, :, 8]), pixels(v[:, :, :, 9]), pixels(v[..., 10])]) for v in (real, made))
+    a, b = (FeatureMoments(pixels.dim).update(z) for z in (x, y))
+    assert found["pixels_frechet_distance"]["value"] == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    assert found["pixels_frechet_distance"]["n_real"] == 18 and found["pixels_frechet_ratio"]["n"] == [9, 9]
+    assert metrics.nearest.tolist() == [4, 3, 2, 1, 0]
+    assert found["ms_ssim_diversity"]["n_generated"] == 5
+    with pytest.raises(InputError, match="2-D and 3-D"):
+        metrics(volumes(5)[None].unbind(1), real)
+
+
+def test_the_training_metric_takes_volumes_as_it_takes_their_planes(pixels):
+    real, made = volumes(6), volumes(5, 1)
+    metric = FeatureDistance("pixels", "frechet_distance")
+    metric.update((made[:2], real[:4]))
+    metric.update((made[2:], real[4:]))
+    x, y = (torch.cat([pixels(v[:, :, 8]), pixels(v[:, :, :, 9]), pixels(v[..., 10])]) for v in (real, made))
+    sides = [FeatureMoments(pixels.dim).update(z) for z in (x, y)]
+    assert metric.compute() == pytest.approx(frechet_distance(*sides), rel=1e-6)
+    kernel = FeatureDistance("pixels")
+    kernel.update((made, real))
+    assert kernel._kept[0].n == 15 and len(kernel._kept[1].ranks.unique()) == 18, "each plane has a number of its own"
+
+
 def test_images_of_several_sizes_are_taken_one_by_one(pixels):
     images = [*blobs(2, size=32), *blobs(2, size=40)]
     torch.testing.assert_close(SetFeatures(images, pixels, first=None).first, extract(images, pixels))

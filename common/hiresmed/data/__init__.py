@@ -4,15 +4,19 @@ from .brats import brain_cases, brats2020_split, brats_case, brats_cases
 from .brats_cache import cached_dataset
 from .brats_read import read_brats
 from .datalists import list_cases, training_cases
-from .image_sets import ImageSet, ImagesOnly, image_loader, mri_cases
+from .image_cases import image_cases
+from .image_sets import ImageSet, ImagesOnly, ShuffledImages, image_loader
+from .mri_cases import mri_cases
 from .mri_slices import MriSlices
 from .outputs import CaseOutput
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
 from .phantom_brain import BrainPhantom
 from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
+from .read_image import ReadImage
 from .readers import cases, open_volume
-from .samples import LatentBlocks, PictureFolder, SampleOutput, count_samples
+from .sample_gallery import SampleGallery
+from .sample_series import LatentBlocks, PictureFolder, SampleSeries, count_samples
 from .segmentation_output import SegmentationOutput
 from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
@@ -29,8 +33,11 @@ __all__ = [
     "MultiScalePatches",
     "PictureFolder",
     "PreparedCase",
-    "SampleOutput",
+    "ReadImage",
+    "SampleGallery",
+    "SampleSeries",
     "SegmentationOutput",
+    "ShuffledImages",
     "ThoraxPhantom",
     "ZarrStores",
     "brain_cases",
@@ -41,6 +48,7 @@ __all__ = [
     "cases",
     "collate_stage",
     "count_samples",
+    "image_cases",
     "image_loader",
     "list_cases",
     "mri_cases",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
 from ..volumes import ArrayVolume, Volume, finite, first_line
@@ -51,6 +51,24 @@ def read_picture(path: str | Path) -> Volume:
             "truncated or of another kind: export it again."
         ) from error
     return ArrayVolume(finite(values, path.name, (0, 0)), picture_affine(*spacing), path.name)
+
+
+def read_colours(path: str | Path) -> np.ndarray:
+    """A PNG, JPEG or TIFF as (rows, columns, 3) uint8 in RGB, turned as its EXIF says; transparency is dropped.
+
+    Raises:
+        InputError: not such a picture, or truncated.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as picture:
+            picture.load()
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise InputError(
+            f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
+            "truncated or of another kind: export it again."
+        ) from error
 
 
 def picture_shape(path: str | Path) -> tuple[int, int] | None:

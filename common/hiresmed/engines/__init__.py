@@ -6,6 +6,7 @@ from .cases import case_batch, single_case
 from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
 from .inr_sampling import StageBatch, read_stages
+from .inr_stages import StageClock, StagedTraining, plan_stages
 from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "LatentEvaluation",
     "MultiScaleBatch",
     "StageBatch",
+    "StageClock",
+    "StagedTraining",
     "case_batch",
+    "plan_stages",
     "read_stages",
     "single_case",
     "stage_input",

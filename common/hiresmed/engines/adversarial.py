@@ -65,7 +65,8 @@ class AdversarialTrainer(Trainer):
         generator, discriminator: on `device`, or wrapped by distributed.prepare_network.
         objective: of losses.adversarial, with .discriminator(real_logits, fake_logits) and .generator(fake_logits).
         prepare_batch: (batchdata, device, non_blocking) -> GanBatch; D sees cat([condition, image], 1).
-        generator_losses: name -> (weight, callable(pred, target)); target is batch.targets[name] or batch.real.
+        generator_losses: name -> (weight, callable(pred, target)); target is batch.targets[name] or batch.real. A loss
+            with a true `needs_target` rests where the batch brings none of its name.
         penalties: of losses.penalties; evaluated in full precision on the unwrapped discriminator.
         adversarial_weight: of the adversarial term in G's loss; 0 skips D altogether.
         n_critic: D steps per G step.
@@ -230,6 +231,8 @@ class AdversarialTrainer(Trainer):
     def _generator_losses(self, part: GanBatch, fake: Tensor) -> dict[str, Tensor]:
         losses, total = {}, torch.zeros((), device=fake.device)
         for name, (weight, loss) in self.generator_losses.items():
+            if getattr(loss, "needs_target", False) and name not in part.targets:
+                continue  # the real image would be no target for it
             losses[name] = loss(fake, part.targets.get(name, part.real))
             total = total + weight * losses[name]
         if self.adversarial_weight != 0:

@@ -91,24 +91,27 @@ class ConditionalBatch:
 
 
 class LatentBatch:
-    """prepare_batch of an unconditional generator: z (N, Z) of N(0, 1) from torch's generator, N from the real batch.
+    """prepare_batch of an unconditional generator: z (N, Z) of N(0, 1), N from the real batch.
 
     Args:
         latent_size: Z.
         real: key of the real image (N, C, S).
+        seed: each latent belongs to (seed, its image's "number"); None: from torch's generator, as in training.
     """
 
-    def __init__(self, latent_size: int, real: str = "image") -> None:
-        self.latent_size = latent_size
-        self.real = real
+    def __init__(self, latent_size: int, real: str = "image", seed: int | None = None) -> None:
+        self.latent_size, self.real, self.seed = latent_size, real, seed
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
         real = take(batchdata, self.real, device, non_blocking)
-        return GanBatch((torch.randn(len(real), self.latent_size, device=device),), real)
+        if self.seed is None:
+            return GanBatch((torch.randn(len(real), self.latent_size, device=device),), real)
+        numbers = [int(n) for n in batchdata["number"]]
+        return GanBatch((latents_of(self.seed, numbers, self.latent_size).to(device),), real)
 
 
 class LatentEvaluation:
-    """prepare_batch of an evaluator: (latents (N, Z), real images); each latent belongs to its image's "number".
+    """prepare_batch of an evaluator: LatentBatch's (latents (N, Z), real images) as a SupervisedEvaluator takes them.
 
     So every validation sees the same latents, whatever the batches and the number of processes.
 
@@ -119,9 +122,8 @@ class LatentEvaluation:
     """
 
     def __init__(self, latent_size: int, real: str = "image", seed: int = 0) -> None:
-        self.latent_size, self.real, self.seed = latent_size, real, seed
+        self.batch = LatentBatch(latent_size, real, seed)
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False, **kwargs) -> tuple:
-        numbers = [int(n) for n in batchdata["number"]]
-        real = take(batchdata, self.real, device, non_blocking)
-        return latents_of(self.seed, numbers, self.latent_size).to(device), real
+        batch = self.batch(batchdata, torch.device(device), non_blocking)
+        return batch.inputs[0], batch.real

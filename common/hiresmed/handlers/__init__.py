@@ -4,14 +4,16 @@ from .best_models import BestModels
 from .case_report import CaseReport
 from .checkpoint import BestModel, Checkpoint
 from .ema import averaged
+from .gallery_report import GalleryReport
 from .metrics_file import MetricsFile
 from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
-from .sample_report import SampleReport
 from .scalars import scalars
 from .seeding import Seeding
 from .segmentation_pictures import SegmentationPictures
 from .segmentation_report import SegmentationReport
+from .series_report import SeriesReport
+from .set_comparison import CompareBatches, SetComparison
 from .shared_buffers import SharedBuffers
 from .tensorboard import summary_writer
 
@@ -20,13 +22,16 @@ __all__ = [
     "BestModels",
     "CaseReport",
     "Checkpoint",
+    "CompareBatches",
+    "GalleryReport",
     "MetricsFile",
     "PeakMemory",
     "SampleGrid",
-    "SampleReport",
     "Seeding",
     "SegmentationPictures",
     "SegmentationReport",
+    "SeriesReport",
+    "SetComparison",
     "SharedBuffers",
     "averaged",
     "scalars",

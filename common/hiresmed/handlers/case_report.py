@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
-import time
 from collections.abc import Mapping, Sequence
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from ..memory import peak_device_bytes, peak_rss_bytes
 from ..preview import Panel, write_preview
-from ..report import last_line, write_report
+from ..report import last_line
+from .run_report import RunReport
 
 
-class CaseReport:
+class CaseReport(RunReport):
     """Writes preview and report of each finished case and says in one line what was made.
 
     Args:
@@ -36,17 +33,12 @@ class CaseReport:
         window: Sequence[float] = (-1000.0, 600.0),
         metrics=None,
     ) -> None:
-        self.output, self.config = output, dict(config)
-        self.bundle = json.loads((pathlib.Path(bundle_root) / "configs" / "metadata.json").read_text())
-        self.weights_sha256, self.window, self.metrics = weights_sha256, (float(window[0]), float(window[1])), metrics
-        self.started = time.perf_counter()
+        super().__init__(output, bundle_root, config, weights_sha256)
+        self.window, self.metrics = (float(window[0]), float(window[1])), metrics
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def _start(self, engine: Engine) -> None:
-        self.started = time.perf_counter()
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
@@ -61,20 +53,12 @@ class CaseReport:
         write_preview(folder / "preview.png", panels, self.window, footer)
         metrics = None if self.metrics is None or made.source is None else self.metrics(result, made.source)
         engine.state.output["metrics"] = metrics
-        report = write_report(
-            folder / "report.json",
-            bundle=self.bundle["name"],
-            version=self.bundle["version"],
-            weights_sha256=self.weights_sha256,
-            config=self.config,
-            seed=self.config.get("seed", 0),
+        report = self.write_report(
+            folder,
+            engine,
             input={"file": given.name, "shape": given.shape, "spacing": given.spacing},
             output={"files": [self.output.final(case).name], "shape": result.shape, "dtype": str(result.dtype)},
-            seconds=round(time.perf_counter() - self.started, 2),
-            peak_rss_bytes=peak_rss_bytes(),
-            peak_device_bytes=peak_device_bytes(engine.state.device),
             metrics=metrics,
-            synthetic=True,
         )
         self.output.finish(case)
         print(last_line(report, folder), flush=True)

@@ -3,7 +3,8 @@
 from .cascade import CascadeInferer, Rendering
 from .diffusion import DiffusionInferer
 from .frame import Ensemble
-from .implicit import Frame, ImplicitInferer, interpolate_latents
+from .implicit import Frame, ImplicitInferer
+from .samples import SampleInferer, TiledSampler, output_frame, sample_cases
 from .segmentation import SegmentationInferer
 from .tiled import ExactTiledInferer
 
@@ -15,6 +16,9 @@ __all__ = [
     "Frame",
     "ImplicitInferer",
     "Rendering",
+    "SampleInferer",
     "SegmentationInferer",
-    "interpolate_latents",
+    "TiledSampler",
+    "output_frame",
+    "sample_cases",
 ]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from monai.inferers import Inferer
@@ -23,7 +24,7 @@ from ..knobs import flag, whole_number
 from ..levels import check_size
 from ..memory import release_heap
 from ..pyramids import Level
-from ..tiles import TileGrid, check_tile_size
+from ..tiles import Box, TileGrid, check_tile_size, whole
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,21 @@ class ImplicitInferer(Inferer):
         return images
 
     def fill(
-        self, z: Tensor, network, levels: Sequence[Level], decode: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        z: Tensor,
+        network,
+        levels: Sequence[Level],
+        decode: Callable[[np.ndarray], np.ndarray] | None = None,
+        region: Box | None = None,
     ) -> None:
         """Write the image of one latent (Z,) into stores, one level per channel, tile by tile; done tiles are kept.
+
+        Several processes share the tiles; they should meet (idist.barrier) before the image is read.
 
         Args:
             levels: of shape S; see pyramids.Level.
             decode: network values (about [-1, 1]) -> what is stored, such as HU; None: as they are.
+            region: only the tiles that this box touches, on the same grid of tiles; None: all.
 
         Raises:
             InputError: another number or shape of levels than the network and the frame give.
@@ -157,7 +166,8 @@ class ImplicitInferer(Inferer):
                 level.write(self.grid.start(number), values if decode is None else decode(values))
                 level.mark(number)
 
-        left = [number for number in self.grid if not all(level.done(number) for level in levels)]
+        mine = self.grid.touching(region or whole(self.frame.shape))[idist.get_rank() :: idist.get_world_size()]
+        left = [number for number in mine if not all(level.done(number) for level in levels)]
         self.run(z, network, write, left)
 
     def run(
@@ -188,25 +198,6 @@ class ImplicitInferer(Inferer):
 
     def _place(self, number: int) -> tuple[slice, ...]:
         return tuple(slice(s, s + n) for s, n in zip(self.grid.start(number), self.grid.inside(number)))
-
-
-def interpolate_latents(first: Tensor, last: Tensor, steps: int, spherical: bool = True) -> Tensor:
-    """Latents (steps, Z) from `first` to `last` (Z,), both ends included.
-
-    Args:
-        spherical: along the arc between them, lengths in between (White 2016, arXiv:1609.04468): a straight line leads
-            through short vectors, which N(0, 1) in many dimensions hardly ever gives.
-    """
-    share = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
-    if not spherical:
-        return (1 - share) * first + share * last
-    lengths = first.norm(), last.norm()
-    one, other = first / lengths[0], last / lengths[1]
-    angle = torch.acos((one @ other).clamp(-1, 1))
-    if angle.sin() < 1e-6:
-        return (1 - share) * first + share * last
-    arc = (((1 - share) * angle).sin() * one + (share * angle).sin() * other) / angle.sin()
-    return arc * ((1 - share) * lengths[0] + share * lengths[1])
 
 
 def _numbers(value: Sequence[float] | float, dims: int, name: str, positive: bool = True) -> list[float]:

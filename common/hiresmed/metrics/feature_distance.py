@@ -14,16 +14,18 @@ from ..errors import InputError
 from .features import build_extractor
 from .kernel_distance import kernel_distance
 from .moments import FeatureMoments, frechet_distance
+from .planes import middle_planes
 from .prdc import FeatureReservoir
 
 KINDS = ("kernel_distance", "frechet_distance")
 
 
 class FeatureDistance(Metric):
-    """Distance of generated from real images over an epoch's batches (pred, label), (B, 1 or 3, rows, columns).
+    """Distance of generated from real images over an epoch's batches (pred, label), (B, 1 or 3, *S).
 
-    The result does not depend on the number of processes, if each takes every world-size-th image
-    (data.ImageSet(share=True)): beyond float rounding in the moments, not at all. ignite's FID keeps all features.
+    Of volumes the three middle planes are seen. The result does not depend on the number of processes, if each takes
+    every world-size-th image (data.ImageSet(share=True)): beyond float rounding in the moments, not at all. ignite's
+    FID keeps all features.
 
     Args:
         extractor: by name, see build_extractor.
@@ -65,12 +67,14 @@ class FeatureDistance(Metric):
         device = next((t.device for t in self.extractor.parameters()), torch.device("cpu"))
         for images, kept, moments in zip(output, self._kept, self._moments):
             grey = (images.detach().to(device).float() - self.low) * (2 / (self.high - self.low)) - 1
-            features = self.extractor(grey)
+            seen = [self.extractor(plane) for plane in middle_planes(grey, grey.ndim - 2)]
+            features, each, world = torch.stack(seen, 1).flatten(0, 1), len(seen), idist.get_world_size()
             if self.kind == "frechet_distance":
                 moments.update(features)
             else:
-                first, world = kept.n * idist.get_world_size() + idist.get_rank(), idist.get_world_size()
-                kept.update(features, range(first, first + world * len(features), world))
+                first = kept.n // each * world + idist.get_rank()
+                images = range(first, first + world * len(grey), world)
+                kept.update(features, [n * each + k for n in images for k in range(each)])
 
     def compute(self) -> float:
         if self.kind == "frechet_distance":

@@ -17,6 +17,7 @@ from .extractor import FeatureExtractor
 from .features import build_extractor
 from .kernel_distance import kernel_distance
 from .moments import FeatureMoments, frechet_distance
+from .planes import PlanesOf
 from .prdc import FeatureReservoir, prdc
 
 Images = Sequence[torch.Tensor]
@@ -95,7 +96,8 @@ class ImageSetMetrics:
 
     Kernel and Frechet distance, the ratio FID(real, real) / FID(real, generated) at equal numbers, precision, recall,
     density, coverage, MS-SSIM diversity, and with `training` the nearest training images. All processes must call it
-    together; the images are shared out among them.
+    together; the images are shared out among them. Volumes (C, *S) are seen by their three middle planes, which are
+    then what N counts, but for MS-SSIM.
 
     Args:
         extractor: by name, see build_extractor; `random` is comparable with nothing, and says so.
@@ -103,7 +105,7 @@ class ImageSetMetrics:
         nearest_k: k of precision and recall; lowered where a set is smaller.
         pairs: of the MS-SSIM; 0: none.
         keep: features of each side for all but the moments.
-        first: generated images that are compared with all training images.
+        first: generated images (planes of volumes) that are compared with all training images.
         device: of the extractor.
 
     Raises InputError for an extractor without weights, or fewer than four images of a side.
@@ -134,13 +136,14 @@ class ImageSetMetrics:
                 f"A comparison wants at least four images of each side, but got {len(generated)} generated and "
                 f"{len(real)} real; give more."
             )
-        half = len(real) // 2
-        rest = min(len(real) - half, len(generated))
-        theirs = SetFeatures(real, self.extractor, part=lambda n: _part(n, half, rest), **self._walk)
+        seen, drawn = PlanesOf(real), PlanesOf(generated)
+        half = len(real) // 2 * seen.each
+        rest = min(len(seen) - half, len(drawn))
+        theirs = SetFeatures(seen, self.extractor, part=lambda n: _part(n, half, rest), **self._walk)
         made = SetFeatures(
-            generated, self.extractor, first=self.first, part=lambda n: "b" if n < rest else "c", **self._walk
+            drawn, self.extractor, first=self.first, part=lambda n: "b" if n < rest else "c", **self._walk
         )
-        name, counts = self.extractor.name, {"n_real": len(real), "n_generated": len(generated)}
+        name, counts = self.extractor.name, {"n_real": len(seen), "n_generated": len(drawn)}
         x, y = theirs.reservoir.features, made.reservoir.features
         figures = {
             "made_by": self.extractor.describe(),
@@ -174,11 +177,13 @@ class ImageSetMetrics:
         }
 
     def _memorisation(self, made: torch.Tensor, training: Images, held_out: Images | None) -> dict:
-        seen = SetFeatures(training, self.extractor, first=None, **self._walk).first
+        planes = PlanesOf(training)
+        seen = SetFeatures(planes, self.extractor, first=None, **self._walk).first
         others = None
         if held_out is not None and len(held_out) > 0:
-            others = SetFeatures(held_out, self.extractor, first=self.first, **self._walk).first
-        _, self.nearest = nearest_training(made, seen)
+            others = SetFeatures(PlanesOf(held_out), self.extractor, first=self.first, **self._walk).first
+        _, nearest = nearest_training(made[:: planes.each], seen)
+        self.nearest = nearest // planes.each
         return memorisation(made, seen, others)
 
 

@@ -222,7 +222,10 @@ class ImplicitGenerator(nn.Module):
         self.layers = nn.ModuleList(ModulatedPointwise(i, o, style_size, True, gain) for i, o in zip(inputs, widths))
         self.heads = nn.ModuleList(ModulatedPointwise(c, out_channels, style_size, False, 1.0) for c in channels)
 
-    def forward(self, coordinates: Tensor, z: Tensor) -> Tensor:
+    def forward(self, coordinates: Tensor, z: Tensor | None = None) -> Tensor:
+        """z None is zeros, for programs that know networks of one input."""
+        if z is None:
+            z = coordinates.new_zeros(len(coordinates), self.latent_size)
         return self.synthesise(coordinates, self.modulate(self.mapping(z)))
 
     def modulate(self, style: Tensor) -> Modulation:

@@ -3,11 +3,13 @@
 from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
 from .crops import CoordinateCropd
 from .load import LoadImageStreamd
+from .samples import CheckSampled
 from .save import SaveImageSegmentedd, SaveImageStreamd, SaveSamplesd
 from .sketch import GradientSketch, GradientSketchd
 from .working_grid import WorkingGridd
 
 __all__ = [
+    "CheckSampled",
     "CoordinateCropd",
     "GradientSketch",
     "GradientSketchd",

@@ -32,11 +32,11 @@ class SaveImageStreamd(MapTransform):
 
 
 class SaveSamplesd(MapTransform):
-    """Writes the images of a block of samples through the run's SampleOutput.
+    """Writes the images of a block of samples through the run's SampleSeries.
 
     Args:
         keys: pred, (B, C, *S).
-        output: a hiresmed.data.SampleOutput.
+        output: a hiresmed.data.SampleSeries.
         numbers: key of the images' numbers; there may be fewer than images, whose rest only fills the block.
     """
 

@@ -39,7 +39,7 @@ class LatentBlocks(Dataset):
         batch_size: B.
         interpolate: numbers of images; the path from one to the next is made instead.
         steps: images from one to the next.
-        output: SampleOutput, whose finished images are not made again.
+        output: SampleSeries, whose finished images are not made again.
 
     Raises InputError for knobs out of range.
     """
@@ -52,7 +52,7 @@ class LatentBlocks(Dataset):
         batch_size: int = 4,
         interpolate: Sequence[int] | None = None,
         steps: int = 8,
-        output: SampleOutput | None = None,
+        output: SampleSeries | None = None,
     ) -> None:
         self.seed, self.size = whole_number(seed, "seed"), latent_size
         self.block = whole_number(batch_size, "batch_size", least=1)
@@ -115,7 +115,7 @@ class PictureFolder(Volume, Sequence):
         return np.stack([self._picture(i)[y : y + h, x : x + w].T for i in range(k, k + n)], axis=2)
 
 
-class SampleOutput:
+class SampleSeries:
     """The output folder of a run of samples: images/00000.png ... (16 bit) and samples.nii.gz.
 
     While images are made, samples.partial/ says what they depend on, from which an interrupted run resumes.

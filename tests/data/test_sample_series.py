@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import LatentBlocks, SampleOutput, count_samples
+from hiresmed.data import LatentBlocks, SampleSeries, count_samples
 from hiresmed.errors import InputError
 from hiresmed.latents import latent_path, latents_of
 
@@ -49,7 +49,7 @@ def test_an_interpolation_is_the_path_in_order():
 
 
 def output(folder, count=3, **options):
-    return SampleOutput(folder, count, 8, **options)
+    return SampleSeries(folder, count, 8, **options)
 
 
 def images(count=3, seed=0):

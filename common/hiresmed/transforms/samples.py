@@ -1,0 +1,22 @@
+"""The first preprocessing step of runs that draw from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monai.transforms import Transform
+
+
+class CheckSampled(Transform):
+    """Passes a case {"name", "latent", "frame"} on once its output folder and format are checked.
+
+    Args:
+        output: a hiresmed.data.SampleGallery.
+    """
+
+    def __init__(self, output) -> None:
+        self.output = output
+
+    def __call__(self, case: Mapping) -> dict:
+        self.output.check(case, case["frame"].shape)
+        return dict(case)
