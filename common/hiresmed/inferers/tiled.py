@@ -120,8 +120,10 @@ class ExactTiledInferer(Inferer):
             x = read([s - field.halo for s in grid.start(number)], shape).to(self.device)
             x = _fast_layout(x)
             release_heap()
+            # in three dimensions all but few of a tile's blocks are larger than the heap takes
+            apart = blocks_apart() if x.ndim == 4 else contextlib.nullcontext()
             begun = time.perf_counter()
-            with torch.inference_mode(), autocast, blocks_apart():
+            with torch.inference_mode(), autocast, apart:
                 y = compute(x)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
