@@ -30,8 +30,9 @@ from hiresmed.data import cases, open_volume
 from hiresmed.distributed import finalize, initialize
 from hiresmed.errors import InputError, speak_plainly
 from hiresmed.metrics import ImageSetMetrics
+from hiresmed.output_files import written_aside
 from hiresmed.preview import Panel, montage, write_preview
-from hiresmed.report import to_json_safe, written_aside
+from hiresmed.report import to_json_safe
 from hiresmed.volumes import ArrayVolume, Volume
 
 FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .output_files import written_aside
 from .preview_planes import PLANES, PlaneView, Source, plane_views, read_plane
-from .report import written_aside
 
 WIDTH, MARGIN, GAP = 1500, 16, 8
 TALLEST = 2000  # pixels of picture: a tall patient is drawn smaller, not cut

@@ -7,9 +7,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from .output_files import written_aside
 
 FIELDS = (
     "bundle", "version", "weights_sha256", "config", "seed", "input", "output", "seconds", "peak_rss_bytes",
@@ -31,18 +32,6 @@ def sha256_of(path: str | os.PathLike) -> str:
     """sha256 of a file as 64 hexadecimal digits, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def written_aside(path: str | os.PathLike) -> Iterator[Path]:
-    """A hidden path beside `path` to write to: renamed to `path` when the block ends well, removed when it does not."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def without_folders(text: str) -> str:

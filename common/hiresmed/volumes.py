@@ -207,6 +207,11 @@ def checked_affine(affine: np.ndarray, spatial_dims: int, name: str) -> np.ndarr
     )
 
 
+def picture_affine(rows: float, columns: float) -> np.ndarray:
+    """Columns run to the left, rows to the back of the patient, as DICOM and ITK place an image without orientation."""
+    return np.array([[0, -columns, 0, 0], [-rows, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
+
+
 def real_world_cast(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     """Values in another dtype: rounded for an integer one, and limited to its range rather than wrapped."""
     dtype = np.dtype(dtype)

@@ -13,9 +13,10 @@ import tifffile
 from PIL import Image
 
 from ..errors import InputError
+from ..output_files import written_aside
 from ..volumes import Volume, real_world_cast
 from .tiff import LEVEL, TILE
-from .writers import check_png, final_name, written_aside
+from .writers import check_png, final_name
 
 KINDS = {"png": ("uint8",), "tiff": ("uint8", "uint16")}
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
-from ..volumes import ArrayVolume, Volume, finite, first_line
-from .tiff import open_tiff, picture_affine, resolution_spacing
+from ..volumes import ArrayVolume, Volume, finite, first_line, picture_affine
+from .tiff import open_tiff, resolution_spacing
 
 
 def read_picture(path: str | Path) -> Volume:

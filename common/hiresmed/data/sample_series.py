@@ -19,8 +19,9 @@ from ..distributed import own_share
 from ..errors import InputError
 from ..knobs import flag, whole_number
 from ..latents import latent_path, latents_of
+from ..output_files import written_aside
 from ..volumes import Volume
-from .writers import check_output, save_volume, written_aside
+from .writers import check_output, save_volume
 
 DEEPEST = 65535  # PNG of 16 bit
 _AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows to the back, 1 mm

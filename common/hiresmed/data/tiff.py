@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from ..errors import InputError
-from ..volumes import Volume, finite, first_line, real_world_cast
+from ..volumes import Volume, finite, first_line, picture_affine, real_world_cast
 
 TILE = 256  # pixels an axis of a written tile
 # zlib with differences on 16-bit chest images: level 1 leaves 39-67 % in .1 s a megapixel, level 6 37-66 % in .5 s
@@ -153,11 +153,6 @@ def resolution_spacing(x: float, y: float, unit_mm: float) -> tuple[float, float
     """Distance of rows and of columns in mm, of x columns and y rows to a unit; 1 where that makes no sense."""
     usable = x > 0 and y > 0 and unit_mm > 0 and np.isfinite([x, y]).all()
     return (unit_mm / y, unit_mm / x) if usable else (1.0, 1.0)
-
-
-def picture_affine(rows: float, columns: float) -> np.ndarray:
-    """Columns run to the left, rows to the back of the patient, as DICOM and ITK place an image without orientation."""
-    return np.array([[0, -columns, 0, 0], [-rows, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
 def write_tiff(volume: Volume, path: str | Path) -> None:

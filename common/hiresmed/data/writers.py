@@ -10,10 +10,9 @@ import gzip
 import math
 import os
 import shutil
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..output_files import writable_folder, written_aside
 from ..volumes import Volume, boxes, real_world_cast
 from .tiff import write_tiff
 
@@ -29,17 +29,6 @@ CHUNK = 2**20  # bytes copied at a time by the compressor
 GZIP_LEVEL = 1
 PNG_PIXELS = 2**26
 FORMATS = ("nii", "nii.gz", "dicom", "png", "tiff")
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """`<path>.partial` to write to; renamed to `path` when the block ends well, removed when it fails."""
-    aside = path.with_name(path.name + ".partial")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def write_nifti(
@@ -224,15 +213,7 @@ def check_output(
         InputError: not writable; less than `needed_bytes` free; a result of `final_names` exists and neither
             `overwrite` nor `resume` is set.
     """
-    folder = Path(output_dir).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(
-            f"output_dir should be a folder that can be written to, but {folder} cannot ({error.strerror}); "
-            "choose another one."
-        ) from error
+    folder = writable_folder(output_dir)
     existing = [name for name in final_names if (folder / name).exists()]
     if existing and not (overwrite or resume):
         raise InputError(

@@ -11,7 +11,8 @@ import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 
-from ..report import to_json_safe, written_aside
+from ..output_files import written_aside
+from ..report import to_json_safe
 
 
 class MetricsFile:

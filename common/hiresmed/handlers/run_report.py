@@ -34,7 +34,11 @@ class RunReport:
         self.started = time.perf_counter()
 
     def write_report(self, folder: Path, engine: Engine, **fields) -> dict:
-        """folder/report.json of these fields (input, output, metrics) and the run's own; returns what it says."""
+        """folder/report.json of these fields and the run's own; returns what it says.
+
+        Args:
+            fields: input, output, metrics, and synthetic where the result is not an image that a network made up.
+        """
         return write_report(
             folder / "report.json",
             **self.about,
@@ -42,6 +46,5 @@ class RunReport:
             seconds=round(time.perf_counter() - self.started, 2),
             peak_rss_bytes=peak_rss_bytes(),
             peak_device_bytes=peak_device_bytes(engine.state.device),
-            synthetic=True,
-            **fields,
+            **{"synthetic": True, **fields},
         )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 
-from ..memory import peak_device_bytes, peak_rss_bytes
 from ..preview import Panel, write_preview
-from ..report import last_line, write_report
+from ..report import last_line
 from ..volumes import ArrayVolume
+from .run_report import RunReport
 
 
-class SegmentationReport:
+class SegmentationReport(RunReport):
     """Writes preview and report of each finished case and says in one line what was made.
 
     The planes of the preview go through the largest part of the result, not through the middle of the image.
@@ -40,17 +38,12 @@ class SegmentationReport:
         shown: int = 3,
         metrics: Callable[[Mapping], dict] | None = None,
     ) -> None:
-        self.output, self.config = output, dict(config)
-        self.bundle = json.loads((pathlib.Path(bundle_root) / "configs" / "metadata.json").read_text())
-        self.weights_sha256, self.shown, self.metrics = weights_sha256, shown, metrics
-        self.started = time.perf_counter()
+        super().__init__(output, bundle_root, config, weights_sha256)
+        self.shown, self.metrics = shown, metrics
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def _start(self, engine: Engine) -> None:
-        self.started = time.perf_counter()
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
@@ -65,19 +58,12 @@ class SegmentationReport:
             made["metrics"] = self.metrics(case)
         given = ArrayVolume(np.asarray(case["given"][self.shown]), case["given"].meta["original_affine"], case["name"])
         write_preview(folder / "preview.png", self._panels(given, case, labels), footer=self._footer())
-        report = write_report(
-            folder / "report.json",
-            bundle=self.bundle["name"],
-            version=self.bundle["version"],
-            weights_sha256=self.weights_sha256,
-            config=self.config,
-            seed=self.config.get("seed", 0),
+        report = self.write_report(
+            folder,
+            engine,
             input={"file": pathlib.Path(case["header"] or case["name"]).name, "shape": given.shape,
                    "spacing": given.spacing},
             output={"files": case["files"], "shape": labels.shape, "dtype": str(labels.dtype)},
-            seconds=round(time.perf_counter() - self.started, 2),
-            peak_rss_bytes=peak_rss_bytes(),
-            peak_device_bytes=peak_device_bytes(engine.state.device),
             metrics=made.get("metrics"),
             synthetic=False,
         )  # fmt: skip

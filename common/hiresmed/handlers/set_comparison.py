@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from ignite.engine import Engine, Events
 
 from ..errors import InputError
 from ..knobs import flag
+from ..output_files import writable_folder, written_aside
 from ..preview import Panel, montage, write_preview
-from ..report import to_json_safe, written_aside
+from ..report import to_json_safe
 from ..volumes import ArrayVolume
 from .run_report import RunReport
 
@@ -105,14 +105,7 @@ class CompareBatches(RunReport):
 
     def _check(self, engine: Engine) -> None:
         target = self.folder / "metrics.json"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
-            raise InputError(
-                f"output_dir should be a folder that can be written to, but {self.folder} cannot ({error.strerror}); "
-                "choose another one."
-            ) from error
+        writable_folder(self.folder)
         if target.exists() and not self.overwrite:
             raise InputError(
                 f"{self.folder} should not yet hold {target.name}, but does; set overwrite to true to replace it, or "

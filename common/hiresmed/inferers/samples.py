@@ -22,7 +22,7 @@ from ..latents import latent_path, latents_of
 from ..levels import check_region
 from ..tiles import whole
 from ..views import RegionView
-from ..volumes import Volume
+from ..volumes import Volume, picture_affine
 from .implicit import Frame, ImplicitInferer
 
 
@@ -127,7 +127,7 @@ class SampleInferer(Inferer):
     ) -> None:
         super().__init__()
         self.stores, self.frame, self.region = stores, frame, region
-        self.affine = picture_affine(len(frame.trained), trained_spacing)
+        self.affine = sample_affine(len(frame.trained), trained_spacing)
         self.window, self.dtype = checked_window(window, dtype), str(np.dtype(dtype))
         self.how = {"tile_size": tile_size, "places": places, "device": device, "amp": amp, "progress": progress}
         ImplicitInferer(frame, **self.how)  # a mistaken knob shows before any work
@@ -191,7 +191,7 @@ class TiledSampler(nn.Module):
             network.train(training)
 
 
-def picture_affine(dims: int, spacing: Sequence[float] | float) -> np.ndarray:
+def sample_affine(dims: int, spacing: Sequence[float] | float) -> np.ndarray:
     """(4, 4) of an image without orientation: rows run to the back, columns to the left, slices up."""
     steps = [spacing] * dims if isinstance(spacing, (int, float)) else list(spacing)
     if len(steps) != dims or any(isinstance(s, bool) or not 0 < float(s) < math.inf for s in steps):
@@ -199,14 +199,8 @@ def picture_affine(dims: int, spacing: Sequence[float] | float) -> np.ndarray:
             f"trained_spacing should be a positive length in mm, or one for each of {dims} axes, but is {spacing!r}; "
             "change it."
         )
-    affine = np.zeros((4, 4))
-    places, signs = ([1, 0], [-1, -1]) if dims == 2 else (range(3), [1, 1, 1])
-    for axis, (place, sign, step) in enumerate(zip(places, signs, steps)):
-        affine[place, axis] = sign * float(step)
-    affine[3, 3] = 1
-    if dims == 2:
-        affine[2, 2] = 1
-    return affine
+    steps = [float(step) for step in steps]
+    return picture_affine(*steps) if dims == 2 else np.diag([*steps, 1.0])
 
 
 def checked_window(window: Sequence[float], dtype: str) -> tuple[float, float]:

@@ -1,0 +1,46 @@
+"""Files that bear their names only when they are whole, in folders that can be written to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+
+@contextmanager
+def written_aside(path: str | os.PathLike, shared: bool = False) -> Iterator[Path]:
+    """`<path>.partial` to write to: renamed to `path` when the block ends well, removed when it fails.
+
+    Args:
+        shared: several processes may write the same values at once, so each writes to a name of its own; what a killed
+            one leaves is then not written over by the next.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def writable_folder(output_dir: str | os.PathLike) -> Path:
+    """The folder, created if needed.
+
+    Raises:
+        InputError: it cannot be created or written to.
+    """
+    folder = Path(output_dir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"output_dir should be a folder that can be written to, but {folder} cannot ({error.strerror}); "
+            "choose another one."
+        ) from error
+    return folder
