@@ -22,6 +22,8 @@ from hiresmed.networks import DcganGenerator
 from monai.bundle import ConfigParser
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {"size": 16, "width": 8, "latent_size": 4}
 DOOR = SHARED.FrontDoor("dcgan_mri", NETWORK)
@@ -31,14 +33,6 @@ TRAINING = NETWORK | PHANTOMS | {
     "bundle_root": str(DOOR.bundle), "max_epochs": 2, "batch_size": 4, "val_samples": 6, "device": "cpu",
 }  # fmt: skip
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -22,20 +22,14 @@ from hiresmed.networks import ImplicitGenerator
 from hiresmed.pyramids import Level
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {"network_def#channels": [8, 6], "network_def#features": 8, "network_def#style_size": 6, "latent_size": 6}
 DOOR = SHARED.FrontDoor(
     "inr_gan_multistage", NETWORK, image_size=[16, 24], tile_size=10, places=64, trained_spacing=2.0, large_size=None
 )
 settings, run, digest, left_behind = DOOR.settings, DOOR.run, SHARED.digest, SHARED.left_behind
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def generator(channels: int = 1) -> ImplicitGenerator:

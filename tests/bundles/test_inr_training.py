@@ -19,6 +19,8 @@ from hiresmed.engines import AdversarialTrainer
 from hiresmed.errors import InputError
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {"network_def#channels": [8, 6], "network_def#features": 8, "network_def#style_size": 6, "latent_size": 6}
 DOOR = SHARED.FrontDoor("inr_gan_multistage", NETWORK, tile_size=10, large_size=None)
@@ -28,14 +30,6 @@ TRAINING = {
     "batch_size": 4, "val_interval": 2, "val_samples": 3, "r1_every": 2,
     "discriminator_def#width": 4, "discriminator_def#max_width": 8,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from hiresmed.networks import PatchDDMUNet
 from hiresmed.samplers import DDIM
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {
     "network_def#channels": 4, "network_def#channel_multipliers": [1, 2], "network_def#num_res_blocks": 1,
@@ -34,14 +36,6 @@ digest, left_behind, text_file = SHARED.digest, SHARED.left_behind, SHARED.text_
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
 NAMES = ["glioma_labels.nii.gz", "glioma_probability.nii.gz", "glioma_variance.nii.gz"]
 REAL = Path(os.environ.get("HIRESMED_DATA", "")) / "brain_mr" / "TCGA-FG-6692"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(regions: int = 1, **changes) -> PatchDDMUNet:

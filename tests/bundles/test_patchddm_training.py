@@ -12,6 +12,8 @@ import torch
 from hiresmed.errors import InputError
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {
     "network_def::channels": 4, "network_def::channel_multipliers": [1, 2], "network_def::num_res_blocks": 1,
@@ -21,14 +23,6 @@ KNOBS = {
     "bundle_root": str(DOOR.bundle), "phantoms": 4, "phantom": {"shape": [18, 20, 16], "look_alike": True},
     "patch_size": 12, "max_epochs": 2, "val_interval": 2, "val_steps": 1, "learning_rate": 1e-3, "device": "cpu",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(folder: Path, *overlays: str, **knobs) -> dict:

@@ -24,6 +24,8 @@ from hiresmed.windows import robust_window
 from monai.bundle import ConfigParser
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 DOOR = SHARED.FrontDoor("msgan_xray2d", tile_size=32, base_size=24)
 settings, run = DOOR.settings, DOOR.run
@@ -36,14 +38,6 @@ TRAINING = {
     "discriminator_def::channels": 4, "discriminator_def::num_layers": 1, "network_def::base": SHARED.SMALL,
     "network_def::stage": SHARED.SMALL, "bundle_root": str(DOOR.bundle), "base_share": 0.5, "val_interval": 2,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,10 @@ from monai.networks.nets import PatchDiscriminator
 from torch import nn
 from torch.utils.data import DataLoader
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_gan.py")))
 make_trainer, Patches, weights = TINY["make_trainer"], TINY["Patches"], TINY["weights"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def log_steps(trainer: AdversarialTrainer) -> list[str]:

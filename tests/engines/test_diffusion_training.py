@@ -19,13 +19,7 @@ from monai.data import MetaTensor
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Blobs(Dataset):

@@ -19,15 +19,9 @@ from hiresmed.networks.inr import ImplicitGenerator
 from hiresmed.networks.residual_critic import ResidualCritic
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = (12, 7)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def trainer(kind, dtype, iterations: int = 1, r1_every: int = 1, **changes):

@@ -19,16 +19,10 @@ from hiresmed.handlers.checkpoint import BestModel, Checkpoint, flat_weights, lo
 from ignite.engine import Engine, Events
 from torch import nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SCRIPT = Path(__file__).parents[1] / "engines" / "tiny_gan.py"
 TINY = runpy.run_path(str(SCRIPT))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def trained(output_dir, epochs=4) -> dict[str, torch.Tensor]:

@@ -12,13 +12,7 @@ from hiresmed.live_bytes import LiveBytes
 from hiresmed.networks.inr import ImplicitGenerator
 from hiresmed.pyramids import Level
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(dims: int = 2, channels: int = 1) -> ImplicitGenerator:

@@ -16,13 +16,7 @@ from hiresmed.networks.inr import CoordinateTable, EqualLinear, FourierFeatures,
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(dims: int = 2, table: int | None = 4, channels: int = 1, dtype=torch.float64) -> ImplicitGenerator:
