@@ -2,10 +2,11 @@
 
     python scripts/ablation_msgan_xray2d.py --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/ablation --seeds 0 1 2
 
-Trains each variant, once a seed, for the same number of steps on the same patients, at a working size; renders the
-held-back patients (section: test in configs/demo_weights.yaml) from their own sketches; writes table.json, table.md and
-comparison.png (a typical case and the worst one) into --work_dir. Resumable: what is trained or scored is not done
-again. Without --data_dir on phantoms. Other knobs (say, --batch_size 2) are handed on to every training.
+Trains each variant, once a seed, for the same number of steps on the same patients, at a working size: its base stage
+alone (once for all variants that differ above it alone), then the finer ones on it; renders the held-back patients
+(section: test in configs/demo_weights.yaml) from their own sketches; writes table.json, table.md and comparison.png
+(a typical case and the worst one) into --work_dir. Resumable: what is trained or scored is not done again. Without
+--data_dir on phantoms. Other knobs (say, --batch_size 2) are handed on to every training.
 """
 
 from __future__ import annotations
@@ -22,36 +23,39 @@ from hiresmed.metrics import ReconstructionMetrics
 from hiresmed.preview import Panel
 from hiresmed.volumes import ArrayVolume
 from study import Variant, markdown, retiled, save_aside, save_json, with_spread, write_comparison
-from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, prepare, seen
+from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, base_weights, prepare, seen
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What sets a variant apart: overlays of the whole run, and those of its last third."""
+    """What sets a variant apart: overlays of the whole run, those of its last third, those that its base has, too."""
 
     title: str
     overlays: Sequence[str] = ()
     last: Sequence[str] = ()
+    base: Sequence[str] | None = ()  # None: it has no base
 
 
 VARIANTS = {
     "reference": Recipe("doublings, shared weights (reference)"),
-    "scales_2x2": Recipe("two doublings", ["experiments/scales_2x2.yaml"]),
-    "factor_4x4": Recipe("factor 4", ["experiments/factor_4x4.yaml"]),
+    "scales_2x2": Recipe("two doublings", ["experiments/scales_2x2.yaml"], base=["experiments/scales_2x2.yaml"]),
+    "factor_4x4": Recipe("factor 4", ["experiments/factor_4x4.yaml"], base=["experiments/factor_4x4.yaml"]),
     "factor_8": Recipe("factor 8", ["experiments/factor_8.yaml"]),
     "per_scale": Recipe("weights per scale", ["experiments/per_scale.yaml"]),
     "uncorrupted": Recipe("coarse images not corrupted", ["experiments/uncorrupted.yaml"]),
     "finetuned": Recipe("last third on generated coarse images", last=["experiments/finetuned.yaml"]),
-    "no_adversary": Recipe("adversarial weight 0", ["experiments/no_adversary.yaml"]),
-    "patches": Recipe("single-scale patches", ["patch_baseline.yaml"]),
+    "no_adversary": Recipe(
+        "adversarial weight 0", ["experiments/no_adversary.yaml"], base=["experiments/no_adversary.yaml"]
+    ),
+    "patches": Recipe("single-scale patches", ["patch_baseline.yaml"], base=None),
 }
 CAPTION = """
-Held-back images ({cases}), {size} pixels the longer side, {steps} steps a variant (single-scale patches: all of them
-on their one scale), seeds {seeds}; mean ± standard deviation over seeds of the mean over images. MAE in per cent of the
-robust window; kernel distance of {crop}-pixel crops of all images (feature network: {extractor}); retile: largest
-difference, of 65535 levels, to a rendering on another grid of tiles. Not in the table: instance norm, which the network
-does not offer, since its statistics differ from tile to tile and exact tiling refuses it; factors 4 x 2, since one
-factor serves all stages.
+Held-back images ({cases}), {size} pixels the longer side, {base_steps} steps of the base stage and {steps} of the finer
+ones a variant (single-scale patches: {patch_steps} steps, as many pixels), seeds {seeds}; mean ± standard deviation
+over seeds of the mean over images. MAE in per cent of the robust window; kernel distance of {crop}-pixel crops of all
+images (feature network: {extractor}); retile: largest difference, of 65535 levels, to a rendering on another grid of
+tiles. Not in the table: instance norm, which the network does not offer, since its statistics differ from tile to tile
+and exact tiling refuses it; factors 4 x 2, since one factor serves all stages.
 """
 
 
@@ -60,11 +64,27 @@ def images_of(args: argparse.Namespace) -> pathlib.Path:
     return args.work_dir / f"images_{args.size}"
 
 
+def patch_steps(args: argparse.Namespace) -> int:
+    """Steps of single-scale patches that see as many pixels as a cascade: those of a base have a fourth of them."""
+    return args.steps + args.base_steps // 4
+
+
 def variant_of(name: str, seed: int, args: argparse.Namespace) -> Variant:
     recipe = VARIANTS[name]
-    folder = args.work_dir / f"{name}_{args.size}px_{args.steps}steps_seed{seed}"
+    folder = args.work_dir / f"{name}_{args.size}px_{args.base_steps}_{args.steps}steps_seed{seed}"
     cases = (images_of(args) / "cases.json").resolve()
     return Variant(BUNDLE, [*COMMON, cases, *recipe.overlays], folder, {**args.knobs, "seed": seed}, last=recipe.last)
+
+
+def trained(name: str, seed: int, args: argparse.Namespace) -> Variant:
+    """The variant, with its weights."""
+    variant, images = variant_of(name, seed, args), images_of(args)
+    overlays = VARIANTS[name].base
+    if overlays is None:
+        variant.weights(patch_steps(args), dataset_dir=images)
+    else:
+        variant.weights(args.steps, dataset_dir=images, warm_start=base_weights(overlays, seed, images, args))
+    return variant
 
 
 def scores(variant: Variant, truths: Mapping[str, ArrayVolume], seed: int, args: argparse.Namespace) -> dict:
@@ -119,8 +139,9 @@ def table(results: Mapping[str, Mapping[int, dict]], args: argparse.Namespace) -
         distances = [r["features"].get(f"{args.extractor}_kernel_distance", {}).get("value") for r in of_seeds.values()]
         rows.append([*row, with_spread(distances, 1)])
     cases = len(next(iter(next(iter(results.values())).values()))["cases"])
-    words = {"cases": cases, "seeds": " ".join(map(str, args.seeds)), "crop": CROP}
-    caption = CAPTION.format(size=args.size, steps=args.steps, extractor=args.extractor, **words)
+    words = {"cases": cases, "seeds": " ".join(map(str, args.seeds)), "crop": CROP, "base_steps": args.base_steps}
+    words |= {"steps": args.steps, "patch_steps": patch_steps(args)}
+    caption = CAPTION.format(size=args.size, extractor=args.extractor, **words)
     return markdown(["variant", "scales", *figures, "kernel distance"], rows) + caption
 
 
@@ -135,7 +156,7 @@ def picture(results: Mapping[str, Mapping[int, dict]], truths: Mapping[str, Arra
             ssim = of_seeds[seed]["cases"][case]["ssim"]
             with np.load(variant_of(name, seed, args).folder / "made.npz") as made:
                 panels.append(Panel(f"{name}, SSIM {ssim:.3f}", ArrayVolume(made[case], truths[case].affine)))
-        rows[f"{label}: {case}; {args.steps} steps, seed {seed}"] = panels
+        rows[f"{label}: {case}; {args.base_steps} + {args.steps} steps, seed {seed}"] = panels
     write_comparison(args.work_dir / "comparison.png", rows, WINDOW)
 
 
@@ -155,11 +176,11 @@ def main() -> None:
     results: dict[str, dict[int, dict]] = {name: {} for name in args.variants}
     for seed in args.seeds:  # a whole table of one seed first
         for name in args.variants:
-            variant = variant_of(name, seed, args)
-            variant.weights(args.steps, dataset_dir=images_of(args))
+            variant = trained(name, seed, args)
             results[name][seed] = scores(variant, truths, seed, args)
             print(f"{name}, seed {seed}: SSIM {mean_of_cases(results[name][seed], 'ssim'):.3f}", flush=True)
-    save_json(args.work_dir / "table.json", {"steps": args.steps, "size": args.size, "variants": results})
+    about = {"base_steps": args.base_steps, "steps": args.steps, "size": args.size}
+    save_json(args.work_dir / "table.json", {**about, "variants": results})
     text = table(results, args)
     save_aside(args.work_dir / "table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
     picture(results, truths, args)

@@ -2,11 +2,12 @@
 
     python scripts/one_more_scale.py --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/one_more_scale --seeds 0 1 2
 
-Trains shared weights on X-rays of --size and, for the same number of steps, on those of twice --size; renders the
-held-back ones at twice --size. From a sketch: the first weights with one scale more, their image of the trained size
-enlarged, the second weights. From the real image of the trained size and the sketch: the last stage of each, and the
-enlarged image. Writes table.json, table.md, comparison.png (middles of a case) and four_times.png (four times --size,
-of which no truth exists) into --work_dir. Resumable. Without --data_dir on phantoms; other knobs go to the trainings.
+Trains a base stage, and on it shared weights on X-rays of --size and, for the same number of steps, on those of twice
+--size; renders the held-back ones at twice --size. From a sketch: the first weights with one scale more, their image of
+the trained size enlarged, the second weights. From the real image of the trained size and the sketch: the last stage of
+each, and the enlarged image. Writes table.json, table.md, comparison.png (middles of a case) and four_times.png (four
+times --size, of which no truth exists) into --work_dir. Resumable. Without --data_dir on phantoms; other knobs go to
+the trainings.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hiresmed.preview import Panel
 from hiresmed.views import RegionView, ResampledView
 from hiresmed.volumes import ArrayVolume, Volume
 from study import Variant, markdown, save_aside, save_json, with_spread, write_comparison
-from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, prepare, seen
+from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, base_weights, prepare, seen
 
 METHODS = {
     "one more": "trained to {size}, one scale more",
@@ -33,14 +34,15 @@ METHODS = {
     "trained, real": "real image of {size}, last stage trained to {twice}",
 }
 CAPTION = """
-Held-back images ({cases}) of {twice} pixels the longer side, {steps} steps a training, seeds {seeds}; mean ± standard
-deviation over seeds of the mean over images. All but the enlarged images are given the sketch of the full size. MAE in
-per cent of the robust window; kernel distance of {crop}-pixel crops of all images (feature network: {extractor}).
+Held-back images ({cases}) of {twice} pixels the longer side, {base_steps} steps of the base stage, {steps} of either
+training, seeds {seeds}; mean ± standard deviation over seeds of the mean over images. All but the enlarged images are
+given the sketch of the full size. MAE in per cent of the robust window; kernel distance of {crop}-pixel crops of all
+images (feature network: {extractor}).
 """
 
 
 def variant_of(size: int, seed: int, args: argparse.Namespace) -> Variant:
-    folder = args.work_dir / f"trained_to_{size}_{args.steps}steps_seed{seed}"
+    folder = args.work_dir / f"trained_to_{size}_{args.base_steps}_{args.steps}steps_seed{seed}"
     cases = (args.work_dir / f"images_{size}" / "cases.json").resolve()
     return Variant(BUNDLE, [*COMMON, cases], folder, {**args.knobs, "seed": seed})
 
@@ -73,7 +75,7 @@ def renderings(truth: ArrayVolume, seed: int, args: argparse.Namespace) -> Itera
 
 def scores(truths: Mapping[str, ArrayVolume], seed: int, args: argparse.Namespace) -> dict:
     """Figures of one seed, method by method; done once, then read."""
-    path = args.work_dir / f"scores_{args.size}_{args.steps}steps_seed{seed}.json"
+    path = args.work_dir / f"scores_{args.size}_{args.base_steps}_{args.steps}steps_seed{seed}.json"
     if path.exists():
         return json.loads(path.read_text())
     pixels = ReconstructionMetrics(WINDOW, args.tile_size, None)
@@ -105,7 +107,8 @@ def table(results: Mapping[int, dict], args: argparse.Namespace) -> str:
         distances = [r[method]["features"].get(f"{args.extractor}_kernel_distance", {}) for r in results.values()]
         rows.append([*row, with_spread([d.get("value") for d in distances], 1)])
     cases = len(next(iter(results.values()))["one more"]["cases"])
-    words = {"size": args.size, "twice": 2 * args.size, "steps": args.steps, "crop": CROP, "cases": cases}
+    words = {"size": args.size, "twice": 2 * args.size, "crop": CROP, "cases": cases}
+    words |= {"base_steps": args.base_steps, "steps": args.steps}
     caption = CAPTION.format(**words, seeds=" ".join(map(str, args.seeds)), extractor=args.extractor)
     return markdown(["from", *figures, "kernel distance"], rows) + caption
 
@@ -151,8 +154,9 @@ def main() -> None:
     truths = {name: seen(path) for name, path in held_back[2 * args.size].items()}
     results = {}
     for seed in args.seeds:
+        base = base_weights((), seed, folders[args.size], args)
         for size, folder in folders.items():
-            variant_of(size, seed, args).weights(args.steps, dataset_dir=folder)
+            variant_of(size, seed, args).weights(args.steps, dataset_dir=folder, warm_start=base)
         results[seed] = scores(truths, seed, args)
     save_json(args.work_dir / "table.json", {"steps": args.steps, "size": args.size, "seeds": results})
     text = table(results, args)

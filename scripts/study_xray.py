@@ -1,4 +1,4 @@
-"""What the scripts that study msgan_xray2d share: the X-rays at a working size, those to train on and those held back.
+"""What the scripts that study msgan_xray2d share: X-rays at a working size, and base stages that variants begin with.
 
 No command of its own: imported by the scripts beside it, which Python finds as they are run from this folder.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 
 from hiresmed.data import ChestXrayPhantom, open_volume, save_volume
 from hiresmed.views import ResampledView
 from hiresmed.volumes import ArrayVolume, Volume
 from hiresmed.windows import FULL, WindowedView, robust_window
 from monai.bundle import ConfigParser
-from study import BUNDLES, knobs_of, save_json
+from study import BUNDLES, Variant, knobs_of, save_json, slug
 
 BUNDLE = BUNDLES / "msgan_xray2d"
 WINDOW = (0.0, float(FULL))
@@ -29,11 +30,24 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the X-rays; without it phantoms")
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=600, help="batches a training")
+    parser.add_argument("--steps", type=int, default=300, help="batches a training of finer stages")
+    parser.add_argument("--base_steps", type=int, default=1200, help="batches a training of a base stage, before")
     parser.add_argument("--extractor", default="squeezenet", help="feature network; none for none")
     args, words = parser.parse_known_args()
     args.knobs = knobs_of(words)
     return args
+
+
+def base_weights(overlays: Sequence[str], seed: int, images: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """Weights of a base stage trained alone, on the folder's cases, for all variants of one seed that share it.
+
+    Together with the finer stages it learns far slower, and a cascade is no better than its base.
+    """
+    name = slug("_".join(pathlib.Path(o).stem for o in overlays))
+    folder = args.work_dir / f"base_{name or 'reference'}_{args.base_steps}steps_seed{seed}"
+    configs = [*COMMON, (images / "cases.json").resolve(), *overlays, "experiments/base_first.yaml"]
+    knobs = {**args.knobs, "seed": seed}
+    return Variant(BUNDLE, configs, folder, knobs).weights(args.base_steps, dataset_dir=images).resolve()
 
 
 def listed(data_dir: pathlib.Path | None) -> list[dict]:

@@ -20,7 +20,8 @@ SIZE = 128
 def ablation(work_dir: pathlib.Path, *words: str) -> subprocess.CompletedProcess:
     knobs = {"network_def::base": TINY, "network_def::stage": TINY, "discriminator_def::channels": 4}
     knobs |= {"discriminator_def::num_layers": 1, "patch_size": 16, "base_patch": 16, "batch_size": 1}
-    own = ["--work_dir", work_dir, "--size", SIZE, "--steps", 2, "--tile_size", 32, "--extractor", "random"]
+    own = ["--work_dir", work_dir, "--size", SIZE, "--steps", 2, "--base_steps", 2]
+    own += ["--tile_size", 32, "--extractor", "random"]
     words = [*own, *words, *(word for name, value in knobs.items() for word in (f"--{name}", value))]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -40,7 +41,7 @@ def work_dir(tmp_path_factory, xray_images) -> pathlib.Path:
 def test_a_variant_of_two_phases_is_trained_scored_and_drawn_once(work_dir):
     done = ablation(work_dir, "--variants", "finetuned", "--seeds", "3")
     assert done.returncode == 0, done.stderr[-3000:]
-    run = work_dir / f"finetuned_{SIZE}px_2steps_seed3"
+    run = work_dir / f"finetuned_{SIZE}px_2_2steps_seed3"
     assert "Resumed from" in done.stderr + done.stdout, "the last third goes on from the first two"
     cases = json.loads((work_dir / "table.json").read_text())["variants"]["finetuned"]["3"]["cases"]
     assert sorted(cases) == ["phantom_8", "phantom_9"], "the held-back ones, and no other"
