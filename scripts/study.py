@@ -43,8 +43,13 @@ def train(bundle: pathlib.Path, configs: Sequence, output_dir: pathlib.Path, **k
     """
     if epochs_done(output_dir) >= int(knobs.get("max_epochs", sys.maxsize)):
         return output_dir
+    return run_bundle(bundle, configs, output_dir, **{"resume": "true", **knobs})
+
+
+def run_bundle(bundle: pathlib.Path, configs: Sequence, output_dir: pathlib.Path, **knobs) -> pathlib.Path:
+    """One run through the front door; returns its folder. Arguments as train's."""
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config_files(bundle, configs))]
-    options = {"bundle_root": bundle, "output_dir": output_dir, "resume": "true", **knobs}
+    options = {"bundle_root": bundle, "output_dir": output_dir, **knobs}
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     subprocess.run([*command, *words], check=True)
     return output_dir
@@ -202,7 +207,12 @@ def write_comparison(path: pathlib.Path, rows: Mapping[str, Sequence[Panel]], wi
             with Image.open(part) as picture:
                 parts.append(picture.convert("RGB"))
             part.unlink()
-    whole = Image.new("RGB", (max(p.width for p in parts), sum(p.height for p in parts)))
-    for n, picture in enumerate(parts):
-        whole.paste(picture, (0, sum(p.height for p in parts[:n])))
-    return save_aside(path, whole.save)
+    return save_aside(path, one_below_the_other(parts).save)
+
+
+def one_below_the_other(pictures: Sequence[Image.Image]) -> Image.Image:
+    """RGB pictures stacked, their left edges in line."""
+    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)))
+    for n, picture in enumerate(pictures):
+        whole.paste(picture, (0, sum(p.height for p in pictures[:n])))
+    return whole
