@@ -29,8 +29,8 @@ device: {_target_: torch.device, device: cpu}
 
 # more of them
 second: 2
-total: "$@first + @second"
-run: ["$print('the total is', @total)"]
+mean: {_target_: statistics.fmean, data: ["@first", "@second"]}
+run: ["$print('the mean is', @mean)"]
 """
 
 
@@ -126,7 +126,7 @@ def test_a_mistake_is_one_sentence_with_the_nearest_right_name(adder, capsys, wo
 def test_it_runs_the_bundle_in_the_current_folder_and_leaves_out_monais_listing(adder, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "adder", "more", "--first", "5"]) == 0
-    assert capsys.readouterr().out == "the total is 25\n"
+    assert capsys.readouterr().out == "the mean is 12.5\n"
 
 
 def test_the_status_of_a_failed_run_is_handed_on(adder, monkeypatch):
