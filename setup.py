@@ -58,6 +58,7 @@ setup(
         "train": ["tensorboard>=2.16"],
         "dicom": ["pydicom>=3.0", "highdicom>=0.25"],
         "keras": ["h5py>=3.10"],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.30"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",

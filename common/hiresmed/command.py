@@ -25,7 +25,8 @@ from .knobs import check_names
 from .report import in_bytes
 from .weight_files import weights_sha256
 
-_LISTING = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ - (INFO - |WARNING - Default logging file)|^\s*$")  # MONAI's listing of what it was given
+# MONAI's listing of what it was given
+_LISTING = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ - (INFO - |WARNING - Default logging file)|^\s*$")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
