@@ -64,7 +64,8 @@ def _packages(bundles: Mapping[str, BundleFolder]) -> list[str]:
     wrong = []
     for name, version in tested.items():
         found = installed(name)
-        _line(name, found or "missing", "" if found == version else f"(tested with {version})")
+        as_tested = found is not None and found.partition("+")[0] == version  # torch says +cpu, +cu128 ...
+        _line(name, found or "missing", "" if as_tested else f"(tested with {version})")
         if found is None:
             wrong.append(f"{name} should be installed, but is not; run: pip install {name}=={version}.")
     wrong += _unmet()
