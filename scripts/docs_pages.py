@@ -134,8 +134,8 @@ def caption(card: str, name: str) -> str:
 def gallery() -> str:
     """All pictures of the model cards, with what the cards say of them."""
     parts = [
-        "---\nhide: [navigation]\n---\n\n# Gallery\n\nThe pictures of all model cards; the cards name the runs that made them. Nothing here is fit for "
-        "diagnosis.\n"
+        "---\nhide: [navigation]\n---\n\n# Gallery\n\nThe pictures of all model cards; the cards name the runs that "
+        "made them. Nothing here is fit for diagnosis.\n"
     ]
     for bundle in bundles():
         card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
@@ -154,9 +154,7 @@ def reference() -> Iterator[tuple[str, str]]:
     listed = "\n".join(f"| [{r.name}]({r.name}.md) | {ROOM_TITLES.get(r.name, '')} |" for r in rooms)
     text = "# Reference\n\nThe library `hiresmed`, made of its docstrings. Rooms do not know one another; "
     text += f"a bundle's config puts their parts together.\n\n| room | what is in it |\n|---|---|\n{listed}\n"
-    text += (
-        "| [plain modules](plain.md) | what all rooms may use: coordinates, tiles, noise, reports |\n"
-    )
+    text += "| [plain modules](plain.md) | what all rooms may use: coordinates, tiles, noise, reports |\n"
     yield "reference/index.md", text
     for room in rooms:
         yield f"reference/{room.name}.md", _modules(f"hiresmed.{room.name}", room)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -188,3 +189,24 @@ def test_no_bundle_anywhere_is_a_sentence(monkeypatch):
     assert main(["list"]) == 2
     with pytest.raises(InputError, match="is no bundle"):
         bundle("adder")
+
+
+def commands_of(page: Path) -> list[str]:
+    """The lines of a page's blocks of code that run a bundle."""
+    blocks = page.read_text(encoding="utf-8").split("```")[1::2]
+    return [line.strip() for block in blocks for line in block.splitlines() if line.startswith("hiresmed run ")]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in commands_of(page)}))
+def test_every_command_of_readme_and_docs_names_bundles_configs_and_knobs_that_there_are(line, monkeypatch):
+    monkeypatch.setenv("HIRESMED_BUNDLES", str(ROOT / "bundles"))
+    name, *words = shlex.split(line, comments=True)[2:]
+    if not name.startswith("."):  # a folder of the reader's own
+        assert run_command(bundle(name), words)
+
+
+def test_the_pages_have_commands():
+    assert sum(len(commands_of(page)) for page in PAGES) > 10
