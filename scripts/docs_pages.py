@@ -18,9 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "common" / "hiresmed"
 # pages that are files elsewhere in the repository: {page: file}
-ELSEWHERE = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
-HOW_TO = ["command.md", "own_data.md", "dicom.md", "monai_label.md", "distributed.md", "contributing.md"]
-LAST = ["glossary.md", "changelog.md"]
+ELSEWHERE = {"add_a_bundle.md": "CONTRIBUTING.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+WALK = "## How to add a bundle"  # the part of CONTRIBUTING.md that is a page of its own
+HOW_TO = ["command.md", "own_data.md", "dicom.md", "monai_label.md", "distributed.md", "add_a_bundle.md"]
+LAST = ["glossary.md", "contributing.md", "changelog.md"]
 ROOM_TITLES = {
     "data": "reading, writing, cases, phantoms", "transforms": "pre- and postprocessing", "networks": "networks",
     "samplers": "diffusion samplers", "inferers": "inference on whole images", "engines": "training and batches",
@@ -44,6 +45,17 @@ def pages() -> dict[str, str]:
     return made | ELSEWHERE | {f"bundles/{b.name}.md": f"bundles/{b.name}/docs/README.md" for b in bundles()}
 
 
+def text_of(page: str, source: str) -> str:
+    """A page's Markdown as its file has it; CONTRIBUTING.md becomes two pages."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    if source != "CONTRIBUTING.md":
+        return text
+    before, _, walk = text.partition(WALK)
+    return (
+        WALK[1:] + walk if page == "add_a_bundle.md" else f"{before}{WALK}\n\n[A page of its own](add_a_bundle.md).\n"
+    )
+
+
 def assets() -> dict[str, Path]:
     """{path in the site: file} of what lies beside the model cards."""
     found = (p for b in bundles() for p in sorted((b / "docs").iterdir()) if p.suffix in (".png", ".txt"))
@@ -65,6 +77,8 @@ def with_site_links(text: str, page: str) -> str:
         file, _, anchor = target.partition("#")
         wanted = os.path.relpath(os.path.join(ROOT, os.path.dirname(source), file), ROOT)
         made = known.get(wanted) or (os.path.relpath(wanted, "docs") if wanted.startswith("docs" + os.sep) else None)
+        if made is None and file in ELSEWHERE:  # written here, for the site
+            return match[0]
         if made is None:
             return f"`{words.strip('`')}`" if re.search(r"\.\w+$", words) else words
         near = os.path.relpath(made, os.path.dirname(page) or ".")
@@ -199,8 +213,7 @@ def on_files(files, config):
     own = {file.src_uri for file in files}
     for page, source in pages().items():
         if page not in own:
-            text = (ROOT / source).read_text(encoding="utf-8")
-            files.append(File.generated(config, page, content=text))
+            files.append(File.generated(config, page, content=text_of(page, source)))
     for path, source in assets().items():
         files.append(File.generated(config, path, abs_src_path=str(source)))
     for page, text in [("gallery.md", gallery()), *reference()]:

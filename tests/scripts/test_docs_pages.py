@@ -43,10 +43,18 @@ def test_every_module_has_its_place_in_the_reference():
         ("dicom.md", "[x](../bundles/patchddm_brats/docs/README.md)", "[x](bundles/patchddm_brats.md)"),
         ("dicom.md", "[x](../README.md), [y](#part), [z](command.md)", "[x](index.md), [y](#part), [z](command.md)"),
         ("contributing.md", "[x](docs/distributed.md)", "[x](distributed.md)"),
+        ("changelog.md", "[x](CONTRIBUTING.md)", "[x](contributing.md)"),
     ],
 )
 def test_links_between_files_become_links_between_pages(page, link, made):
     assert SITE.with_site_links(link, page) == made
+
+
+def test_the_walk_to_a_new_bundle_is_a_page_and_nothing_of_its_file_is_lost():
+    text = (SITE.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    walk, rest = (SITE.text_of(page, "CONTRIBUTING.md") for page in ("add_a_bundle.md", "contributing.md"))
+    assert walk.startswith("# How to add a bundle\n") and rest.startswith("# Taking part\n")
+    assert rest.partition(SITE.WALK)[0] + "#" + walk == text
 
 
 def test_lists_get_the_empty_line_that_python_markdown_wants_but_code_stays_as_it_is():
