@@ -288,7 +288,7 @@ def filled(folder: Path) -> Path:
 MISTAKES = {
     "missing path": (lambda f, c, w: {"image": f / "none"}, "there is no .*none"),
     "empty path": (lambda f, c, w: {"image": ""}, "case folder or a file of one"),
-    "empty folder": (lambda f, c, w: {"image": (f / "e").mkdir() or f / "e"}, "should hold the NIfTI files or DICOM folders of t1"),
+    "empty folder": (lambda f, c, w: {"image": (f / "e").mkdir() or f / "e"}, "should hold the NIfTI files or DICOM"),
     "text": (lambda f, c, w: {"image": text_file(f, "notes.nii")}, "notes.nii should be a NIfTI image"),
     "a sequence missing": (lambda f, c, w: {"image": changed(f, c, t2=None)}, "should have t1, t1ce.* t2 is missing"),
     "a sequence doubled": (lambda f, c, w: {"image": doubled(f, c)}, "should have one t1ce, but has .*t1gd"),
