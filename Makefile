@@ -8,7 +8,7 @@ FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2
 PYTHON ?= $(firstword $(foreach p,python3 python python3.13 python3.12 python3.11,$(shell $(p) -c '$(FITS)' 2>/dev/null && echo $(p))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format clean
+.PHONY: help demo test slow lint format docs clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,8 +30,12 @@ format: $(VENV)/.stamp  ## repair what the tool can repair of it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs  ## build the documentation site into site/, without the network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
+	@echo "The site is site/index.html; its search wants a server: $(BIN)/python -m http.server -d site"
+
 clean:  ## remove the environment, caches and the demo's output
-	rm -rf $(VENV) demo_output .pytest_cache .ruff_cache .coverage build dist common/*.egg-info
+	rm -rf $(VENV) site demo_output .pytest_cache .ruff_cache .coverage build dist common/*.egg-info
 	find bundles common scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # made anew when what it is made from has changed; without the stamp, that is, after an interruption, too
@@ -41,4 +45,9 @@ $(VENV)/.stamp: setup.py constraints.txt
 	@echo "Installing into $(VENV) (a few minutes, once) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[train,dicom,test]'
+	@touch $@
+
+# what the site needs beyond that comes into the same environment when it is first built
+$(VENV)/.docs: $(VENV)/.stamp
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[docs]'
 	@touch $@

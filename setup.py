@@ -2,11 +2,25 @@
 
 import pathlib
 import re
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "common/hiresmed/__init__.py").read_text()).group(1)
+
+
+class BuildWithBundles(build_py):
+    """An installed package carries the bundles, so that the command `hiresmed` finds them."""
+
+    def run(self):
+        super().run()
+        if not getattr(self, "editable_mode", False):
+            made_by_runs = shutil.ignore_patterns("output", "runs", "eval", "__pycache__")
+            target = pathlib.Path(self.build_lib) / "hiresmed" / "bundles"
+            shutil.copytree(ROOT / "bundles", target, ignore=made_by_runs, dirs_exist_ok=True)
+
 
 setup(
     name="hiresmed",
@@ -23,6 +37,8 @@ setup(
     ],
     package_dir={"": "common"},
     packages=find_packages("common"),
+    cmdclass={"build_py": BuildWithBundles},
+    entry_points={"console_scripts": ["hiresmed = hiresmed.command:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "torch>=2.8",
@@ -40,8 +56,9 @@ setup(
     ],
     extras_require={
         "train": ["tensorboard>=2.16"],
-        "dicom": ["pydicom>=3.0"],
+        "dicom": ["pydicom>=3.0", "highdicom>=0.25"],
         "keras": ["h5py>=3.10"],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.30"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",

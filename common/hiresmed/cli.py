@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 
 from monai.bundle import ConfigParser
 
-from .errors import InputError, speak_plainly
+from .errors import speak_plainly
+from .knobs import check_names
 from .memory import steady_allocator
 
 
@@ -30,21 +30,15 @@ def check_overrides(argv: list[str]) -> None:
     """Refuse `--knob value` whose first name stands in none of the `--config_file`s; MONAI would take it silently."""
     if not argv or "monai" not in argv[0] or "bundle" not in argv[0]:
         return
-    given = _options(argv)
+    given = options_of(argv)
     files = given.get("config_file") or given.get("config-file")
     if files is None:
         return
-    known = set(ConfigParser.load_config_files(_as_list(files)))
-    own = {"config_file", "meta_file", "logging_file", "tracking", "args_file", "run_id", "init_id", "final_id"}
-    for name in given:
-        root = name.replace("#", "::").split("::")[0]
-        if root not in known and root.replace("-", "_") not in own and root != "workflow_type":
-            near = difflib.get_close_matches(root, sorted(known), n=1)
-            hint = f"did you mean --{near[0]}?" if near else "its knobs are the first lines of the config."
-            raise InputError(f"--{name} is no knob of this config; {hint}")
+    check_names(given, ConfigParser.load_config_files(_as_list(files)))
 
 
-def _options(argv: list[str]) -> dict[str, str]:
+def options_of(argv: list[str]) -> dict[str, str]:
+    """The `--name value` and `--name=value` of a command line."""
     options = {}
     for n, word in enumerate(argv):
         if word.startswith("--") and len(word) > 2:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import InputError
@@ -71,3 +72,32 @@ def choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:
     if name not in table:
         raise InputError(f"{knob} should be one of {', '.join(table)}, but is '{name}'; choose one of these.")
     return table[name]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that a mistyped word most likely means, or None.
+
+    >>> nearest("tile_sise", ["seed", "tile_size"]), nearest("qqq", ["seed"])
+    ('tile_size', None)
+    """
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1)), None)
+
+
+MONAI_OWN = ("config_file", "meta_file", "logging_file", "tracking", "args_file", "run_id", "init_id", "final_id")
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse knobs (say, tile_size or network_def#width) whose first name is not among a config's top-level `known`.
+
+    MONAI's own arguments of `monai.bundle run` pass.
+
+    Raises:
+        InputError: the first that is not, with the nearest name.
+    """
+    known = set(known)
+    for name in given:
+        root = name.replace("#", "::").split("::")[0]
+        if root not in known and root.replace("-", "_") not in (*MONAI_OWN, "workflow_type"):
+            near = nearest(root, known)
+            hint = f"did you mean --{near}?" if near else "its knobs are the first lines of the config."
+            raise InputError(f"--{name} is no knob of this config; {hint}")

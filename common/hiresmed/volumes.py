@@ -6,6 +6,7 @@ Letters: S = spatial shape (D, H, W) or (H, W), in array order as the file's rea
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -221,6 +222,19 @@ def real_world_cast(values: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
         values = np.rint(values)
     limits = np.iinfo(dtype)
     return np.clip(values, limits.min, limits.max).astype(dtype)
+
+
+def grey_values(values: np.ndarray, name: str) -> np.ndarray:
+    """Values as uint8 or uint16, as pictures hold them: uint8 stays, others are rounded and limited to 0 ... 65535.
+
+    Warns where that changes values by more than rounding.
+    """
+    if values.dtype in (np.uint8, np.bool_):
+        return values.astype(np.uint8)
+    outside = float(np.mean((values < -0.5) | (values > 65535.5)))
+    if outside:
+        warnings.warn(f"{name}: {outside:.1%} of the values lie outside 0 ... 65535 and are limited.", stacklevel=4)
+    return real_world_cast(values, np.uint16)
 
 
 def first_line(error: BaseException) -> str:

@@ -313,3 +313,33 @@ def test_a_sketch_alone_is_enough_and_lies_where_it_lay(tmp_path, weights):
     made = nibabel.load(tmp_path / "out/lines_synthetic.nii")
     assert made.shape == SHAPE and np.array_equal(made.affine, nibabel.load(lines).affine)
     assert json.loads((tmp_path / "out/report.json").read_text())["input"]["file"] == "lines.nii"
+
+
+@pytest.mark.realdata
+def test_a_real_dicom_series_is_answered_with_one_that_pydicom_and_itk_find_in_its_frame(tmp_path, weights):
+    pydicom, itk = pytest.importorskip("pydicom"), pytest.importorskip("itk")
+    source = Path(os.environ.get("HIRESMED_DATA", "")) / "ct3d" / "LIDC-IDRI-0001_dicom"
+    if "HIRESMED_DATA" not in os.environ or not source.is_dir():
+        pytest.skip(f"no {source.name} in HIRESMED_DATA")
+    box = [[200, 264], [180, 228], [4, 12]]
+    run(settings(weights, tmp_path, image=str(source), region=box, tile_size=64))
+    files = sorted((tmp_path / "LIDC-IDRI-0001_dicom_synthetic_dicom").iterdir())
+    headers, given = [pydicom.dcmread(f) for f in files], [pydicom.dcmread(f) for f in sorted(source.glob("*.dcm"))]
+    assert {h.FrameOfReferenceUID for h in headers} == {g.FrameOfReferenceUID for g in given}
+    assert not {h.SOPInstanceUID for h in headers} & {g.SOPInstanceUID for g in given}
+    assert {h.PatientID for h in headers} == {"ANONYMOUS"} and len({h.StudyInstanceUID for h in headers}) == 1
+    assert all("synthetic" in h.SeriesDescription.lower() and h.ImageType[0] == "DERIVED" for h in headers)
+    wanted, made = series_of_itk(itk, source), series_of_itk(itk, files[0].parent)
+    assert list(itk.size(made)) == [b - a for a, b in box]
+    corner = wanted.TransformIndexToPhysicalPoint([a for a, _ in box])
+    assert np.allclose(made.GetOrigin(), corner, atol=1e-3)
+    assert np.allclose(made.GetSpacing(), wanted.GetSpacing(), atol=1e-5)
+    assert np.allclose(np.asarray(made.GetDirection()), np.asarray(wanted.GetDirection()), atol=1e-6)
+    stack = np.stack([h.pixel_array for h in headers])
+    assert np.array_equal(itk.array_from_image(made), stack) and stack.std() > 1
+
+
+def series_of_itk(itk, folder: Path):
+    """A series as ITK's own reader places it; it wants the files in their order."""
+    names = itk.GDCMSeriesFileNames.New(Directory=str(folder))
+    return itk.imread(list(names.GetInputFileNames()), itk.SS)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.data import BrainPhantom
+from hiresmed.data.dicom_header import PATIENT, STUDY
 from hiresmed.errors import InputError
 from hiresmed.networks import PatchDDMUNet
 from hiresmed.samplers import DDIM
@@ -280,8 +281,8 @@ def filled(folder: Path) -> Path:
 
 MISTAKES = {
     "missing path": (lambda f, c, w: {"image": f / "none"}, "there is no .*none"),
-    "empty path": (lambda f, c, w: {"image": ""}, "case folder or a NIfTI file"),
-    "empty folder": (lambda f, c, w: {"image": (f / "e").mkdir() or f / "e"}, "should hold the NIfTI files of t1"),
+    "empty path": (lambda f, c, w: {"image": ""}, "case folder or a file of one"),
+    "empty folder": (lambda f, c, w: {"image": (f / "e").mkdir() or f / "e"}, "should hold the NIfTI files or DICOM"),
     "text": (lambda f, c, w: {"image": text_file(f, "notes.nii")}, "notes.nii should be a NIfTI image"),
     "a sequence missing": (lambda f, c, w: {"image": changed(f, c, t2=None)}, "should have t1, t1ce.* t2 is missing"),
     "a sequence doubled": (lambda f, c, w: {"image": doubled(f, c)}, "should have one t1ce, but has .*t1gd"),
@@ -415,3 +416,49 @@ def test_a_real_glioma_is_answered_on_its_own_grid(tmp_path, weights):
     given = nibabel.load(REAL / "TCGA-FG-6692_t1.nii.gz")
     assert made.shape == (240, 240, 155) and np.array_equal(made.affine, given.affine)
     assert json.loads((tmp_path / "report.json").read_text())["metrics"]["dice_WT"] >= 0
+
+
+def test_a_case_of_four_dicom_series_is_answered_with_the_nifti_cases_labels_as_a_seg(tmp_path, weights, case, whole):
+    pydicom = pytest.importorskip("pydicom", reason="the series are made by pydicom")
+    highdicom = pytest.importorskip("highdicom", reason="DICOM SEG are written by highdicom")
+    folder = tmp_path / "glioma"
+    for sequence in SEQUENCES:
+        write_series(pydicom, folder / sequence, values(case / f"glioma_{sequence}.nii.gz"))
+    run(settings(weights, tmp_path / "out", image=str(folder)))
+    names = ["glioma_labels.dcm", "glioma_probability.nii.gz", "glioma_variance.nii.gz", "preview.png", "report.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
+    labels = values(tmp_path / "out" / names[1]) > 0.5
+    # stored as integers, hence not quite the values of the NIfTI files
+    assert labels.any() and np.mean(labels != values(whole / "glioma_labels.nii.gz")) < 0.01
+    seg = highdicom.seg.segread(tmp_path / "out" / names[0])
+    grid = highdicom.get_volume_from_series([pydicom.dcmread(p) for p in (folder / "flair").iterdir()])
+    found = seg.get_volume(combine_segments=True).match_geometry(grid.get_geometry())  # it has no empty frames
+    assert found.array.sum() == labels.sum()
+    lps = np.diag([-1, -1, 1, 1]) @ nibabel.load(tmp_path / "out" / names[1]).affine
+    for index in np.argwhere(labels)[::7]:
+        at = np.linalg.inv(grid.affine) @ lps @ [*index, 1]
+        assert found.array[tuple(at[:3].round().astype(int))] == 1
+
+
+def write_series(pydicom, folder: Path, image: np.ndarray) -> None:
+    """An MR series of the image (I, J, K), stored from 0 to 4000; its first slice is the highest."""
+    folder.mkdir(parents=True)
+    stored = np.rint((image - image.min()) / np.ptp(image) * 4000).astype("<u2")
+    affine, series = np.diag([-1.0, -1, 1, 1]) @ PHANTOM.affine, pydicom.uid.generate_uid()
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    for k in range(image.shape[2]):
+        ds = pydicom.Dataset()
+        ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = pydicom.uid.MRImageStorage, pydicom.uid.generate_uid(), "MR"
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.3", series, "1.2.99"
+        for keyword in (*PATIENT, *STUDY):
+            setattr(ds, keyword, "")
+        ds.ImagePositionPatient = [f"{v:.6f}" for v in affine[:3, 3] + k * affine[:3, 2]]
+        ds.ImageOrientationPatient = (affine[:3, :2] / spacing[:2]).T.ravel().tolist()
+        ds.PixelSpacing, ds.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+        ds.Columns, ds.Rows = image.shape[:2]
+        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
+        ds.PixelData = np.ascontiguousarray(stored[:, :, k].T).tobytes()
+        ds.file_meta = pydicom.dataset.FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        ds.save_as(folder / f"{k}.dcm", enforce_file_format=True)

@@ -139,7 +139,7 @@ def test_whatever_the_file_and_its_grey_scale_the_same_16_bit_image_comes_out_wi
     made = {}
     for name, path in formats(tmp_path).items():
         run(settings(weights, tmp_path / "out" / name, image=str(path)))
-        suffix = "tiff" if name == "tiff" else "png"
+        suffix = name if name in ("tiff", "dcm") else "png"
         made[name] = open_volume(tmp_path / "out" / name / f"{name}_synthetic.{suffix}", tmp_path)
     values = {name: volume.read((0, 0), SHAPE) for name, volume in made.items()}
     assert all(volume.shape == SHAPE and volume.dtype == np.uint16 for volume in made.values())

@@ -98,14 +98,14 @@ def test_a_jpeg_2000_is_the_uncompressed_picture(tmp_path):
     np.testing.assert_array_equal(picture - int(picture.min()), GREY - GREY.min())
 
 
-def test_the_result_of_a_radiograph_is_a_picture_and_of_a_series_a_series(tmp_path):
+def test_the_result_of_a_radiograph_is_one_dicom_file_and_of_a_series_a_series(tmp_path):
     from hiresmed.data.dicom_series import write_ct_series
 
     output = CaseOutput(str(tmp_path / "out"))
     path = make_radiograph(tmp_path / "x" / "a.dcm")
     make_radiograph(tmp_path / "x" / "b.dcm")  # a neighbour of the same series changes nothing
     series = write_ct_series(ArrayVolume(np.zeros((5, 6, 3), np.int16)), tmp_path / "s")
-    for source, kind in ((path, "png"), (series, "dicom"), (next(series.iterdir()), "dicom")):
+    for source, kind in ((path, "dcm"), (series, "dicom"), (next(series.iterdir()), "dicom")):
         assert output.format_of({"name": "a", "source": source}) == kind
     alone = make_radiograph(tmp_path / "y" / "a.dcm").parent
-    assert output.format_of({"name": "a", "source": alone}) == "png"
+    assert output.format_of({"name": "a", "source": alone}) == "dcm"

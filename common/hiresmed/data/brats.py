@@ -2,7 +2,8 @@
 
 File names of BraTS 2018-2024 and their relatives: the last word of a name that is a sequence's tells which one it is
 (`x_t1ce.nii.gz`, `x-t1c.nii`, `x_fla.nii.gz`), what stands before it is the subject. Words that begin with `seg`
-mark labels. The order is always t1, t1ce, t2, flair.
+mark labels. A sequence may also be a folder of DICOM images, known by its name or by its series' description. The
+order is always t1, t1ce, t2, flair.
 """
 
 from __future__ import annotations
@@ -15,32 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from .brats_dicom import dicom_series, open_mr_series, series_folders, series_sequence
+from .brats_names import ALIASES, SEQUENCES, named, stem
 from .datalists import section_of
 from .phantom_brain import BrainPhantom
 
-SEQUENCES = ("t1", "t1ce", "t2", "flair")
-ALIASES = {
-    "t1": "t1", "t1n": "t1", "t1w": "t1", "t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce", "t1post": "t1ce",
-    "t2": "t2", "t2w": "t2", "flair": "flair", "fla": "flair", "t2f": "flair",
-}  # fmt: skip
 Case = dict[str, object]
-
-
-def named(path: str | Path) -> tuple[str, str | None]:
-    """(subject, sequence) in a file's name; the sequence is "label" for a segmentation, None for anything else.
-
-    >>> named("BraTS-GLI-00001-000-t2f.nii.gz"), named("BraTS20_Training_001_seg.nii")
-    (('BraTS-GLI-00001-000', 'flair'), ('BraTS20_Training_001', 'label'))
-    """
-    stem = _stem(path)
-    words = list(re.finditer(r"[^-_.\s]+", stem))
-    label = next((w for w in words if w.group().lower().startswith("seg")), None)
-    if label:
-        return stem[: label.start()].rstrip("-_. "), "label"
-    known = [w for w in words if w.group().lower() in ALIASES]
-    if not known or any(w.group().lower() in ("mask", "label", "gt") for w in words):
-        return stem, None
-    return stem[: known[-1].start()].rstrip("-_. "), ALIASES[known[-1].group().lower()]
 
 
 def brats_case(source, label: str | Path | None = None) -> Case:
@@ -48,7 +29,8 @@ def brats_case(source, label: str | Path | None = None) -> Case:
 
     Args:
         source: a case folder, the path of one sequence (its siblings are found beside it), a dict or list of four
-            paths, a 4-channel NIfTI, or a BrainPhantom. A list whose names tell nothing is taken in order.
+            paths, a 4-channel NIfTI, or a BrainPhantom. A list whose names tell nothing is taken in order. A sequence
+            is a NIfTI file or a folder of DICOM images.
         label: the path of the segmentation, or, if several lie there, the end of the wanted one's stem (`seg_mav`).
 
     Raises:
@@ -62,7 +44,10 @@ def brats_case(source, label: str | Path | None = None) -> Case:
         return _of_list([Path(p) for p in source])
     path = Path(source).expanduser()
     if not str(source).strip() or not path.exists():
-        raise InputError(f"image should be a case folder or a NIfTI file, but there is no '{source}'; check the path.")
+        raise InputError(f"image should be a case folder or a file of one, but there is no '{source}'; check the path.")
+    if dicom_series(path) and not (path.is_dir() and _niftis(path)):  # one of four beside one another
+        open_mr_series(path)  # two series in one folder are told here, not as a case without sequences
+        path = (path if path.is_dir() else path.parent).resolve().parent
     if path.is_dir():
         groups = _groups(path)
         if len(groups) > 1:
@@ -75,7 +60,7 @@ def brats_case(source, label: str | Path | None = None) -> Case:
     subject, sequence = named(path)
     if sequence in SEQUENCES:
         return _complete(subject or path.parent.name, _groups(path.parent)[subject], path.parent, label)
-    return {"image": path, "subject": _stem(path), "name": _stem(path)}  # four channels; checked when read
+    return {"image": path, "subject": stem(path), "name": stem(path)}  # four channels; checked when read
 
 
 def brats_cases(dataset_dir: str | Path, label: str | None = None) -> list[Case]:
@@ -88,10 +73,11 @@ def brats_cases(dataset_dir: str | Path, label: str | None = None) -> list[Case]
     if not root.is_dir():
         raise InputError(f"dataset_dir should be a folder of cases, but {dataset_dir} is none; check the path.")
     folders = sorted({p.parent for p in root.rglob("*.nii*") if named(p)[1] in SEQUENCES})
+    folders = folders or sorted(p for p in [root, *root.rglob("*")] if p.is_dir() and series_folders(p))
     if not folders:
         raise InputError(
-            f"dataset_dir should hold cases of four NIfTI files (t1, t1ce, t2, flair), but none is in {root}; "
-            "check the path and the files' names."
+            f"dataset_dir should hold cases of four NIfTI files or DICOM folders (t1, t1ce, t2, flair), but none is in "
+            f"{root}; check the path and the names."
         )
     return [
         _complete(subject or folder.name, files, folder, label)
@@ -146,24 +132,27 @@ def brain_cases(
     return found
 
 
-def _stem(path: str | Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
+def _niftis(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith((".nii", ".nii.gz")))
 
 
 def _groups(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """{subject: {sequence or "label": paths}} of one folder; InputError where no sequence lies in it."""
     groups: dict[str, dict[str, list[Path]]] = {}
     labels = []
-    for path in sorted(p for p in folder.iterdir() if p.name.lower().endswith((".nii", ".nii.gz"))):
+    for path in _niftis(folder):
         subject, sequence = named(path)
         if sequence == "label":
             labels.append((subject, path))
         elif sequence is not None and not path.name.startswith("."):
             groups.setdefault(subject, {}).setdefault(sequence, []).append(path)
     if not groups:
+        series = series_folders(folder)
+        groups = {folder.resolve().name: series} if series else {}
+    if not groups:
         raise InputError(
-            f"{folder} should hold the NIfTI files of t1, t1ce, t2 and flair of one case, but none is named so; check "
-            "the path, or give the four files as a list."
+            f"{folder} should hold the NIfTI files or DICOM folders of t1, t1ce, t2 and flair of one case, but none is "
+            "named so; check the path, or give the four as a list."
         )
     for subject, path in labels:  # some labels bear another name than their images
         owner = subject if subject in groups else next(iter(groups)) if len(groups) == 1 else None
@@ -188,11 +177,11 @@ def _label(subject: str, found: Sequence[Path], wanted: str | Path | None) -> Pa
     """The one label, the one asked for, or the one called plainly `seg`."""
     if wanted is not None and Path(wanted).is_file():
         return Path(wanted)
-    chosen = [p for p in found if wanted is None or _stem(p).endswith(str(wanted))]
+    chosen = [p for p in found if wanted is None or stem(p).endswith(str(wanted))]
     if wanted is not None and len(chosen) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise InputError(f"{subject} should have one label named {wanted}, but has {names}; correct the name.")
-    plain = [p for p in chosen if re.search(r"(^|[-_. ])segm?$", _stem(p), re.IGNORECASE)]
+    plain = [p for p in chosen if re.search(r"(^|[-_. ])segm?$", stem(p), re.IGNORECASE)]
     if len(chosen) > 1 and len(plain) != 1:
         text = (
             f"{subject} has {len(chosen)} segmentations and none is plainly seg: no label is used; name one as label."
@@ -215,14 +204,15 @@ def _of_files(files: Mapping[str, Path], subject: str | None = None, folder: Pat
     for path in paths:
         if not path.exists():
             raise InputError(f"image should name existing files, but there is no {path}; check the path.")
-    subject = subject or named(paths[0])[0] or paths[0].parent.name
+    beside = paths[0].resolve().parent.name
+    subject = subject or (beside if paths[0].is_dir() else named(paths[0])[0]) or beside
     return {"image": paths, "subject": subject, "name": subject}
 
 
 def _of_list(paths: Sequence[Path]) -> Case:
     if len(paths) == 1:
         return brats_case(paths[0])
-    known = [named(p)[1] for p in paths]
+    known = [series_sequence(p) if p.is_dir() else named(p)[1] for p in paths]
     if len(paths) != 4 or len(set(known)) not in (1, 4) or (len(set(known)) == 1 and known[0] is not None):
         raise InputError(
             f"image should be four files (t1, t1ce, t2, flair), each once, but is {[p.name for p in paths]}; correct "

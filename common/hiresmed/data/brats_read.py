@@ -10,8 +10,10 @@ import nibabel
 import numpy as np
 
 from ..errors import InputError
-from ..volumes import ArrayVolume, NiftiVolume, check_finite, checked_affine, first_line
-from .brats import ALIASES, SEQUENCES, Case, brats_case
+from ..volumes import ArrayVolume, NiftiVolume, Volume, check_finite, checked_affine, first_line
+from .brats import Case, brats_case
+from .brats_dicom import dicom_series, open_mr_series
+from .brats_names import ALIASES, SEQUENCES
 from .phantom_brain import BrainPhantom
 
 MSD_ORDER = ("flair", "t1", "t1ce", "t2")  # Medical Segmentation Decathlon, Task01_BrainTumour
@@ -51,7 +53,7 @@ def read_brats(
     return image, truth, affine, case
 
 
-def _values(volume: NiftiVolume) -> np.ndarray:
+def _values(volume: Volume) -> np.ndarray:
     try:
         return volume.read((0, 0, 0), volume.shape)
     except (EOFError, OSError, zlib.error, ValueError) as error:
@@ -64,7 +66,7 @@ def _values(volume: NiftiVolume) -> np.ndarray:
 
 
 def _read_stack(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    volumes = [NiftiVolume(path, header_only=True) for path in paths]
+    volumes = [_open(path) for path in paths]
     first = volumes[0]
     if len(first.shape) != 3:
         raise InputError(f"{first.name} should be a 3-D image, but has shape {first.shape}; choose a volume.")
@@ -76,7 +78,11 @@ def _read_stack(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     return image, first.affine
 
 
-def _check_same(volume: NiftiVolume, shape: Sequence[int], affine: np.ndarray, name: str, other: str) -> None:
+def _open(path: Path) -> Volume:
+    return open_mr_series(path) if dicom_series(path) else NiftiVolume(path, header_only=True)
+
+
+def _check_same(volume: Volume, shape: Sequence[int], affine: np.ndarray, name: str, other: str) -> None:
     if tuple(volume.shape) != tuple(shape):
         raise InputError(
             f"{name} should have the shape of {other}, {tuple(shape)}, but has {tuple(volume.shape)}; register and "

@@ -74,7 +74,7 @@ def list_cases(
 
 
 def subject_of(name: str, pattern: str | None) -> str:
-    """The patient in a case's name.
+    r"""The patient in a case's name.
 
     >>> subject_of("hannover_p236_APSupine_483f2ad8", r"_(p\d+)_")
     'p236'

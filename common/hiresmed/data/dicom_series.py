@@ -9,7 +9,6 @@ patient axes are LPS; affines here are RAS.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,21 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
 from ..errors import InputError
 from ..volumes import Volume, real_world_cast
-from .dicom import RAS_FROM_LPS, dicom_files
+from .dicom import RAS_FROM_LPS
+from .dicom_header import Identifiers, describe_synthetic, dicom_package, reference_header, save_file
 
-STUDY_ATTRIBUTES = (
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientPosition",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
 SLAB_BYTES = 2**25  # what is held at a time when a series is written: 32 MiB
 
 
@@ -56,11 +45,11 @@ def write_ct_series(
     Raises:
         InputError: pydicom missing; not 3-D; in-plane axes not at right angles; `folder` holds other files.
     """
-    pydicom = _pydicom()
+    pydicom = dicom_package()
     if len(volume.shape) != 3:
         raise InputError(
             f"A DICOM series should be made of a 3-D image, but {volume.name} has shape {volume.shape}; "
-            "write 2-D images as png or tiff."
+            "set output_format to dcm, png or tiff."
         )
     folder = Path(folder)
     _check_replaceable(folder)
@@ -83,37 +72,23 @@ class _CtSeries:
     def __init__(self, pydicom, volume: Volume, seed: int | None, description: str) -> None:
         self.pydicom = pydicom
         self.affine = RAS_FROM_LPS @ volume.affine  # LPS from here on
-        self.entropy = None if seed is None else _content_digest(volume, seed, description)
+        parts = (real_world_cast(values, np.int16) for _, values in _slices(volume))
+        self.made = Identifiers(volume, parts, seed, description)
         self.common = pydicom.Dataset()
         self._set_geometry(volume)
 
-    def uid(self, *what: object) -> str:
-        """A new UID: random, or the function of the content that a given seed asks for."""
-        entropy = None if self.entropy is None else [self.entropy, *map(str, what)]
-        return self.pydicom.uid.generate_uid(entropy_srcs=entropy)
-
     def describe(self, description: str, reference: str | Path | None, keep_patient: bool) -> None:
-        source = self.pydicom.Dataset() if reference is None else _reference_header(self.pydicom, Path(reference))
+        source = self.pydicom.Dataset() if reference is None else reference_header(Path(reference))
         ds = self.common
         ds.SOPClassUID = self.pydicom.uid.CTImageStorage
         ds.Modality = "CT"
         ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-        ds.SeriesDescription = description if "synthetic" in description.lower() else f"Synthetic: {description}"
-        ds.DerivationDescription = f"Synthetic image made by hiresmed {__version__}; not measured, not for diagnosis"
-        ds.Manufacturer, ds.SoftwareVersions = "hiresmed", __version__
-        ds.BurnedInAnnotation = "NO"
-        ds.SeriesNumber = 9001  # far from the scanner's own numbers
-        for keyword in (*STUDY_ATTRIBUTES, "PositionReferenceIndicator", "KVP", "AcquisitionNumber"):
+        for keyword in ("PatientPosition", "PositionReferenceIndicator", "KVP", "AcquisitionNumber"):
             setattr(ds, keyword, "")
-        ds.PatientName = ds.PatientID = "ANONYMOUS"
-        ds.StudyInstanceUID, ds.SeriesInstanceUID = self.uid("study"), self.uid("series")
-        ds.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or self.uid("frame")
-        if keep_patient:
-            for keyword in (*STUDY_ATTRIBUTES, "PatientName", "PatientID", "StudyInstanceUID"):
-                if keyword in source:
-                    ds[keyword] = source[keyword]
-            if "SpecificCharacterSet" in source:
-                ds.SpecificCharacterSet = source.SpecificCharacterSet
+        describe_synthetic(ds, self.made, description, source, keep_patient)
+        ds.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or self.made.uid("frame")
+        if keep_patient and "PatientPosition" in source:
+            ds.PatientPosition = source.PatientPosition
 
     def _set_geometry(self, volume: Volume) -> None:
         as_text = self.pydicom.valuerep.format_number_as_ds
@@ -136,29 +111,14 @@ class _CtSeries:
 
     def write_slice(self, k: int, values: np.ndarray, path: Path) -> None:
         """Writes slice k, int16 values (I, J) in HU."""
-        uid = self.pydicom.uid
         ds = self.pydicom.Dataset()
         ds.update(self.common)
-        ds.SOPInstanceUID = self.uid("slice", k)
+        ds.SOPInstanceUID = self.made.uid("slice", k)
         ds.InstanceNumber = k + 1
         position = self.affine[:3, 3] + k * self.affine[:3, 2]
         ds.ImagePositionPatient = [self.pydicom.valuerep.format_number_as_ds(float(v)) for v in position]
         ds.PixelData = np.ascontiguousarray(values.T, dtype="<i2").tobytes()
-        ds.file_meta = self.pydicom.dataset.FileMetaDataset()
-        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-        ds.save_as(path, enforce_file_format=True)
-
-
-def _pydicom():
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError(
-            "Writing DICOM should find the package pydicom, but it is not installed; run: pip install hiresmed[dicom]."
-        ) from error
-    return pydicom
+        save_file(ds, path)
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -177,23 +137,3 @@ def _slices(volume: Volume) -> Iterator[tuple[int, np.ndarray]]:
         values = volume.read((0, 0, k), (i, j, min(slab, depth - k)))
         for n in range(values.shape[2]):
             yield k + n, values[:, :, n]
-
-
-def _content_digest(volume: Volume, seed: int, description: str) -> str:
-    """A hash of seed, geometry and all values: equal UIDs must mean equal images, or archives would mix them."""
-    digest = hashlib.sha256(repr((seed, description, volume.shape, volume.affine.tolist())).encode())
-    for _, values in _slices(volume):
-        digest.update(real_world_cast(values, np.int16).tobytes(order="F"))
-    return digest.hexdigest()
-
-
-def _reference_header(pydicom, path: Path):
-    """The first readable header of the source series."""
-    files = dicom_files(path) if path.is_dir() else [path]
-    try:
-        return pydicom.dcmread(files[0], stop_before_pixels=True)
-    except (IndexError, OSError, pydicom.errors.InvalidDicomError) as error:
-        raise InputError(
-            f"reference should be the source DICOM series (a folder or one file), but {path} holds none; "
-            "give its folder or leave it out."
-        ) from error

@@ -32,14 +32,16 @@ class CaseOutput:
 
     Args:
         output_dir: created; nothing outside it is written.
-        output_format: nii, nii.gz, ome-zarr, dicom, png or tiff; None: as the input.
+        output_format: nii, nii.gz, ome-zarr, dicom (a series, or one file for a 2-D image), dcm, png or tiff; None: as
+            the input.
         overwrite: replace results that exist.
         resume: go on with an interrupted case.
         fingerprint: what the result depends on, beside the inferer's settings (say, the weights' sha256).
         postfix: of the result's name.
         region: of the output, if not all is made; an OME-Zarr cannot hold that.
         size: output grid if it is not the input's own; a picture's format depends on it.
-        seed: from which a DICOM series' identifiers are made, together with its content.
+        seed: from which the identifiers of DICOM are made, together with its content.
+        keep_patient: DICOM made of DICOM keeps the source's patient and study; else they are anonymous and new.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class CaseOutput:
         seed: int = 0,
         region=None,
         size: Sequence[int] | None = None,
+        keep_patient: bool | str = False,
     ) -> None:
         if output_format == "ome-zarr" and region is not None:
             raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
@@ -60,6 +63,7 @@ class CaseOutput:
         self.overwrite, self.resume = flag(overwrite, "overwrite"), flag(resume, "resume")
         self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, whole_number(seed, "seed")
         self.region, self.size, self.several = region, size, False
+        self.keep_patient = flag(keep_patient, "keep_patient")
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
         """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk.
@@ -98,8 +102,9 @@ class CaseOutput:
 
     def check(self, case: Mapping, shape: Sequence[int]) -> None:
         """Before any work: a folder that can be written, a format and enough room for the output grid's voxels."""
-        if self.format_of(case) == "png":
-            check_png([b - a for a, b in check_region(self.region, shape)])
+        kind = {"png": "PNG", "dcm": "DICOM file of one picture"}.get(self.format_of(case))
+        if kind is not None:
+            check_png([b - a for a, b in check_region(self.region, shape)], kind)
         check_output(self.final(case).parent, math.prod(check_size(shape)) * _BYTES_PER_VOXEL)
         if idist.get_rank() == 0 and not self.resume:
             for pyramid in self.work_dir(case["name"]).glob("*.ome.zarr"):
@@ -121,8 +126,8 @@ class CaseOutput:
             raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
         if idist.get_rank() == 0 and kind != "ome-zarr":
             stem = final.parent / f"{case['name']}_{self.postfix}"
-            options = {} if kind != "dicom" else {"seed": self.seed}
-            if kind == "dicom" and _dicom(case.get("source")):
+            options = {} if kind not in ("dicom", "dcm") else {"seed": self.seed, "keep_patient": self.keep_patient}
+            if options and _dicom(case.get("source")):
                 options["reference"] = case["source"]
             save_volume(image, stem, kind, **options)
         idist.barrier()
@@ -139,18 +144,20 @@ class CaseOutput:
     def format_of(self, case: Mapping) -> str:
         """The format asked for, else that of the input.
 
-        A DICOM series for a DICOM series (with pydicom); .nii for .nii; TIFF for TIFF; PNG for PNG, JPEG, a DICOM
-        radiograph (no writer of those yet) and a 2-D phantom, but TIFF where it would be too large; else .nii.gz.
+        A DICOM series for a DICOM series and one DICOM file for a radiograph (with pydicom); .nii for .nii; TIFF for
+        TIFF; PNG for PNG, JPEG and a 2-D phantom; TIFF where a picture would be too large for one; else .nii.gz.
         """
-        if self.output_format is not None:
-            return str(self.output_format)
         source = case.get("source")
+        if self.output_format is not None:
+            flat = self.output_format == "dicom" and _is_picture(source)
+            return "dcm" if flat else str(self.output_format)
         name = "" if source is None or isinstance(source, Volume) else str(source).lower()
         if name.endswith((".tif", ".tiff")):
             return "tiff"
         shape = _picture_shape(source)
         if shape is not None:
-            return "png" if self._pixels(shape) <= PNG_PIXELS else "tiff"
+            kind = "dcm" if _dicom(source) and importlib.util.find_spec("pydicom") else "png"
+            return kind if self._pixels(shape) <= PNG_PIXELS else "tiff"
         if _dicom(source) and importlib.util.find_spec("pydicom"):
             return "dicom"
         return "nii" if name.endswith(".nii") else "nii.gz"
@@ -184,6 +191,10 @@ def _picture_shape(source) -> tuple[int, ...] | None:
         return picture_shape(path) or ()  # what is wrong with it is said when it is opened
     image = lone_image(path) if _dicom(path) else None
     return None if image is None else image.size[1::-1]
+
+
+def _is_picture(source) -> bool:
+    return _picture_shape(source) is not None or str(source).lower().endswith((".tif", ".tiff"))
 
 
 def _dicom(source) -> bool:

@@ -16,9 +16,10 @@ from .phantom_tubes import Tubes, chain, grow_tree
 class Courses:
     """Tubes of a patient; each attribute is one kind of tissue.
 
+    All of these are Tubes: aorta, arteries (pulmonary trunk), veins (caval), pulmonary_veins, oesophagus, windpipe,
+    bones, lung_arteries, lung_veins, airways, nodule_tubes, liver_vessels.
+
     Attributes:
-        aorta, arteries (pulmonary trunk), veins (caval), pulmonary_veins, oesophagus, windpipe, bones,
-        lung_arteries, lung_veins, airways, nodule_tubes, liver_vessels: Tubes.
         nodules: list of (x, y, z, radius) in mm of the patient's own frame (before `Patient.scale`).
     """
 

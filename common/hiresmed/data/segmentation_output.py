@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from ..errors import InputError
 from ..knobs import flag
 from ..volumes import ArrayVolume
 from .brats import brain_cases, brats_case
+from .brats_dicom import dicom_series
+from .dicom_header import dicom_package
+from .dicom_seg import write_segmentation
 from .outputs import CaseOutput
 from .phantom_brain import BrainPhantom
 from .writers import check_output, write_nifti
@@ -24,15 +29,18 @@ _BYTES_PER_VOXEL = 9  # a byte of labels, two float32 maps, each uncompressed fo
 class SegmentationOutput(CaseOutput):
     """The output folder of one run over BraTS cases: `<name>_labels.nii.gz`, `_probability`, `_variance`.
 
+    Labels of a case of DICOM series are a DICOM SEG, `<name>_labels.dcm`, that refers to its FLAIR; the maps are NIfTI.
+
     The labels are written last, so what has them has all. A case that was broken off is begun anew on resume (it ends
     with the same bytes); those that are finished are left alone.
 
     Args:
         output_dir: created; nothing outside it is written.
-        output_format: nii or nii.gz; None: as the input.
+        output_format: nii, nii.gz, or dicom where the input is; None: as the input.
         overwrite: replace results that exist.
         resume: go on with a folder of cases at the first one without a result.
         regions: names of the maps' channels; with several of them each map is a file a region.
+        keep_patient: a DICOM SEG keeps the source's patient; else it is anonymous.
 
     Raises:
         InputError: another format.
@@ -45,10 +53,12 @@ class SegmentationOutput(CaseOutput):
         overwrite: bool | str = False,
         resume: bool | str = False,
         regions: Iterable[str] = ("WT",),
+        keep_patient: bool | str = False,
     ) -> None:
-        if output_format not in (None, "nii", "nii.gz"):
-            raise InputError(f"output_format should be nii or nii.gz, but is {output_format!r}; choose one of them.")
-        super().__init__(output_dir, output_format, flag(overwrite, "overwrite"), resume, postfix="labels")
+        if output_format not in (None, "nii", "nii.gz", "dicom"):
+            raise InputError(f"output_format should be nii, nii.gz or dicom, but is {output_format!r}; choose one.")
+        more = {"postfix": "labels", "keep_patient": keep_patient}
+        super().__init__(output_dir, output_format, flag(overwrite, "overwrite"), resume, **more)
         self.regions = list(regions)
 
     def cases(self, image=None, dataset_dir=None, label=None, section=None, phantom=None) -> list[dict]:
@@ -78,9 +88,27 @@ class SegmentationOutput(CaseOutput):
             if names.count(str(case["name"])) > 1:  # case folders whose files are called plainly t1, t2 ...
                 case["name"] = Path(_first(case)).parent.name
             source = _first(case)
-            case["format"] = self.output_format or ("nii" if str(source).endswith(".nii") else "nii.gz")
+            case["format"] = self._format(source)
             case["header"] = str(source or "")
+            # FLAIR, on which the whole tumour shows, is what a DICOM SEG refers to
+            case["series"] = str(case["image"][-1]) if isinstance(case["image"], list) else ""
         return found if self.overwrite else self._left(found)
+
+    def _format(self, source: str | Path | None) -> str:
+        if source is None or not dicom_series(Path(source)):
+            if self.output_format == "dicom":
+                raise InputError(
+                    f"A DICOM SEG should refer to the DICOM series that was segmented, but the image is "
+                    f"{Path(source or 'a phantom').name}; set output_format to nii.gz."
+                )
+            return self.output_format or ("nii" if str(source).endswith(".nii") else "nii.gz")
+        if self.output_format is None and importlib.util.find_spec("highdicom") is None:
+            warnings.warn("Labels are NIfTI, as a DICOM SEG needs: pip install hiresmed[dicom].", stacklevel=3)
+            return "nii.gz"
+        if self.output_format in (None, "dicom"):
+            dicom_package("highdicom")  # what is missing is said before any work
+            return "dcm"
+        return str(self.output_format)
 
     def format_of(self, case: Mapping) -> str:
         return str(case["format"])
@@ -98,15 +126,20 @@ class SegmentationOutput(CaseOutput):
         folder, affine = self.case_folder(case["name"]), np.asarray(case["given"].meta["original_affine"])
         check_output(folder, math.prod(labels.shape) * _BYTES_PER_VOXEL * len(self.regions))
         self.work_dir(case["name"]).mkdir(exist_ok=True)
-        header = nibabel.load(case["header"]).header if case["header"] else None
+        source = Path(case["header"] or ".")
+        header = nibabel.load(source).header if source.is_file() and not dicom_series(source) else None
         written = []
         for kind, values in maps.items():
             for region, channel in zip(self.regions, np.asarray(values)):
                 end = kind if len(self.regions) == 1 else f"{kind}_{region}"
-                path = folder / f"{case['name']}_{end}.{case['format']}"
+                path = folder / f"{case['name']}_{end}.{'nii.gz' if case['format'] == 'dcm' else case['format']}"
                 write_nifti(ArrayVolume(channel.astype(np.float32), affine), path, header)
                 written.append(path.name)
-        final = write_nifti(ArrayVolume(labels[0].astype(np.uint8), affine), self.final(case), header)
+        final = self.final(case)
+        if case["format"] == "dcm":
+            write_segmentation(labels[0], final, case["series"], self.regions, self.keep_patient)
+        else:
+            write_nifti(ArrayVolume(labels[0].astype(np.uint8), affine), final, header)
         return [final.name, *written]
 
     def finish(self, case: Mapping) -> None:

@@ -1,7 +1,7 @@
 """Images out, box by box: NIfTI (plain and gzip), PNG and TIFF; nothing bears its final name before it is whole.
 
-DICOM series are written by `dicom_series.write_ct_series`; OME-Zarr is the store itself. MONAI's SaveImage and
-writers need the whole image in memory, which a volume larger than that does not allow.
+DICOM is written by `dicom_series.write_ct_series` and `dicom_picture.write_secondary_capture`; OME-Zarr is the store
+itself. MONAI's SaveImage and writers need the whole image in memory, which a volume larger than that does not allow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import gzip
 import math
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,14 +20,14 @@ from PIL import Image
 
 from ..errors import InputError
 from ..output_files import writable_folder, written_aside
-from ..volumes import Volume, boxes, real_world_cast
+from ..volumes import Volume, boxes, grey_values, real_world_cast
 from .tiff import write_tiff
 
 CHUNK = 2**20  # bytes copied at a time by the compressor
 # zlib on a chest CT (63 MB int16): level 1 leaves 55.1 % in 1.6 s, level 6 53.8 % in 4.0 s, level 9 52.8 % in 31 s
 GZIP_LEVEL = 1
 PNG_PIXELS = 2**26
-FORMATS = ("nii", "nii.gz", "dicom", "png", "tiff")
+FORMATS = ("nii", "nii.gz", "dicom", "dcm", "png", "tiff")
 
 
 def write_nifti(
@@ -142,11 +141,11 @@ def write_image_2d(volume: Volume, path: str | Path) -> Path:
     return path
 
 
-def check_png(shape: Sequence[int]) -> None:
-    """InputError when an image of that shape is beyond what a PNG is written for."""
+def check_png(shape: Sequence[int], kind: str = "PNG") -> None:
+    """InputError when an image of that shape is beyond what a PNG or a DICOM file of one picture is written for."""
     if math.prod(shape) > PNG_PIXELS:
         raise InputError(
-            f"A PNG should have at most {PNG_PIXELS} pixels, since it is held in memory, but this one has "
+            f"A {kind} should have at most {PNG_PIXELS} pixels, since it is held in memory, but this one has "
             f"{' x '.join(map(str, shape))}; set output_format to tiff, or ask for a smaller size or region."
         )
 
@@ -155,17 +154,8 @@ def _write_png(volume: Volume, aside: Path, name: str) -> None:
     # a phantom's or a scaled volume's values come as floats, whatever it stores
     values = real_world_cast(volume.read((0, 0), volume.shape), volume.dtype)
     rows, columns = volume.spacing
-    picture = Image.fromarray(_png_values(values, name))
+    picture = Image.fromarray(grey_values(values, name))
     picture.save(aside, format="PNG", dpi=(25.4 / columns, 25.4 / rows))
-
-
-def _png_values(values: np.ndarray, name: str) -> np.ndarray:
-    if values.dtype in (np.uint8, np.bool_):
-        return values.astype(np.uint8)
-    outside = float(np.mean((values < -0.5) | (values > 65535.5)))
-    if outside:
-        warnings.warn(f"{name}: {outside:.1%} of the values lie outside 0 ... 65535 and are limited.", stacklevel=4)
-    return real_world_cast(values, np.uint16)
 
 
 def save_volume(
@@ -178,8 +168,8 @@ def save_volume(
     """Writes `<path_stem>.<output_format>` (dicom: a folder `<path_stem>_dicom`) and returns what was made.
 
     Args:
-        output_format: nii, nii.gz, dicom, png or tiff.
-        dicom_options: reference, seed, keep_patient, description of `dicom_series.write_ct_series`.
+        output_format: nii, nii.gz, dicom (a CT series), dcm (a 2-D secondary capture), png or tiff.
+        dicom_options: reference, seed, keep_patient, description of the DICOM writers.
     """
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +178,10 @@ def save_volume(
         from .dicom_series import write_ct_series
 
         return [write_ct_series(volume, path, **dicom_options)]
+    if output_format == "dcm":
+        from .dicom_picture import write_secondary_capture
+
+        return [write_secondary_capture(volume, path, **dicom_options)]
     if output_format in ("png", "tiff"):
         return [write_image_2d(volume, path)]
     return [write_nifti(volume, path, reference_header)]
