@@ -156,7 +156,7 @@ def _pydicom():
         import pydicom
     except ImportError as error:
         raise InputError(
-            "Writing DICOM should find the package pydicom, but it is not installed; run: pip install hiresmed[dicom]."
+            "Writing DICOM should find the package pydicom, but it is not installed; run: pip install pydicom."
         ) from error
     return pydicom
 
