@@ -4,12 +4,13 @@
 
 Writes <output_dir>/<name>/ and <output_dir>/<name>_v<version>.zip, the same bytes from the same sources. What they need
 of the library comes along as a private package `<name>_lib.v<version>`. A file of more than 25 MB goes to
-<output_dir>/<name>_v<version>_large/ instead, to be uploaded where --large_files_url says, and large_files.yml names it.
+<output_dir>/<name>_v<version>_large/ instead, to be uploaded where --large_files_url says; large_files.yml names it.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -22,8 +23,6 @@ from collections.abc import Iterator
 import export_texts as texts
 import yaml
 from export_library import PACKAGE, Library, names_in, requirements, write_copy
-from hiresmed.report import in_bytes, sha256_of
-from monai.bundle import ConfigParser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LARGE = 25_000_000  # bytes; the Model Zoo takes no larger file
@@ -67,7 +66,7 @@ class Export:
         for name, text in configs.items():
             self._put(f"configs/{name}", texts.standalone_config(text, self.package))
         for name in TWINS:
-            content = ConfigParser.load_config_file(str(self.folder / f"configs/{name}.yaml"))
+            content = yaml.safe_load((self.folder / f"configs/{name}.yaml").read_bytes())
             self._put(f"configs/{name}.json", json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n")
         metadata = texts.standalone_metadata(_text(self.bundle / "configs/metadata.json"), self.package, self.weights)
         self._put("configs/metadata.json", metadata)
@@ -110,6 +109,16 @@ class Export:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+# report.py has these two, too; but importing the library, and with it MONAI, takes ten times as long as an export
+def sha256_of(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def in_megabytes(path: pathlib.Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
 def _text(path: pathlib.Path) -> str:
     return path.read_text(encoding="utf-8")
 
@@ -130,7 +139,7 @@ def set_aside(folder: pathlib.Path, large: pathlib.Path, url: str | None) -> Non
     found = [path for path in _files(folder) if path.stat().st_size > LARGE]
     if found and url is None:
         raise ValueError(
-            f"{found[0].name} of {folder.name} should be at most 25 MB, but has {in_bytes(found[0].stat().st_size)}; give "
+            f"{found[0].name} of {folder.name} should be at most 25 MB, but has {in_megabytes(found[0])}; give "
             "--large_files_url, the address of the folder to which it will be uploaded."
         )
     entries = []
@@ -160,13 +169,17 @@ def export_bundle(bundle: pathlib.Path, output_dir: pathlib.Path, large_files_ur
         ValueError: not a bundle, or one that cannot stand alone, in one sentence.
     """
     if not (bundle / "configs/metadata.json").is_file():
-        raise ValueError(f"{bundle} should be a bundle, but has no configs/metadata.json; give a folder such as bundles/msgan_ct3d.")
+        raise ValueError(
+            f"{bundle} should be a bundle, but has no configs/metadata.json; give a folder such as bundles/msgan_ct3d."
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=output_dir) as aside:
         folder = pathlib.Path(aside) / bundle.resolve().name
         export = Export(bundle, folder, Library(ROOT / "common" / PACKAGE))
         if export.name != folder.name:
-            raise ValueError(f"{folder.name} should be the name in its metadata.json, but that is {export.name}; correct it.")
+            raise ValueError(
+                f"{folder.name} should be the name in its metadata.json, but that is {export.name}; correct it."
+            )
         export.write()
         release = f"{export.name}_v{export.version}"
         large = pathlib.Path(aside) / f"{release}_large"
@@ -179,7 +192,7 @@ def export_bundle(bundle: pathlib.Path, output_dir: pathlib.Path, large_files_ur
                 os.replace(made, output_dir / made.name)
     weights = "" if export.weights else ", without weights: it has none yet"
     zipped = output_dir / f"{release}.zip"
-    print(f"{output_dir / export.name} and {zipped.name} ({in_bytes(zipped.stat().st_size)}{weights})")
+    print(f"{output_dir / export.name} and {zipped.name} ({in_megabytes(zipped)}{weights})")
     return zipped
 
 

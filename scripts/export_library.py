@@ -10,7 +10,12 @@ from collections.abc import Iterable, Iterator
 
 PACKAGE = "hiresmed"
 # import name -> name on PyPI, where they differ; torch.utils.tensorboard is torch's door to a package of its own
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "PyYAML", "ignite": "pytorch-ignite", "torch.utils.tensorboard": "tensorboard"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "yaml": "PyYAML",
+    "ignite": "pytorch-ignite",
+    "torch.utils.tensorboard": "tensorboard",
+}
 # what MONAI itself brings, by the names of their own fields in metadata.json
 BASE = {"torch", "monai", "numpy"}
 
@@ -69,7 +74,7 @@ class Library:
             yield from ((name, node in guarded) for name in names)
 
     def pruned(self, init: pathlib.Path, kept: Iterable[pathlib.Path]) -> str:
-        """Text of an `__init__` without the imports of modules that are not kept, and without their names in `__all__`."""
+        """Text of an `__init__` without the imports of modules that are not kept, nor their names in `__all__`."""
         kept, tree = set(kept), self._tree(init)
         lines = (self.root / init).read_text(encoding="utf-8").splitlines()
         dropped: set[str] = set()
@@ -101,7 +106,7 @@ class Library:
         return [folder / "__init__.py"]
 
     def _of_name(self, folder: pathlib.Path, name: str, wanted: str) -> pathlib.Path:
-        """The module from which a package's `__init__` has a name; the `__init__` itself, if the name is defined in it."""
+        """The module from which a package's `__init__` has a name; the `__init__`, if it defines it."""
         init = folder / "__init__.py"
         for node in self._tree(init).body:
             if isinstance(node, ast.ImportFrom) and node.level:
@@ -109,7 +114,9 @@ class Library:
                     return self._of_import(init, node)[0]
             elif name in {getattr(t, "id", None) for t in getattr(node, "targets", [])} | {getattr(node, "name", None)}:
                 return init
-        raise ValueError(f"{wanted} should be in the library, but {init} has no {name}; correct the config that names it.")
+        raise ValueError(
+            f"{wanted} should be in the library, but {init} has no {name}; correct the config that names it."
+        )
 
     def _of_import(self, module: pathlib.Path, node: ast.ImportFrom) -> list[pathlib.Path]:
         """The files that a relative import reads, one for each name where these come from a package."""

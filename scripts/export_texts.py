@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from export_library import renamed
 
-# In a config that MONAI runs, loads or trains: the folder above configs/, wherever it lies. `run` and `load` tell a config
-# neither its own place nor do they add it to Python's path before `initialize`; only the workflow that reads it knows.
-# Elsewhere (verify_net_in_out, ckpt_export, Label) the current folder, or what --bundle_root or Label says.
+# The folder above configs/, wherever it lies. Neither `run` nor `load` adds it to Python's path before `initialize`, or
+# tells a config its own place; only the workflow that reads the config knows. Elsewhere (verify_net_in_out,
+# ckpt_export, Label) it is the current folder, or what --bundle_root or Label says.
 OWN_FOLDER = (
     "$next((str(f[0].f_locals['self'].config_root_path.absolute().parent) for f in __import__('inspect').stack(0)"
     " if isinstance(f[0].f_locals.get('self'), monai.bundle.ConfigWorkflow)), '.')"
@@ -51,7 +51,9 @@ def standalone_config(text: str, package: str) -> str:
 def _once(pattern: str, new: str, text: str) -> str:
     changed, count = re.subn(pattern, new, text)
     if count != 1:
-        raise ValueError(f"A config should have one place like {pattern!r}, but has {count}; write it as other bundles do.")
+        raise ValueError(
+            f"A config should have one place like {pattern!r}, but has {count}; write it as other bundles do."
+        )
     return changed
 
 
@@ -63,7 +65,7 @@ def standalone_metadata(text: str, package: str, weights: Mapping[str, Mapping])
 
 
 def standalone_card(text: str, package: str, metadata: Mapping, has_weights: bool) -> str:
-    """The model card for the folder alone: what it needs and where it runs on top, links that leave it as plain text."""
+    """The model card for the folder alone: its needs on top, links that leave it as plain text."""
     text = renamed(text, package)
     text = re.sub(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)", r"\1 (in the repository)", text)
     text = text.replace(f"`{SHOWN_PLACE}`", f"`{SHOWN_PLACE}` (in the repository)")
@@ -71,30 +73,38 @@ def standalone_card(text: str, package: str, metadata: Mapping, has_weights: boo
     return f"{title}\n\n{_about(package, metadata, has_weights)}\n{rest.lstrip()}" if rest else text
 
 
+ABOUT = """\
+**This folder** is release {version} and stands alone: unzip or copy it anywhere. It needs Python 3.11 to 3.13 and
+
+```
+pip install {required}
+```
+{optional}
+Its code is the package `{package}` beside `configs/`, found by itself. The commands below run from here; from any other
+folder, name the config by its full path (and give `--bundle_root` to `ckpt_export`, `verify_net_in_out` and the like).
+`configs/train.json` and `configs/inference.json` are the YAML files once more, for `monai.bundle.load` and MONAI Label,
+which read those: change both, or none. What is called `scripts/`, `tests/`, `pytest` or `make` belongs to the
+repository that this folder was exported from.
+{weights}"""
+WITHOUT_WEIGHTS = """
+**No weights come with this release.** Train (see below) and copy the training's `model.pt` to `models/model.pt`, or
+give `--weights_path`.
+"""
+
+
 def _about(package: str, metadata: Mapping, has_weights: bool) -> str:
-    base = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
-    wanted = " ".join(f"{name}=={version}" for name, version in (base | metadata["required_packages_version"]).items())
+    base = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
+    base["numpy"] = metadata["numpy_version"]
+    required = " ".join(f"{n}=={v}" for n, v in (base | metadata["required_packages_version"]).items())
     extra = metadata.get("optional_packages_version", {})
-    lines = [
-        f"**This folder** is release {metadata['version']} and stands alone: unzip or copy it anywhere. It needs Python 3.11 to 3.13 and",
-        "",
-        f"```\npip install {wanted}\n```",
-        "",
-    ]
-    if extra:
-        lines += ["and, for some files, " + ", ".join(f"`{n}=={v}` ({_PURPOSE.get(n, n)})" for n, v in extra.items()) + ".", ""]
-    lines += [
-        f"Its code is the package `{package}` beside `configs/`, found by itself. The commands below run from here; from any other folder, name",
-        "the config by its full path (`--bundle_root` for `ckpt_export`, `verify_net_in_out` and the like). `configs/train.json` and",
-        "`configs/inference.json` are the YAML files once more, for `monai.bundle.load` and MONAI Label, which read those: change both, or none.",
-        "What is called `scripts/`, `tests/`, `pytest` or `make` belongs to the repository that this folder was exported from.",
-    ]
-    if not has_weights:
-        lines += [
-            "",
-            "**No weights come with this release.** Train (see below) and copy the training's `model.pt` to `models/model.pt`, or give `--weights_path`.",
-        ]
-    return "\n".join(lines) + "\n"
+    optional = ", ".join(f"`{n}=={v}` ({_PURPOSE.get(n, 'see below')})" for n, v in extra.items())
+    return ABOUT.format(
+        version=metadata["version"],
+        required=required,
+        optional=f"\nand, for some files, {optional}.\n" if optional else "",
+        package=package,
+        weights="" if has_weights else WITHOUT_WEIGHTS,
+    )
 
 
 _PURPOSE = {"pydicom": "to write DICOM", "h5py": "feature networks in Keras files"}
