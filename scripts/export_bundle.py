@@ -25,6 +25,7 @@ import yaml
 from export_library import PACKAGE, Library, names_in, requirements, write_copy
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+LIBRARY = Library(ROOT / "common" / PACKAGE)
 LARGE = 25_000_000  # bytes; the Model Zoo takes no larger file
 TWINS = ("train", "inference")  # what monai.bundle.load, MONAI Label and MONAI FL look for as JSON
 COMMAND_LINE = {"fire", "PyYAML"}  # `python -m monai.bundle` and its YAML files, which MONAI does not itself require
@@ -175,7 +176,7 @@ def export_bundle(bundle: pathlib.Path, output_dir: pathlib.Path, large_files_ur
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=output_dir) as aside:
         folder = pathlib.Path(aside) / bundle.resolve().name
-        export = Export(bundle, folder, Library(ROOT / "common" / PACKAGE))
+        export = Export(bundle, folder, LIBRARY)
         if export.name != folder.name:
             raise ValueError(
                 f"{folder.name} should be the name in its metadata.json, but that is {export.name}; correct it."

@@ -31,6 +31,7 @@ class Library:
     def __init__(self, root: pathlib.Path, name: str = PACKAGE) -> None:
         self.root, self.name = root, name
         self.trees: dict[pathlib.Path, ast.Module] = {}
+        self.followed: dict[pathlib.Path, list[pathlib.Path]] = {}
 
     def needed(self, targets: Iterable[str]) -> list[pathlib.Path]:
         """Files of all modules that the dotted names lie in, and of all that these import, relative to the root.
@@ -127,10 +128,11 @@ class Library:
         base = ".".join([self.name, *folder.parts, *parts])
         return sorted({found for alias in node.names for found in self._of_target(f"{base}.{alias.name}")})
 
-    def _imported(self, module: pathlib.Path) -> Iterator[pathlib.Path]:
-        for node in ast.walk(self._tree(module)):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                yield from self._of_import(module, node)
+    def _imported(self, module: pathlib.Path) -> list[pathlib.Path]:
+        if module not in self.followed:
+            nodes = [n for n in ast.walk(self._tree(module)) if isinstance(n, ast.ImportFrom) and n.level]
+            self.followed[module] = [found for node in nodes for found in self._of_import(module, node)]
+        return self.followed[module]
 
 
 def _blank(lines: list, node: ast.stmt) -> None:
