@@ -8,7 +8,7 @@ FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2
 PYTHON ?= $(firstword $(foreach p,python3 python python3.13 python3.12 python3.11,$(shell $(p) -c '$(FITS)' 2>/dev/null && echo $(p))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format docs clean
+.PHONY: help demo test slow bundles lint format docs clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +21,9 @@ test: $(VENV)/.stamp  ## run the quick tests and the examples of the docstrings 
 
 slow: $(VENV)/.stamp  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bundles: $(VENV)/.stamp  ## export every bundle as a folder that stands alone, and as a zip, into dist/ (ARGS="--output_dir /tmp/out")
+	$(BIN)/python scripts/export_bundle.py bundles/* $(ARGS)
 
 lint: $(VENV)/.stamp  ## check style and layout of the code, changing nothing
 	$(BIN)/ruff check .

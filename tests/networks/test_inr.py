@@ -233,3 +233,11 @@ def test_the_layers_at_width_64_are_twice_as_fast_as_grouped_convolution_and_nea
     print(f"grouped / ours {theirs / mine:.2f}, products / ours {bare / mine:.2f}")
     assert theirs / mine >= 2
     assert bare / mine >= 0.8
+
+
+def test_torchscript_draws_the_same_and_can_be_saved(tmp_path):
+    network = ImplicitGenerator(2, latent_size=8, style_size=8, channels=(16, 8), mapping_layers=2).eval()
+    places, z = torch.rand(1, 2, 5, 4) * 2 - 1, torch.randn(1, 8)
+    torch.jit.save(torch.jit.trace(network, (places, z)), tmp_path / "model.ts")
+    loaded = torch.jit.load(tmp_path / "model.ts")
+    torch.testing.assert_close(loaded(places, z), network(places, z))

@@ -68,6 +68,12 @@ def test_it_trains_then_denoises_on_the_grid_of_the_image_then_evaluates(bundle,
     assert float((tmp_path / "eval/metrics.csv").read_text().split(",")[-1]) > 0
 
 
+def test_a_new_bundle_can_be_exported(bundle, tmp_path):
+    done = python(ROOT / "scripts/export_bundle.py", bundle, "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mri_denoise2_v0.1.0.zip").exists()
+
+
 @pytest.mark.parametrize("name", ["Upper", "two words", "9lives", "with-dash", "../up", ""])
 def test_a_name_that_is_no_lower_case_word_is_refused_in_one_sentence(name, tmp_path):
     done = python(SCRIPT, name, "--into", tmp_path / "bundles")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib
 import os
 import shutil
 import zlib
@@ -101,8 +100,8 @@ def case_name(path: str | Path) -> str:
 
 def _open_zarr(source: Path) -> Volume:
     try:
-        open_level = importlib.import_module(".stores", __package__).open_level
-    except (ImportError, AttributeError) as error:
+        from .stores import open_level
+    except ImportError as error:
         raise InputError(
             f"{source.name} should be an image file, but is an OME-Zarr, which this version cannot read as input; "
             "export its level 0 as NIfTI."

@@ -11,7 +11,7 @@ def summary_writer(output_dir: str | pathlib.Path):
     """TensorBoard writer into output_dir/tensorboard; further processes write into sub-folders of their own.
 
     Raises:
-        ImportError: tensorboard is not installed (`pip install hiresmed[train]`).
+        ImportError: tensorboard is not installed (`pip install tensorboard`).
     """
     from torch.utils.tensorboard import SummaryWriter
 

@@ -50,7 +50,7 @@ def _keras_layers(path: Path) -> tuple[list[dict], list[dict]]:
         import h5py
     except ImportError as error:
         raise InputError(
-            f"{path} is read by h5py, which is not installed: pip install hiresmed[keras], or use other weights."
+            f"{path} is read by h5py, which is not installed: pip install h5py, or use other weights."
         ) from error
     layers: dict[str, dict[int, dict]] = {"conv2d": {}, "batch_normalization": {}}
 

@@ -157,7 +157,10 @@ class ModulatedPointwise(nn.Module):
                 columns = self.gain * torch.rsqrt(rows.square() @ self.weight.square() + 1e-8)
             else:
                 columns = self.weight.new_full((len(rows), self.weight.shape[1]), self.gain)
-            return _Scaled.apply(self.weight, rows, columns), (self.bias * self.gain)[None, None]
+            bias = (self.bias * self.gain)[None, None]
+            if torch.jit.is_tracing():  # a gradient of our own cannot be exported, nor is it needed there
+                return self.weight * rows[:, :, None] * columns[:, None, :], bias
+            return _Scaled.apply(self.weight, rows, columns), bias
 
 
 @dataclass(frozen=True)

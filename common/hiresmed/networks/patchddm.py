@@ -224,8 +224,11 @@ class PatchDDMUNet(nn.Module):
             return checkpoint(block, h, time, use_reentrant=False)  # this kind restores autocast when it recomputes
         return block(h, time)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None) -> torch.Tensor:
+        """timesteps None is zeros, for programs that know networks of one input."""
         self.check(x)
+        if timesteps is None:
+            timesteps = x.new_zeros(len(x))
         time = self.embed_time(timesteps)
         h = self.stem(x)
         skips = [h]

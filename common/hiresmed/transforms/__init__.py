@@ -5,6 +5,7 @@ from .crops import CoordinateCropd
 from .load import LoadImageStreamd
 from .samples import CheckSampled
 from .save import SaveImageSegmentedd, SaveImageStreamd, SaveSamplesd
+from .served import RequestedLatentd, ServedImaged
 from .sketch import GradientSketch, GradientSketchd
 from .working_grid import WorkingGridd
 
@@ -18,9 +19,11 @@ __all__ = [
     "LoadImageStreamd",
     "NormalizeBraind",
     "RegionsToLabelsd",
+    "RequestedLatentd",
     "SaveImageSegmentedd",
     "SaveImageStreamd",
     "SaveSamplesd",
+    "ServedImaged",
     "SplitEnsembled",
     "WorkingGridd",
     "region_codes",

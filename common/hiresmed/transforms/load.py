@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 
 from ..errors import InputError
 from ..volumes import ArrayVolume
 from ..windows import WindowedView, robust_window
 
+PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+
 
 class LoadImageStreamd(MapTransform):
     """Opens a case's files as volumes that are read box by box, or loads them as MONAI does.
 
     A dict with a "name" comes from the run's own case list and is streamed: each key becomes a volume, and the output
-    is checked before any work. A bare path (MONAI Label, a notebook) becomes a MetaTensor (1, *S).
+    is checked before any work. A bare path (MONAI Label, a notebook) becomes a MetaTensor (1, *S), a picture's axes
+    being rows and columns as in a stream.
 
     Args:
         keys: image, sketch, mask; those that are missing are passed over.
@@ -39,8 +44,7 @@ class LoadImageStreamd(MapTransform):
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)
         if "name" not in case:
-            load = LoadImage(image_only=True, ensure_channel_first=True)  # made when needed: it registers all readers
-            return case | {key: self._shown(key, load(case[key])) for key in self.key_iterator(case)}
+            return case | {key: self._shown(key, self._tensor(case[key])) for key in self.key_iterator(case)}
         shape = None
         for key in self.key_iterator(case):
             case[key] = self.output.open(case[key], case["name"])
@@ -49,6 +53,13 @@ class LoadImageStreamd(MapTransform):
         if self.intensity and "image" in case:
             case["image"] = WindowedView(case["image"], robust_window(case["image"]))
         return case
+
+    def _tensor(self, path) -> torch.Tensor:
+        """MONAI reads volumes; but of pictures it makes columns of rows, drops the spacing, and keeps colours."""
+        if Path(str(path)).suffix.lower() in PICTURES:
+            picture = self.output.open(path, "picture")
+            return MetaTensor(picture.read((0, 0), picture.shape)[None].astype("float32"), affine=picture.affine)
+        return LoadImage(image_only=True, ensure_channel_first=True)(path)  # made when needed: it registers all readers
 
     def _shown(self, key: Hashable, image: torch.Tensor) -> torch.Tensor:
         """A loaded image (C, *S) through its window, each channel through its own."""

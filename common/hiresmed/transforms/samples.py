@@ -18,5 +18,6 @@ class CheckSampled(Transform):
         self.output = output
 
     def __call__(self, case: Mapping) -> dict:
-        self.output.check(case, case["frame"].shape)
+        if "frame" in case:  # not so what a server asks for, which goes to no file of ours
+            self.output.check(case, case["frame"].shape)
         return dict(case)

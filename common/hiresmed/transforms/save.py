@@ -46,6 +46,8 @@ class SaveSamplesd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         block = dict(data)
+        if self.numbers not in block:  # MONAI Label saves its own
+            return block
         for key in self.key_iterator(block):
             self.output.save(block[self.numbers], block[key])
         return block
