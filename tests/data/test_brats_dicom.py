@@ -263,13 +263,13 @@ def test_what_a_seg_needs_is_said_before_any_work(case, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="refer to the DICOM series"):
         SegmentationOutput(str(tmp_path / "out"), output_format="dicom").cases(image=tmp_path / "four.nii.gz")
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
-    with pytest.raises(InputError, match=r"package highdicom.*pip install hiresmed\[dicom\]"):
+    with pytest.raises(InputError, match=r"package highdicom.*pip install highdicom"):
         SegmentationOutput(str(tmp_path / "out"), output_format="dicom").cases(image=case)
     assert not (tmp_path / "out").exists()
 
 
 def test_without_highdicom_labels_of_dicom_are_nifti_and_a_warning_says_why(case, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.warns(UserWarning, match=r"pip install hiresmed\[dicom\]"):
+    with pytest.warns(UserWarning, match=r"pip install highdicom"):
         path, _ = segmented(case, tmp_path / "out", np.minimum(label_map(), 1))
     assert path.name == "patient_labels.nii.gz"

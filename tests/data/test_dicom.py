@@ -359,7 +359,7 @@ def test_what_dicom_cannot_hold_or_write_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="right angles"):
         write_ct_series(sheared, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(InputError, match=r"pip install hiresmed\[dicom\]"):
+    with pytest.raises(InputError, match=r"pip install pydicom"):
         write_ct_series(oblique_volume(), tmp_path / "out")
 
 

@@ -18,18 +18,23 @@ STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysi
 SERIES_NUMBER = 9001  # far from the scanner's own numbers
 
 
-def dicom_package(name: str = "pydicom"):
-    """The package pydicom or highdicom.
+def dicom_package():
+    """The package pydicom.
 
     Raises:
         InputError: it is not installed.
     """
     try:
-        return __import__(name)
+        import pydicom
     except ImportError as error:
-        raise InputError(
-            f"Writing DICOM should find the package {name}, but it is not installed; run: pip install hiresmed[dicom]."
-        ) from error
+        raise missing_package("pydicom") from error
+    return pydicom
+
+
+def missing_package(name: str) -> InputError:
+    return InputError(
+        f"Writing DICOM should find the package {name}, but it is not installed; run: pip install {name}."
+    )
 
 
 def reference_header(path: Path):

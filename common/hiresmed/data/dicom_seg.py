@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..output_files import written_aside
 from ..volumes import first_line
 from .dicom import SeriesVolume, open_series
-from .dicom_header import PATIENT, SERIES_NUMBER, STUDY, dicom_package, set_patient
+from .dicom_header import PATIENT, SERIES_NUMBER, STUDY, dicom_package, missing_package, set_patient
 
 # segments by the codes of BraTS 2023; the enhancing 4 of 2020 is another way to write 3
 REGIONS = {"WT": ("whole tumour", "SCT", "Neoplasm"), "TC": ("tumour core", "SCT", "Neoplasm")}
@@ -27,6 +27,19 @@ IDENTIFYING = (
     "PatientComments", "OtherPatientIDs", "OtherPatientIDsSequence", "PatientBirthTime", "PatientAge", "PatientWeight",
     "PatientSize", "EthnicGroup", "IssuerOfPatientID", "StudyDescription", "InstitutionName", "RequestingPhysician",
 )  # fmt: skip
+
+
+def highdicom_package():
+    """The package highdicom.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import highdicom
+    except ImportError as error:
+        raise missing_package("highdicom") from error
+    return highdicom
 
 
 def write_segmentation(
@@ -50,7 +63,7 @@ def write_segmentation(
     Raises:
         InputError: highdicom missing; another grid than the source's; a source that lacks what a SEG must refer to.
     """
-    highdicom, pydicom, path = dicom_package("highdicom"), dicom_package(), Path(path)
+    highdicom, pydicom, path = highdicom_package(), dicom_package(), Path(path)
     series = open_series(source)
     if not isinstance(series, SeriesVolume) or series.shape != labels.shape:
         raise InputError(
@@ -96,8 +109,7 @@ def write_segmentation(
 
 def _segments(highdicom, regions: Sequence[str]) -> dict[int, object]:
     """{code: description of its segment}, in ascending order of codes."""
-    from pydicom.sr.codedict import codes
-
+    codes = dicom_package().sr.codedict.codes  # highdicom has imported the module
     named = {"WT": 2, "TC": 1, "ET": 3}
     if len(regions) == 1:
         wanted = {1: (REGIONS | {"ET": ENHANCING})[regions[0]]}

@@ -17,8 +17,7 @@ from ..knobs import flag
 from ..volumes import ArrayVolume
 from .brats import brain_cases, brats_case
 from .brats_dicom import dicom_series
-from .dicom_header import dicom_package
-from .dicom_seg import write_segmentation
+from .dicom_seg import highdicom_package, write_segmentation
 from .outputs import CaseOutput
 from .phantom_brain import BrainPhantom
 from .writers import check_output, write_nifti
@@ -103,10 +102,10 @@ class SegmentationOutput(CaseOutput):
                 )
             return self.output_format or ("nii" if str(source).endswith(".nii") else "nii.gz")
         if self.output_format is None and importlib.util.find_spec("highdicom") is None:
-            warnings.warn("Labels are NIfTI, as a DICOM SEG needs: pip install hiresmed[dicom].", stacklevel=3)
+            warnings.warn("Labels are NIfTI, as a DICOM SEG needs: pip install highdicom.", stacklevel=3)
             return "nii.gz"
         if self.output_format in (None, "dicom"):
-            dicom_package("highdicom")  # what is missing is said before any work
+            highdicom_package()  # what is missing is said before any work
             return "dcm"
         return str(self.output_format)
 
