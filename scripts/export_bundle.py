@@ -82,8 +82,8 @@ class Export:
         needed, optional = requirements(self.library, modules)
         declared = set(self.metadata["required_packages_version"])
         missing = sorted((needed | COMMAND_LINE) - declared)
-        optional -= declared | set(self.metadata.get("optional_packages_version", {}))
-        for field, names in (("required_packages_version", missing), ("optional_packages_version", sorted(optional))):
+        optional -= declared | set(self.metadata.get("extra_packages_version", {}))
+        for field, names in (("required_packages_version", missing), ("extra_packages_version", sorted(optional))):
             if names:
                 raise ValueError(f"{self.name}: {field} of metadata.json should declare {', '.join(names)}; add it.")
 

@@ -96,7 +96,7 @@ def _about(package: str, metadata: Mapping, has_weights: bool) -> str:
     base = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
     base["numpy"] = metadata["numpy_version"]
     required = " ".join(f"{n}=={v}" for n, v in (base | metadata["required_packages_version"]).items())
-    extra = metadata.get("optional_packages_version", {})
+    extra = metadata.get("extra_packages_version", {})
     optional = ", ".join(f"`{n}=={v}` ({_PURPOSE.get(n, 'see below')})" for n, v in extra.items())
     return ABOUT.format(
         version=metadata["version"],
@@ -107,7 +107,7 @@ def _about(package: str, metadata: Mapping, has_weights: bool) -> str:
     )
 
 
-_PURPOSE = {"pydicom": "to write DICOM", "h5py": "feature networks in Keras files"}
+_PURPOSE = {"pydicom": "to write DICOM", "highdicom": "to write DICOM SEG", "h5py": "feature networks in Keras files"}
 NO_WEIGHTS = (
     "No weights come with this release. Train with configs/train.yaml and copy the training's model.pt here, or give\n"
     "--weights_path; docs/README.md has the commands.\n"

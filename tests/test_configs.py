@@ -136,10 +136,19 @@ def test_metadata_fits_monais_schema_and_knows_its_name_and_version(bundle):
 def test_metadata_declares_the_versions_that_ci_tests_with(bundle):
     metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
     pins = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text()))
-    declared = metadata["required_packages_version"] | {
+    declared = metadata["required_packages_version"] | metadata.get("extra_packages_version", {}) | {
         "monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]
     }  # fmt: skip
     assert declared == {name: pins.get(name) for name in declared}
+
+
+@every_bundle
+def test_monai_reads_the_metadata_as_it_is_written(bundle):
+    """It renames a field that it holds for an old name, and what stood under the new one is lost."""
+    path = bundle / "configs" / "metadata.json"
+    parser = ConfigParser()
+    parser.read_meta(str(path))
+    assert parser["_meta_"] == json.loads(path.read_text())
 
 
 @every_config
