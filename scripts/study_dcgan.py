@@ -54,7 +54,7 @@ def configs(args: argparse.Namespace, method: str, patients: int, seed: int) -> 
         save_json(listed, {"cases_list": cases})
     overlays = [name for name in METHODS[method] if name.endswith(".yaml")]
     knobs = {"size": args.size, "width": args.width, "seed": seed, "batch_size": args.batch_size, "val_interval": 10**6,
-             "learning_rate": args.rate, "d_learning_rate": args.rate, **args.knobs}  # fmt: skip
+             "learning_rate": args.rate, "d_learning_rate": args.d_rate, **args.knobs}  # fmt: skip
     if "published_mode" in METHODS[method]:
         knobs |= PUBLISHED_MODE
     return ["train.yaml", *overlays, listed.resolve()], knobs
@@ -231,7 +231,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--width", type=int, default=128, help="channels on the 4 x 4 grid")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=2.0e-4, help="learning rate of both networks and all methods")
+    parser.add_argument("--rate", type=float, default=1.0e-3, help="learning rate of the generator, for all methods")
+    parser.add_argument("--d_rate", type=float, default=2.0e-4, help="that of the critic")
     parser.add_argument("--pairs", type=int, default=200, help="of the MS-SSIM")
     parser.add_argument("--xray_size", type=int, default=1024, help="pixels along an X-ray's longer side")
     args, words = parser.parse_known_args()
