@@ -150,6 +150,7 @@ def search_path() -> list[Path]:
 
 
 def is_bundle(folder: Path) -> bool:
+    """Whether the folder holds a MONAI bundle."""
     return (folder / "configs" / "metadata.json").is_file()
 
 

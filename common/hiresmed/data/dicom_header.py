@@ -32,6 +32,7 @@ def dicom_package():
 
 
 def missing_package(name: str) -> InputError:
+    """What to raise where an optional package is wanted and not installed."""
     return InputError(
         f"Writing DICOM should find the package {name}, but it is not installed; run: pip install {name}."
     )
