@@ -41,7 +41,7 @@ METHODS = {
     "DCGAN, networks in inference mode as published": ["published_mode"],
 }
 # paper.yaml without its three channels and value range, which would confound the comparison anew
-PUBLISHED_MODE = {"norm": "frozen_batch", "d_norm": "frozen_batch", "dropout": 0.0}
+PUBLISHED_MODE = {"norm": "frozen_batch", "d_norm": "frozen_batch", "dropout": 0.0, "penalties": []}
 FIRST_TEST, TEST = 201, 8  # phantoms no training sees
 
 
