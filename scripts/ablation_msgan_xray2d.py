@@ -44,10 +44,11 @@ VARIANTS = {
     "per_scale": Recipe("weights per scale", ["experiments/per_scale.yaml"]),
     "uncorrupted": Recipe("coarse images not corrupted", ["experiments/uncorrupted.yaml"]),
     "finetuned": Recipe("last third on generated coarse images", last=["experiments/finetuned.yaml"]),
+    "plain_critic": Recipe("detail not enlarged for the discriminator", ["experiments/plain_critic.yaml"]),
     "no_adversary": Recipe(
         "adversarial weight 0", ["experiments/no_adversary.yaml"], base=["experiments/no_adversary.yaml"]
     ),
-    "patches": Recipe("single-scale patches", ["patch_baseline.yaml"], base=None),
+    "patches": Recipe("single-scale patches", ["patch_baseline.yaml", "experiments/patches.yaml"], base=None),
 }
 CAPTION = """
 Held-back images ({cases}), {size} pixels the longer side, {base_steps} steps of the base stage and {steps} of the finer

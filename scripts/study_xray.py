@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the X-rays; without it phantoms")
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, default=300, help="batches a training of finer stages")
+    parser.add_argument("--steps", type=int, default=600, help="batches a training of finer stages")
     parser.add_argument("--base_steps", type=int, default=1200, help="batches a training of a base stage, before")
     parser.add_argument("--extractor", default="squeezenet", help="feature network; none for none")
     args, words = parser.parse_known_args()

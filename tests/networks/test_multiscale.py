@@ -9,6 +9,7 @@ from hiresmed.coordinates import volume_coordinates
 from hiresmed.networks import MultiScaleGenerator, PatchCritic, PatchGenerator
 from hiresmed.networks.multiscale import coarser_sketch, crop, enlarge, extend
 from monai.networks.layers.factories import Conv
+from monai.networks.nets import PatchDiscriminator
 
 SMALL = {"width": 6, "num_blocks": 1, "fine_width": 4}
 
@@ -129,3 +130,24 @@ def test_the_critic_gives_logits_of_overlapping_patches():
     changed[1] += 1.0 * torch.randn(3, 64, 48)
     assert torch.allclose(critic(changed)[0], logits[0], atol=1e-5), "an image is judged alone"
     assert not torch.allclose(critic(changed)[1], logits[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("gain", [0.0, 16.0])
+def test_critic_is_monais_on_the_detail_enlarged(gain):
+    critic = PatchCritic(2, 3, channels=8, num_layers=2, detail_gain=gain)
+    coarse, sketch, image = x = torch.randn(3, 2, 1, 48, 48).unbind(0)
+    shown = list(x) + ([torch.tanh(gain * (image - coarse))] if gain else [])
+    assert torch.equal(critic(torch.cat(x, 1)), PatchDiscriminator.forward(critic, torch.cat(shown, 1))[-1])
+
+
+def test_detail_of_a_hundredth_moves_the_critic_that_is_shown_it():
+    torch.manual_seed(0)
+    coarse, sketch = torch.randn(2, 1, 1, 64, 64).tanh().unbind(0)
+    detail = 0.01 * torch.randn(1, 1, 64, 64)
+    moved = {}
+    for gain in (0.0, 16.0):
+        torch.manual_seed(1)
+        critic = PatchCritic(2, 3, channels=16, detail_gain=gain)
+        plain, fine = (critic(torch.cat([coarse, sketch, coarse + d], 1)) for d in (0 * detail, detail))
+        moved[gain] = float(((fine - plain).std() / plain.std()).detach())
+    assert moved[16.0] > 4 * moved[0.0], moved

@@ -7,23 +7,37 @@ from monai.networks.nets import PatchDiscriminator
 
 
 class PatchCritic(PatchDiscriminator):
-    """MONAI's PatchDiscriminator, instance-normalised, returning the logits alone.
+    """MONAI's PatchDiscriminator, instance-normalised, returning the logits alone, and shown a stage's detail enlarged.
 
     (B, C, *S) -> (B, 1, *S'), one logit for each overlapping patch. MONAI's returns all its features as a list.
     Statistics over space are no harm here: a discriminator is never tiled.
 
     Args:
         spatial_dims, in_channels, channels, num_layers: as MONAI's.
+        detail_gain: g; with g > 0 the network sees one channel more, tanh(g (image - coarse)), from the last channel of
+            x and the first, both in [-1, 1]. What a finer stage adds to the coarse image is a few hundredths: without
+            this the discriminator of X-rays stays at chance (LSGAN loss .25 for 4500 steps) and the stage adds nothing.
+            0: as published.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, channels: int = 32, num_layers: int = 3) -> None:
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        channels: int = 32,
+        num_layers: int = 3,
+        detail_gain: float = 16.0,
+    ) -> None:
         super().__init__(
             spatial_dims=spatial_dims,
-            in_channels=in_channels,
+            in_channels=in_channels + (detail_gain > 0),
             channels=channels,
             num_layers_d=num_layers,
             norm=("INSTANCE", {"affine": False}),
         )
+        self.detail_gain = detail_gain
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.detail_gain > 0:
+            x = torch.cat([x, torch.tanh(self.detail_gain * (x[:, -1:] - x[:, :1]))], 1)
         return super().forward(x)[-1]
