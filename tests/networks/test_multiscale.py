@@ -135,7 +135,7 @@ def test_the_critic_gives_logits_of_overlapping_patches():
 @pytest.mark.parametrize("gain", [0.0, 16.0])
 def test_critic_is_monais_on_the_detail_enlarged(gain):
     critic = PatchCritic(2, 3, channels=8, num_layers=2, detail_gain=gain)
-    coarse, sketch, image = x = torch.randn(3, 2, 1, 48, 48).unbind(0)
+    coarse, _, image = x = torch.randn(3, 2, 1, 48, 48).unbind(0)
     shown = list(x) + ([torch.tanh(gain * (image - coarse))] if gain else [])
     assert torch.equal(critic(torch.cat(x, 1)), PatchDiscriminator.forward(critic, torch.cat(shown, 1))[-1])
 
