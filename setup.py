@@ -59,6 +59,7 @@ setup(
         "dicom": ["pydicom>=3.0", "highdicom>=0.25"],
         "keras": ["h5py>=3.10"],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.30"],
+        "benchmark": ["einops>=0.7"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -7,6 +7,7 @@
     python scripts/benchmark.py speed   --size 512            # a whole run against its pure-convolution time
     python scripts/benchmark.py inr_memory --scale paper    # live bytes of an iteration, on tensors without memory
     python scripts/benchmark.py inr_speed                   # iterations of all modes; pointwise against grouped forward
+    python scripts/benchmark.py patchddm_speed --size 64    # against MONAI's network; lean forward at twice the size
 
 Timings on a shared machine drift: compare figures of one run only. Memory is the kernel's VmHWM of the whole process.
 """
@@ -23,6 +24,7 @@ import sys
 import time
 
 import benchmark_inr
+import benchmark_patchddm
 import nibabel as nib
 import numpy as np
 import torch
@@ -201,6 +203,11 @@ def inr_speed(args: argparse.Namespace) -> list[dict]:
     return benchmark_inr.speed()
 
 
+def patchddm_speed(args: argparse.Namespace) -> list[dict]:
+    """Forward passes of patchddm_brats' network at the paper's width, beside MONAI's; the lean one beside the plain."""
+    return benchmark_patchddm.speed(args.size)
+
+
 def as_markdown(rows: list[dict]) -> str:
     keys = list(dict.fromkeys(k for row in rows for k in row))
     lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
@@ -210,7 +217,10 @@ def as_markdown(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-BENCHMARKS = {"tiling": tiling, "memory": memory, "speed": speed, "inr_memory": inr_memory, "inr_speed": inr_speed}
+BENCHMARKS = {
+    "tiling": tiling, "memory": memory, "speed": speed, "inr_memory": inr_memory, "inr_speed": inr_speed,
+    "patchddm_speed": patchddm_speed,
+}  # fmt: skip
 
 
 def main() -> None:

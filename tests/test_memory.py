@@ -8,7 +8,14 @@ import sys
 
 import pytest
 import torch
-from hiresmed.memory import peak_device_bytes, peak_rss_bytes, release_heap, reset_peak_rss, steady_allocator
+from hiresmed.memory import (
+    keeping_allocator,
+    peak_device_bytes,
+    peak_rss_bytes,
+    release_heap,
+    reset_peak_rss,
+    steady_allocator,
+)
 
 MIB = 1 << 20
 
@@ -83,9 +90,38 @@ def test_blocks_freed_by_threads_leave_the_process_when_the_heap_is_released_and
     assert kept < 20 and arenas == 1
 
 
+FAULTS = """
+import resource, sys, torch
+from hiresmed.memory import keeping_allocator, peak_rss_bytes
+
+if sys.argv[1] == "keeping":
+    assert keeping_allocator() and keeping_allocator(), "twice is harmless"
+
+def step():
+    torch.ones(40 * 2**20, dtype=torch.uint8)  # freed at once
+    torch.ones(90 * 2**20, dtype=torch.uint8)
+
+[step() for _ in range(8)]  # until the heap is as long as it needs to be
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+[step() for _ in range(5)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, peak_rss_bytes() >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_a_trainings_next_step_finds_its_memory_as_the_last_one_left_it():
+    found = {}
+    for allocator in ("usual", "keeping"):
+        command = [sys.executable, "-c", FAULTS, allocator]
+        found[allocator] = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    (faults, peak), (kept_faults, kept_peak) = found["usual"], found["keeping"]
+    assert faults > 1000, "glibc or torch has learned: keeping_allocator may go"
+    assert kept_faults < 50 and kept_peak < peak + 2 * 130, "holes, but no more than a step's blocks again"
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] == "glibc", reason="a system without glibc")
-def test_elsewhere_the_steady_allocator_says_that_it_did_nothing():
-    assert not steady_allocator()
+def test_elsewhere_the_allocators_say_that_they_did_nothing():
+    assert not steady_allocator() and not keeping_allocator()
 
 
 MATRIX_PRODUCT = """

@@ -8,14 +8,15 @@ from monai.bundle import ConfigParser
 
 from .errors import speak_plainly
 from .knobs import check_names
-from .memory import steady_allocator
+from .memory import keeping_allocator, steady_allocator
 
 
 def open_door(workflow: str = "infer") -> None:
     """First step of each config's `initialize`: errors become one sentence, mistyped knobs are refused.
 
     Args:
-        workflow: train or infer; inference also gets the allocator that keeps the resident size flat.
+        workflow: train or infer; inference gets the allocator that keeps the resident size flat, training the faster
+            one that keeps what was freed for the next step.
 
     Raises:
         InputError: an override on the command line that no config file knows.
@@ -23,6 +24,8 @@ def open_door(workflow: str = "infer") -> None:
     speak_plainly()
     if workflow == "infer":
         steady_allocator()
+    else:
+        keeping_allocator()
     check_overrides(sys.argv)
 
 
