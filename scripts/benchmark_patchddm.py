@@ -102,8 +102,7 @@ def lean(network: PatchDDMUNet, half: PatchDDMUNet, size: int, repeats: int) -> 
         x, t = inputs(size, dtype)
         plain, made = net(x, t), lean_forward(net, x, t)
         gap = ((plain - made).abs().max() / plain.abs().max()).item()
-        # in channels-last float32 torch's group norm is off by 1e-3 at 128^3 (5e-5 at 64^3), the lean one by 1e-6
-        if gap > (5e-3 if dtype == torch.float32 else 5e-2):
+        if gap > (1e-4 if dtype == torch.float32 else 5e-2):
             raise SystemExit(f"lean and plain differ by {gap} in {name}")
         ways = {"plain": lambda n=net, x=x, t=t: n(x, t), "lean": lambda n=net, x=x, t=t: lean_forward(n, x, t)}
         found = paired(ways, repeats)
