@@ -86,7 +86,7 @@ def prepare_network(
     Args:
         partly_used: an iteration may leave some parameters out (a cascade trains one stage at a time).
         channels_last: the layout of images and weights; false for networks with torch's own group norm that are trained
-            in bfloat16 on a CPU: its backward pass took 60 times longer channels last (torch 2.13; networks.group_norm is ours).
+            in bfloat16 on a CPU: its backward pass took 60 times longer channels last (torch 2.13; see group_norm.py).
     """
     device = torch.device(device) if device is not None else idist.device()
     network = network.to(device)
