@@ -23,7 +23,7 @@ from hiresmed.preview import Panel
 from hiresmed.views import RegionView, ResampledView
 from hiresmed.volumes import ArrayVolume, Volume
 from study import Variant, markdown, save_aside, save_json, with_spread, write_comparison
-from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, base_weights, prepare, seen
+from study_xray import BUNDLE, COMMON, WINDOW, arguments, base_weights, prepare, seen
 
 METHODS = {
     "one more": "trained to {size}, one scale more",
@@ -33,6 +33,7 @@ METHODS = {
     "bicubic, real": "real image of {size}, enlarged (bicubic)",
     "trained, real": "real image of {size}, last stage trained to {twice}",
 }
+CROP = 128  # pixels a side of what the feature network sees
 CAPTION = """
 Held-back images ({cases}) of {twice} pixels the longer side, {base_steps} steps of the base stage, {steps} of either
 training, seeds {seeds}; mean ± standard deviation over seeds of the mean over images. All but the enlarged images are
