@@ -25,6 +25,7 @@ import torch
 from study import BUNDLES, averaged_weights, knobs_of
 
 FINER = "demo_finer.yaml"
+SECOND = "demo_second.yaml"
 END = "finetune.yaml"
 END_RATE = 3.0e-4  # of either run's last epochs, instead of finetune.yaml's for the gentler train.yaml
 NETWORK_END_RATE = 1.0e-4
@@ -51,10 +52,11 @@ def train_cascade(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Pat
 
 
 def train_network(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
-    """One network and its end at a lower rate."""
-    epochs, end = args.epochs
+    """One network, on phantoms of any contrast, then on likelier ones, and its end at a lower rate."""
+    epochs, likelier, end = args.epochs
     train(bundle, [], args, "network", max_epochs=epochs)
-    return train(bundle, [], args, "network", max_epochs=end, learning_rate=NETWORK_END_RATE, resume_rates="configured")
+    train(bundle, [SECOND], args, "network", max_epochs=likelier)
+    return train(bundle, [SECOND], args, "network", max_epochs=end, learning_rate=NETWORK_END_RATE)
 
 
 def train_once(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
@@ -84,7 +86,7 @@ RECIPES = {
     "inr_gan_multistage": Recipe(train_once, half=False),
     "msgan_ct3d": Recipe(train_cascade, (60, 70, 30, 40)),
     "msgan_xray2d": Recipe(train_cascade, (150, 200, 60, 90)),
-    "patchddm_brats": Recipe(train_network, (30, 40)),
+    "patchddm_brats": Recipe(train_network, (44, 70, 80)),
 }
 
 
@@ -109,7 +111,7 @@ def main() -> None:
     parser.add_argument("bundle", choices=RECIPES)
     parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the images; without it phantoms")
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
-    parser.add_argument("--epochs", type=int, nargs="+", help="of a cascade: base, its end, finer, its end")
+    parser.add_argument("--epochs", type=int, nargs="+", help="up to the end of each part of RECIPES")
     parser.add_argument("--install_from", type=pathlib.Path, help="only install what this run's folder holds")
     args, words = parser.parse_known_args()
     args.knobs = knobs_of(words)

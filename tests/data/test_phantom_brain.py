@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hiresmed.data.phantom_brain import BrainPhantom
+from hiresmed.data.phantom_brain_contrast import draw_contrast
 from hiresmed.data.phantom_brain_lesions import draw_lesions
 from hiresmed.errors import InputError
 
@@ -27,7 +28,7 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_another_patient():
     assert (first[0] != other[0]).mean() > 0.1
 
 
-@pytest.mark.parametrize("contrast", ["standard", "random"])
+@pytest.mark.parametrize("contrast", ["standard", "varied", "random"])
 def test_images_are_finite_never_negative_and_zero_exactly_outside_one_brain_of_plausible_volume(contrast):
     for seed in (0, 5):
         phantom = BrainPhantom(SMALL, seed=seed, contrast=contrast)
@@ -133,6 +134,26 @@ def test_tissues_keep_the_textbook_order_of_each_sequence(patients, read):
         if not phantom.lesions[0].low_grade:
             assert at(3, 1) / bright[1] > 1.25 * at(3, 0) / bright[0]  # the rim takes up contrast agent
             assert at(1, 1) < 0.9 * bright[1]
+
+
+def kept_order(contrast: str) -> float:
+    """Share of examinations whose liquor is darkest in t1 and flair, brightest in t2, and oedema brightest in flair."""
+    kept = []
+    for seed in range(300):
+        means = draw_contrast(seed, contrast).means
+        t1, t2, flair = ({tissue: float(values[n, 0]) for tissue, values in means.items()} for n in (0, 2, 3))
+        brain = ("grey", "white")
+        kept.append(
+            all(t1["csf"] < t1[b] and flair["csf"] < flair[b] for b in brain)
+            and all(t2["csf"] > t2[b] and flair["oedema"] > flair[b] for b in brain)
+        )
+    return sum(kept) / len(kept)
+
+
+def test_varied_contrast_varies_and_keeps_what_a_sequences_name_promises():
+    assert kept_order("standard") == 1 and kept_order("varied") > 0.95 and kept_order("random") < 0.4
+    greys = [float(draw_contrast(seed, "varied").means["grey"][3, 0]) for seed in range(300)]
+    assert np.std(greys) > 0.05, "the textbook's own deviation is .02"
 
 
 def test_random_contrast_changes_the_looks_but_remains_a_brain_with_the_same_lesions():

@@ -34,7 +34,8 @@ class BrainPhantom:
         shape: (D, H, W) in voxels, any size.
         spacing: voxel size in mm; None: the whole shape shows 176 x 208 x 160 mm. BraTS is (240, 240, 155) at 1 mm.
         seed: which patient, which examination, which noise.
-        contrast: standard, or random (intensities, bias, blur, slice thickness, gamma, noise, deformation).
+        contrast: standard; random (intensities, bias, blur, slice thickness, gamma, noise, deformation); varied (the
+            same, but liquor, brain and oedema keep their order in each sequence).
         look_alike: add the double; the tumour then lies in the left hemisphere, without it on either side.
         tumour: add the tumour.
         noise: add Rician noise.

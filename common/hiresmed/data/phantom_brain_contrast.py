@@ -2,7 +2,8 @@
 
 `standard` follows spin-echo contrasts at 1.5-3 T (Bushberg, The Essential Physics of Medical Imaging, 2011, ch. 12);
 `random` draws everything anew, so that a network learns shapes and not grey values (SynthSeg: Billot et al., 2023,
-doi:10.1016/j.media.2023.102789, sec. 3.2). Intensities are relative: 1 is the brightest common tissue.
+doi:10.1016/j.media.2023.102789, sec. 3.2). `varied` does so, too, but keeps each sequence's order of liquor, brain and
+oedema, which a sequence's name promises. Intensities are relative: 1 is the brightest common tissue.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from monai.transforms import GaussianSmooth
 from ..errors import InputError
 
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
+# how far a sequence may leave its name: 0 is the textbook, 1 draws each tissue from [0, 1]
+STRAYING = {"standard": 0.0, "varied": 0.35, "random": 1.0}
 TISSUES = {
     "csf": (0.20, 0.21, 0.98, 0.16), "grey": (0.54, 0.56, 0.64, 0.62), "white": (0.78, 0.80, 0.46, 0.50),
     "nuclei": (0.62, 0.64, 0.52, 0.56), "thalami": (0.65, 0.67, 0.56, 0.58), "stem": (0.71, 0.74, 0.52, 0.50),
@@ -40,14 +43,13 @@ class Contrast:
 
 
 def draw_contrast(seed: int, kind: str) -> Contrast:
-    """The examination of one seed; InputError for another kind than standard or random."""
+    """The examination of one seed; InputError for a kind that is not in STRAYING."""
     rng = np.random.default_rng([seed, 17])
-    if kind not in ("standard", "random"):
-        raise InputError(f"contrast should be standard or random, but is {kind!r}; choose one of them.")
-    wild = kind == "random"
+    if kind not in STRAYING:
+        raise InputError(f"contrast should be one of {', '.join(STRAYING)}, but is {kind!r}; choose one of them.")
+    wild = kind != "standard"
     column = lambda low, high: rng.uniform(low, high, (4, 1)).astype(np.float32)  # noqa: E731
-    # how far a sequence leaves its name: 0 is the textbook, 1 draws each tissue from [0, 1]
-    share = column(0.0, 1.0) if wild else np.zeros((4, 1), dtype=np.float32)
+    share = column(0.0, STRAYING[kind]) if wild else np.zeros((4, 1), dtype=np.float32)
     means = {
         name: (1 - share) * np.array(values, dtype=np.float32)[:, None] * column(0.95, 1.05) + share * column(0.05, 1.0)
         for name, values in TISSUES.items()
