@@ -5,7 +5,7 @@
 Trains a base stage, and on it shared weights on X-rays of --size and, for the same number of steps, on those of twice
 --size; renders the held-back ones at twice --size. From a sketch: the first weights with one scale more, their image of
 the trained size enlarged, the second weights. From the real image of the trained size and the sketch: the last stage of
-each, and the enlarged image. Writes table.json, table.md, comparison.png (middles of a case) and four_times.png (four
+each, and the enlarged image. Writes table.json, table.md, comparison.png (a part of a case) and four_times.png (four
 times --size, of which no truth exists) into --work_dir. Resumable. Without --data_dir on phantoms; other knobs go to
 the trainings.
 """
@@ -118,25 +118,38 @@ def _mean(figures) -> float:
     return float(np.mean([v["value"] if isinstance(v, Mapping) else v for v in figures]))
 
 
-def middle(volume: Volume, side: int) -> RegionView:
-    """The middle square of at most `side` pixels."""
-    starts = [max(0, (n - side) // 2) for n in volume.shape]
+def lung(volume: Volume, side: int) -> RegionView:
+    """A square of at most `side` pixels where most chests have a lung, ribs and vessels: about a third down and in."""
+    starts = [max(0, min(n - side, n // 4)) for n in volume.shape]
     return RegionView(volume, [(s, min(n, s + side)) for s, n in zip(starts, volume.shape)])
 
 
+def pixels(volume: Volume) -> np.ndarray:
+    return volume.read((0, 0), volume.shape)
+
+
 def pictures(truths: Mapping[str, ArrayVolume], args: argparse.Namespace) -> None:
-    """comparison.png and four_times.png of the first held-back case and the first seed."""
-    name, truth = next(iter(truths.items()))
-    seed, side = args.seeds[0], args.size // 3
-    panels = [Panel("truth", middle(truth, side))]
-    panels += [Panel(method, middle(image, side)) for method, image in renderings(truth, seed, args)]
-    footer = f"{name}: the middle {side} x {side} of {truth.shape[0]} x {truth.shape[1]}; {args.steps} steps"
-    write_comparison(args.work_dir / "comparison.png", {footer: panels}, WINDOW)
+    """comparison.png and four_times.png of the last held-back case and the first seed."""
+    name, truth = list(truths.items())[-1]
+    seed, side = args.seeds[0], args.size // 2
+    made = {method: Panel(method, lung(image, side)) for method, image in renderings(truth, seed, args)}
+    footer = f"{name}: {side} x {side} of {truth.shape[0]} x {truth.shape[1]}; {args.steps} steps, from "
+    rows: dict[str, list] = {"a sketch": [], "the real image of half the size": []}
+    for method, panel in made.items():
+        rows["the real image of half the size" if method.endswith(", real") else "a sketch"].append(panel)
+    rows = {footer + source: [Panel("truth", lung(truth, side)), *panels] for source, panels in rows.items()}
+    write_comparison(args.work_dir / "comparison.png", rows, WINDOW)
     size = [2 * n for n in truth.shape]
     large = variant_of(args.size, seed, args).render(truth, args.tile_size, seed, size=size)
-    panels = [Panel("whole", large), Panel("its middle", middle(large, 2 * side))]
-    footer = f"{name} at {size[0]} x {size[1]}, two scales more than trained; no truth exists at this size"
-    write_comparison(args.work_dir / "four_times.png", {footer: panels}, WINDOW)
+    titles = [f"drawn at {size[0]} x {size[1]}", f"the real one, {truth.shape[0]} x {truth.shape[1]}"]
+    parts = [pixels(lung(large, 2 * side)), np.kron(pixels(lung(truth, side)), np.ones((2, 2)))]
+    rows = {
+        f"{name}; two scales more than trained, of which no truth exists": [pixels(half(large)), truth.array],
+        f"a part of both, {2 * side} x {2 * side} pixels of the larger": parts,
+    }
+    # arrays, not volumes: the films' pixel size is unknown
+    rows = {footer: [Panel(title, image) for title, image in zip(titles, images)] for footer, images in rows.items()}
+    write_comparison(args.work_dir / "four_times.png", rows, WINDOW)
 
 
 def options() -> argparse.Namespace:

@@ -26,7 +26,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 BUNDLES = pathlib.Path(__file__).resolve().parents[1] / "bundles"
-ABREAST = 5  # panels in a row of a picture
+ABREAST = 6  # panels in a row of a picture
 
 
 def slug(name: str) -> str:
@@ -198,12 +198,13 @@ def with_spread(figures: Sequence[float | None], digits: int) -> str:
 
 
 def write_comparison(path: pathlib.Path, rows: Mapping[str, Sequence[Panel]], window: Sequence[float]) -> pathlib.Path:
-    """A picture of several cases one below the other, each with its panels, at most ABREAST in a row."""
+    """A picture of several cases one below the other, each with its panels, at most ABREAST in a row, on one scale."""
     parts = []
+    columns = min(ABREAST, max(len(panels) for panels in rows.values()))
     for footer, panels in rows.items():
-        for first in range(0, len(panels), ABREAST):
+        for first in range(0, len(panels), columns):
             part = path.with_name(f".{path.stem}_{len(parts)}.png")
-            write_preview(part, panels[first : first + ABREAST], window, footer)
+            write_preview(part, panels[first : first + columns], window, footer, columns)
             with Image.open(part) as picture:
                 parts.append(picture.convert("RGB"))
             part.unlink()

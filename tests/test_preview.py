@@ -134,6 +134,18 @@ def test_panels_of_their_own_window_and_of_two_dimensions_stand_beside_volumes(t
     assert {127, 128} & colours
 
 
+def test_a_picture_of_fewer_panels_has_the_scale_of_more_where_these_have_room(tmp_path):
+    image = np.tile(np.arange(40, dtype=np.float32), (30, 1))
+    for name, count, columns in (("three", 3, 1), ("one", 1, 3)):
+        write_preview(tmp_path / f"{name}.png", [("a", image)] * count, (0, 40), columns=columns)
+    three, one = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("three", "one"))
+    assert three.shape == one.shape
+    column = (three.shape[1] - 16) // 3
+    np.testing.assert_array_equal(three[:-40, :column], one[:-40, :column])
+    rest = one[60:-60, column + 40 :]
+    assert (rest == rest[0, 0]).all() and not (three[60:-60, column + 40 :] == rest[0, 0]).all(), "the rest is empty"
+
+
 def test_labels_are_tinted_and_the_rest_stays_grey(tmp_path):
     image, labels = np.full((60, 60), 100.0), np.zeros((60, 60), np.uint8)
     labels[:, 30:] = 2

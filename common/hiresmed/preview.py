@@ -169,7 +169,11 @@ def _own_window(view: PlaneView, size: tuple[int, int]) -> tuple[float, float]:
 
 
 def write_preview(
-    path: str | os.PathLike, panels: Sequence, window: tuple[float, float] | None = None, footer: str = ""
+    path: str | os.PathLike,
+    panels: Sequence,
+    window: tuple[float, float] | None = None,
+    footer: str = "",
+    columns: int = 1,
 ) -> None:
     """Draw the middle planes of panels of images side by side into a PNG about 1500 pixels wide; atomic.
 
@@ -179,6 +183,7 @@ def write_preview(
             gives them side by side), 2-D images one.
         window: (low, high) in the images' units, e.g. (-1000, 600) HU; None takes each plane's .5-99.5 percentiles.
         footer: one line below.
+        columns: room for at least so many panels, so that pictures of fewer have the same scale.
 
     Each plane is read in bands of 128 rows and reduced as it comes: a 2048^3 volume costs a few MB.
     Raises ValueError for no panels, an image that is neither 2-D nor 3-D, or an overlay of another shape.
@@ -187,10 +192,11 @@ def write_preview(
     if not panels:
         raise ValueError("a preview needs at least one panel")
     sources = [Source(p.image) for p in panels]
-    layout = _Layout([plane_views(s) for s in sources], bool(footer))
+    views = [plane_views(s) for s in sources]
+    layout = _Layout([*views, *[{}] * (columns - len(views))], bool(footer))
     picture = Image.new("RGB", (WIDTH, round(layout.height)), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    alone = len(panels) == 1
+    alone = len(layout.views) == 1
     for row, cells in enumerate(layout.cells):
         for column, view in enumerate(cells):
             if view is None:
