@@ -152,11 +152,11 @@ def picture(results: Mapping[str, Mapping[int, dict]], truths: Mapping[str, Arra
     ranked = sorted(truths, key=lambda case: np.mean([r[seed]["cases"][case]["ssim"] for r in results.values()]))
     rows = {}
     for label, case in (("typical", ranked[len(ranked) // 2]), ("worst of all", ranked[0])):
-        panels = [Panel("truth", truths[case])]
+        panels = [Panel("truth", truths[case].array)]  # arrays: the pixel size is unknown
         for name, of_seeds in results.items():
             ssim = of_seeds[seed]["cases"][case]["ssim"]
             with np.load(variant_of(name, seed, args).folder / "made.npz") as made:
-                panels.append(Panel(f"{name}, SSIM {ssim:.3f}", ArrayVolume(made[case], truths[case].affine)))
+                panels.append(Panel(f"{name}, SSIM {ssim:.3f}", made[case]))
         rows[f"{label}: {case}; {args.base_steps} + {args.steps} steps, seed {seed}"] = panels
     write_comparison(args.work_dir / "comparison.png", rows, WINDOW)
 
