@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("bundle", choices=RECIPES)
     parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the images; without it phantoms")
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
-    parser.add_argument("--epochs", type=int, nargs="+", help="up to the end of each part of RECIPES")
+    parser.add_argument("--epochs", type=int, nargs="+", help="epoch at which each part of RECIPES ends")
     parser.add_argument("--install_from", type=pathlib.Path, help="only install what this run's folder holds")
     args, words = parser.parse_known_args()
     args.knobs = knobs_of(words)

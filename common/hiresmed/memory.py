@@ -76,8 +76,8 @@ def keeping_allocator() -> bool:
     """Has glibc keep what was freed for the next step of a training; returns whether it took (elsewhere a no-op).
 
     A training's steps ask for the same blocks again and again. Usually each large one is a mapping of its own whose
-    pages the kernel clears anew at every step: a tenth of a step's time on a CPU. The price is holes between blocks:
-    the resident set may be larger by a few of the largest, but does not grow with the number of steps.
+    pages the kernel clears anew at every step: up to a tenth of a step's time on a CPU. The price is holes between
+    blocks: the resident set may be larger by a few of the largest, but does not grow with the number of steps.
     """
     libc = _glibc()
     return libc is not None and all(

@@ -80,19 +80,23 @@ def _moments(image: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of the groups of an image (1, C, *S), once for each of their channels: (C,), float64."""
     rows = max(1, _SLAB // image[0, 0, 0].numel())
     parts = [_aten.batch_norm_update_stats(part, None, None, 0.0) for part in image.split(rows, 2)]
-    means, variances = (torch.stack(values).double() for values in zip(*parts))
+    means, variances = (torch.stack(values, -1).double() for values in zip(*parts))
     shares = torch.tensor([part.shape[2] for part in image.split(rows, 2)], dtype=torch.float64) / image.shape[2]
-    mean, variance = _together(means, variances, shares[:, None])
+    mean, variance = pooled_moments(means, variances, shares)
     grouped = (groups, -1)
-    each = torch.tensor(groups / len(mean), dtype=torch.float64)
-    mean, variance = _together(mean.view(grouped).t(), variance.view(grouped).t(), each)
+    mean, variance = pooled_moments(mean.view(grouped), variance.view(grouped), groups / len(mean))
     return tuple(v.repeat_interleave(image.shape[1] // groups) for v in (mean, variance))
 
 
-def _together(means: Tensor, variances: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the union of parts along the first axis (Chan, Golub, LeVeque 1983)."""
-    mean = (means * shares).sum(0)
-    return mean, ((variances + (means - mean).square()) * shares).sum(0)
+def pooled_moments(means: Tensor, variances: Tensor, shares: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the union of parts, which lie along the last axis (Chan, Golub, LeVeque 1983).
+
+    Args:
+        means, variances: (..., P), of each of P parts.
+        shares: (P,) of the union, which sum to 1, or 1 / P.
+    """
+    mean = (means * shares).sum(-1)
+    return mean, ((variances + (means - mean[..., None]).square()) * shares).sum(-1)
 
 
 def _backward(

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .group_norm import pooled_moments
+
 _LAYOUT = {3: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
 _CONV = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
@@ -107,11 +109,9 @@ class NormSiLU:
             variances.append((part - mean).square_().mean(axes))
             weights.append((stop - start) / slices)
         weight = torch.tensor(weights, dtype=means[0].dtype, device=means[0].device)
-        mean, variance = _pooled(torch.stack(means, -1), torch.stack(variances, -1), weight)
-        grouped = (mean.shape[0], norm.num_groups, -1)
-        equal = torch.full_like(mean[0, : mean.shape[1] // norm.num_groups], norm.num_groups / mean.shape[1])
-        group_mean, group_variance = _pooled(mean.view(grouped), variance.view(grouped), equal)
-        per_channel = mean.shape[1] // norm.num_groups
+        mean, variance = pooled_moments(torch.stack(means, -1), torch.stack(variances, -1), weight)
+        grouped, per_channel = (mean.shape[0], norm.num_groups, -1), mean.shape[1] // norm.num_groups
+        group_mean, group_variance = pooled_moments(mean.view(grouped), variance.view(grouped), 1 / per_channel)
         scale = _widen(norm.weight) * (group_variance + norm.eps).rsqrt().repeat_interleave(per_channel, 1)
         shift = _widen(norm.bias) - group_mean.repeat_interleave(per_channel, 1) * scale
         ones = (..., *[None] * len(axes))
@@ -123,9 +123,3 @@ class NormSiLU:
 
 def _widen(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
-
-
-def _pooled(means: torch.Tensor, variances: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of the union of parts, along the last axis; the weights sum to 1."""
-    mean = (means * weights).sum(-1)
-    return mean, ((variances + (means - mean[..., None]).square()) * weights).sum(-1)
