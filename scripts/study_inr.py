@@ -6,7 +6,8 @@
 blobs: every real 32 x 32 image holds exactly one blob, a discriminator of patches sees 8 x 8 of it. Patch-only training
 against stages, against stages whose patch regularisation is off or softer than eq. 4, and against exact training.
 table: the paper's four ways of training and the exact one for equal processor time on X-rays (or phantom slices) of
-64 x 64: kernel distance, live bytes and seconds of an iteration. Three seeds; resumable: run the same command again.
+64 x 64: kernel distance, live bytes and seconds of an iteration; stages.png beside a staged training: what each stage
+ended with, on its own grid and on the full one. Three seeds; resumable: run the same command again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from scipy import ndimage
 from study import BUNDLES, markdown, save_aside, save_json, slug, with_spread
 
 GROUP = 4  # images that the discriminator compares
+SHOWN = 12  # samples a row of the table's pictures
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,24 @@ def until(trainer, enough: Callable[[int, int], bool]) -> None:
     trainer.run()
 
 
-def drawn(ema, scale: Scale, count: int, seed: int = 1) -> torch.Tensor:
-    """`count` samples (N, 1, S, S) of the averaged generator, tile by tile."""
+def drawn(ema, scale: Scale, count: int, seed: int = 1, size: int | None = None) -> torch.Tensor:
+    """`count` samples (N, 1, S, S) of the averaged generator, tile by tile, on a grid of `size` or the images' own."""
     z = torch.randn(count, scale.latent, generator=torch.Generator().manual_seed(seed))
-    return TiledSampler(ema, output_frame([scale.image_size] * 2), 64)(z)
+    return TiledSampler(ema, output_frame([size or scale.image_size] * 2), 64)(z)
+
+
+def keep_stages(trainer, staged: StagedTraining, ema, scale: Scale, count: int) -> list[np.ndarray]:
+    """A list that fills, at each stage's end, with samples on its own grid (enlarged) and on the images' grid."""
+    kept: list[np.ndarray] = []
+
+    def keep(engine) -> None:
+        for size in dict.fromkeys((staged.stages[engine.state.epoch - 1][0][0], scale.image_size)):
+            block = np.ones((scale.image_size // size,) * 2)
+            made = drawn(ema, scale, count, size=size)[:, 0].numpy()
+            kept.append(np.stack([np.kron(image, block) for image in made]))
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, keep)
+    return kept
 
 
 # ---- exactly one blob
@@ -258,7 +274,8 @@ def table_run(method: Method, seed: int, args: argparse.Namespace, images: Seque
         return json.loads(done.read_text())
     scale = Scale(args.size, 64, 64, 8, 16)
     ends = np.cumsum(method.shares) * args.seconds
-    trainer, _, ema = build(method, scale, images, seed, [10**6])
+    trainer, staged, ema = build(method, scale, images, seed, [10**6])
+    stages = keep_stages(trainer, staged, ema, scale, SHOWN) if method.stages > 1 else []
     begun = time.process_time()
     until(trainer, lambda stage, n: time.process_time() - begun >= ends[stage - 1])
     seconds, iterations = time.process_time() - begun, trainer.state.iteration
@@ -266,7 +283,9 @@ def table_run(method: Method, seed: int, args: argparse.Namespace, images: Seque
     samples = drawn(ema, scale, args.samples)
     real = torch.stack([image["image"] for image in images])
     distance = kernel_distance(extractor(real), torch.cat([extractor(part) for part in samples.split(16)]))
-    save_aside(folder / "samples.npy", lambda path: np.save(path, samples[:12, 0].numpy()))
+    save_aside(folder / "samples.npy", lambda path: np.save(path, samples[:SHOWN, 0].numpy()))
+    if stages:
+        picture(folder / "stages.png", stages)
     result = {"distance": distance, "extractor": extractor.describe(), "seconds": seconds}
     result |= {"iterations": trainer.state.iteration, "seconds_an_iteration": seconds / iterations}
     save_json(done, result)
@@ -277,7 +296,7 @@ def table(args: argparse.Namespace) -> None:
     """The paper's table redone at equal training time: kernel distance, memory, seconds."""
     images = real_images(args.data_dir, args.size)
     scale, found, rows, lines = Scale(args.size, 64, 64, 8, 16), {}, [], []
-    rows.append(np.stack([images[k % len(images)]["image"][0].numpy() for k in range(12)]))
+    rows.append(np.stack([images[k % len(images)]["image"][0].numpy() for k in range(SHOWN)]))
     for name in args.methods or TABLE:
         runs = []
         for seed in args.seeds:

@@ -50,6 +50,13 @@ def test_the_table_has_distance_memory_and_seconds_of_every_method(tmp_path):
     assert 0 < memory["patch"] <= memory["exact"] <= memory["gradient accumulation"] <= memory["image"]
     assert all(one["runs"][0]["seconds"] >= 1 and one["runs"][0]["iterations"] >= 3 for one in found.values())
     assert "N = " in (tmp_path / "table.md").read_text()
+    # three stages, each but the last on its own grid and on the full one
+    for method in ("multistage", "multistage__means_of_2_x_2_blocks"):
+        with Image.open(tmp_path / f"table_{method}_32px_1s_seed0" / "stages.png") as picture:
+            rows = np.asarray(picture).reshape(5, 34 * 2, 12, 34 * 2).swapaxes(1, 2)[:, :, 2:-2, 2:-2]
+        assert (rows[0, :, ::8, ::8] == rows[0, :, 7::8, 7::8]).all(), "8 x 8 samples, enlarged"
+        assert (rows[1, :, ::8, ::8] != rows[1, :, 7::8, 7::8]).any()
+        assert not (rows[1] == rows[3]).all() and not (rows[3] == rows[4]).all()
 
 
 def test_an_unknown_method_is_refused_before_any_work(tmp_path):
