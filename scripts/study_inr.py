@@ -30,12 +30,13 @@ from hiresmed.losses import NonSaturating, PatchConsistency, R1Penalty
 from hiresmed.metrics import build_extractor, kernel_distance
 from hiresmed.networks import ImplicitGenerator, ResidualCritic
 from ignite.engine import Events
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from study import BUNDLES, markdown, save_aside, save_json, slug, with_spread
 
 GROUP = 4  # images that the discriminator compares
 SHOWN = 12  # samples a row of the table's pictures
+MARGIN = 170  # pixels for the rows' names
 
 
 @dataclass(frozen=True)
@@ -139,15 +140,16 @@ def drawn(ema, scale: Scale, count: int, seed: int = 1, size: int | None = None)
     return TiledSampler(ema, output_frame([size or scale.image_size] * 2), 64)(z)
 
 
-def keep_stages(trainer, staged: StagedTraining, ema, scale: Scale, count: int) -> list[np.ndarray]:
-    """A list that fills, at each stage's end, with samples on its own grid (enlarged) and on the images' grid."""
-    kept: list[np.ndarray] = []
+def keep_stages(trainer, staged: StagedTraining, ema, scale: Scale, count: int) -> dict[str, np.ndarray]:
+    """A dict that fills, at each stage's end, with samples on its own grid (enlarged) and on the images' grid."""
+    kept: dict[str, np.ndarray] = {}
 
     def keep(engine) -> None:
-        for size in dict.fromkeys((staged.stages[engine.state.epoch - 1][0][0], scale.image_size)):
+        stage = engine.state.epoch
+        for size in dict.fromkeys((staged.stages[stage - 1][0][0], scale.image_size)):
             block = np.ones((scale.image_size // size,) * 2)
             made = drawn(ema, scale, count, size=size)[:, 0].numpy()
-            kept.append(np.stack([np.kron(image, block) for image in made]))
+            kept[f"stage {stage}, {size} x {size}"] = np.stack([np.kron(image, block) for image in made])
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, keep)
     return kept
@@ -193,13 +195,20 @@ def blob_run(method: Method, seed: int, args: argparse.Namespace, folder: pathli
     return json.loads(done.read_text())
 
 
-def picture(path: pathlib.Path, rows: Sequence[np.ndarray], enlarge: int = 2) -> None:
-    """Samples (N, S, S) in [-1, 1], a row for each method."""
+def picture(path: pathlib.Path, rows: Mapping[str, np.ndarray], enlarge: int = 2) -> None:
+    """Samples (N, S, S) in [-1, 1], a row for each name, which stands left of it."""
     gap = [(0, 0), (1, 1), (1, 1)]
-    shown = min(map(len, rows))
-    lines = [np.concatenate(list(np.pad(row[:shown], gap, constant_values=1)), 1) for row in rows]
+    shown = min(map(len, rows.values()))
+    lines = [np.concatenate(list(np.pad(row[:shown], gap, constant_values=1)), 1) for row in rows.values()]
     grey = ((np.concatenate(lines, 0).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-    image = Image.fromarray(np.kron(grey, np.ones((enlarge, enlarge), np.uint8)))
+    samples = Image.fromarray(np.kron(grey, np.ones((enlarge, enlarge), np.uint8)))
+    image = Image.new("L", (MARGIN + samples.width, samples.height), 255)
+    image.paste(samples, (MARGIN, 0))
+    draw, height = ImageDraw.Draw(image), samples.height / len(rows)
+    for number, name in enumerate(rows):
+        words = name.replace(", ", ",\n")
+        where = (MARGIN - 10, (number + 0.5) * height)
+        draw.multiline_text(where, words, 0, ImageFont.load_default(size=15), anchor="rm", align="right")
     save_aside(path, lambda aside: image.save(aside))
 
 
@@ -207,7 +216,7 @@ def blobs(args: argparse.Namespace) -> None:
     """The one-blob claim: table, JSON and picture (a row for each method, the first seed's samples)."""
     real = np.stack([item["image"][0].numpy() for item in blob_images(16, 32)])
     assert all(blobs_in(image) == 1 for image in real)
-    found, rows = {}, [real]
+    found, rows = {}, {"real": real}
     for name in args.methods or BLOBS:
         runs = []
         for seed in args.seeds:
@@ -218,7 +227,7 @@ def blobs(args: argparse.Namespace) -> None:
                 flush=True,
             )
             if seed == args.seeds[0]:
-                rows.append(np.load(folder / "samples.npy"))
+                rows[name] = np.load(folder / "samples.npy")
         found[name] = runs
     save_json(args.work_dir / "blobs.json", {"iterations": args.iterations, "seeds": args.seeds, "methods": found})
     lines = [
@@ -275,7 +284,7 @@ def table_run(method: Method, seed: int, args: argparse.Namespace, images: Seque
     scale = Scale(args.size, 64, 64, 8, 16)
     ends = np.cumsum(method.shares) * args.seconds
     trainer, staged, ema = build(method, scale, images, seed, [10**6])
-    stages = keep_stages(trainer, staged, ema, scale, SHOWN) if method.stages > 1 else []
+    stages = keep_stages(trainer, staged, ema, scale, SHOWN) if method.stages > 1 else {}
     begun = time.process_time()
     until(trainer, lambda stage, n: time.process_time() - begun >= ends[stage - 1])
     seconds, iterations = time.process_time() - begun, trainer.state.iteration
@@ -295,8 +304,8 @@ def table_run(method: Method, seed: int, args: argparse.Namespace, images: Seque
 def table(args: argparse.Namespace) -> None:
     """The paper's table redone at equal training time: kernel distance, memory, seconds."""
     images = real_images(args.data_dir, args.size)
-    scale, found, rows, lines = Scale(args.size, 64, 64, 8, 16), {}, [], []
-    rows.append(np.stack([images[k % len(images)]["image"][0].numpy() for k in range(SHOWN)]))
+    scale, found, rows, lines = Scale(args.size, 64, 64, 8, 16), {}, {}, []
+    rows["real"] = np.stack([images[k % len(images)]["image"][0].numpy() for k in range(SHOWN)])
     for name in args.methods or TABLE:
         runs = []
         for seed in args.seeds:
@@ -304,7 +313,7 @@ def table(args: argparse.Namespace) -> None:
             runs.append(table_run(TABLE[name], seed, args, images, folder))
             print(f"{name}, seed {seed}: {runs[-1]['distance']['value']:.4g}", flush=True)
             if seed == args.seeds[0]:
-                rows.append(np.load(folder / "samples.npy"))
+                rows[name] = np.load(folder / "samples.npy")
         memory = live_mebibytes(TABLE[name], scale, images)
         found[name] = {"runs": runs, "live_mebibytes": memory}
         figures = [with_spread([r["distance"]["value"] for r in runs], 2)]
