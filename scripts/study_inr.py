@@ -4,7 +4,7 @@
     python scripts/study_inr.py table --work_dir runs/inr --data_dir $HIRESMED_DATA/xray2d   # equal training time
 
 blobs: every real 32 x 32 image holds exactly one blob, a discriminator of patches sees 8 x 8 of it. Patch-only training
-against stages, against stages whose patch regularisation is eq. 4 as printed, softer, or off, and against exact training.
+against stages, against stages whose patch regularisation is eq. 4 as printed, softer or off, against exact training.
 table: the paper's four ways of training and the exact one for equal processor time on X-rays (or phantom slices) of
 64 x 64: kernel distance, live bytes and seconds of an iteration; stages.png beside a staged training: what each stage
 ended with, on its own grid and on the full one. Three seeds; resumable: run the same command again.
