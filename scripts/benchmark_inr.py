@@ -140,7 +140,8 @@ def pointwise(matrices: list, x: torch.Tensor) -> torch.Tensor:
 def forward(width: int = 64, side: int = 32, batch: int = 1, repeats: int = 41) -> list[dict]:
     """Forward passes of the hidden layers side by side: ours, CIPS's form, and the matrix products alone.
 
-    As inference calls them: one latent, a thousand places. Ours has its matrices made once for each latent.
+    A thousand places for each of `batch` latents: one at a time in inference, four in training at the small scale. Ours
+    has its matrices made once for each latent.
     """
     torch.manual_seed(0)
     generator = ImplicitGenerator(2, 1, 128, 128, (width,) * 7, 2)
@@ -162,7 +163,7 @@ def forward(width: int = 64, side: int = 32, batch: int = 1, repeats: int = 41) 
         }
         rows = [{"forward": name, "seconds": seconds_of(way, repeats)} for name, way in ways.items()]
     for row in rows:
-        row |= {"width": width, "share_of_products": rows[0]["seconds"] / row["seconds"]}
+        row |= {"width": width, "latents": batch, "share_of_products": rows[0]["seconds"] / row["seconds"]}
         row["grouped_over_it"] = rows[-1]["seconds"] / row["seconds"]
     return rows
 
@@ -178,4 +179,4 @@ def speed(repeats: int = 5) -> list[dict]:
             {"training": mode, "seconds": seconds, "image_over_it": rows[0]["seconds"] / seconds if rows else 1.0}
         )
         print(rows[-1], flush=True)
-    return rows + forward()
+    return rows + forward(batch=1) + forward(batch=SCALES["small"].batch)
