@@ -78,7 +78,8 @@ def sensitivity(args: argparse.Namespace) -> dict:
     by_seed = {str(seed): _of_seed(args, seed, images) for seed in args.seeds}
     panels = []
     for kind, strengths in STRENGTHS.items():
-        shown = [crops(SPOIL[kind](images[0], s, np.random.default_rng(0)))[0] for s in strengths]
+        spoilt = [crops(SPOIL[kind](images[0], s, np.random.default_rng(0))) for s in strengths]
+        shown = [of_image[len(of_image) // 2] for of_image in spoilt]
         panels.append(Panel(f"{kind} {', '.join(map(str, strengths))}", ArrayVolume(montage(shown))))
     write_preview(args.work_dir / "sensitivity.png", panels, (-1, 1), "the same crop, spoilt")
     return {
