@@ -86,7 +86,7 @@ RECIPES = {
     "inr_gan_multistage": Recipe(train_once, half=False),
     "msgan_ct3d": Recipe(train_cascade, (60, 70, 30, 40)),
     "msgan_xray2d": Recipe(train_cascade, (150, 200, 60, 90)),
-    "patchddm_brats": Recipe(train_network, (44, 70, 80)),
+    "patchddm_brats": Recipe(train_network, (44, 63, 73)),
 }
 
 
