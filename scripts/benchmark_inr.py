@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from benchmark_paired import paired
 from hiresmed.engines import AdversarialTrainer, ExactTrainer, GanBatch
 from hiresmed.live_bytes import LiveBytes
 from hiresmed.losses import NonSaturating, PatchConsistency, R1Penalty
@@ -105,17 +104,6 @@ def memory(scale: str, fake: bool = True) -> list[dict]:
     return rows
 
 
-def seconds_of(run: Callable[[], object], repeats: int) -> float:
-    """Median processor time of so many calls, after one that is not counted; that of one thread, whatever else runs."""
-    run()
-    found = []
-    for _ in range(repeats):
-        begun = time.process_time()
-        run()
-        found.append(time.process_time() - begun)
-    return sorted(found)[len(found) // 2]
-
-
 def grouped(generator: ImplicitGenerator, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
     """The hidden layers after the first as CIPS computes them: grouped 1x1 convolutions of (1, B I, H, W)."""
     batch, side = len(style), math.isqrt(x.shape[1])
@@ -137,7 +125,7 @@ def pointwise(matrices: list, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def forward(width: int = 64, side: int = 32, batch: int = 1, repeats: int = 41) -> list[dict]:
+def forward(width: int = 64, side: int = 32, batch: int = 1, repeats: int = 200) -> list[dict]:
     """Forward passes of the hidden layers side by side: ours, CIPS's form, and the matrix products alone.
 
     A thousand places for each of `batch` latents: one at a time in inference, four in training at the small scale. Ours
@@ -161,7 +149,7 @@ def forward(width: int = 64, side: int = 32, batch: int = 1, repeats: int = 41) 
             "pointwise (ours), modulated each time": lambda: pointwise(made(), x),
             "grouped convolution, modulated each time": lambda: grouped(generator, x, style),
         }
-        rows = [{"forward": name, "seconds": seconds_of(way, repeats)} for name, way in ways.items()]
+        rows = [{"forward": name, "seconds": seconds} for name, seconds in paired(ways, repeats).items()]
     for row in rows:
         row |= {"width": width, "latents": batch, "share_of_products": rows[0]["seconds"] / row["seconds"]}
         row["grouped_over_it"] = rows[-1]["seconds"] / row["seconds"]
@@ -170,13 +158,9 @@ def forward(width: int = 64, side: int = 32, batch: int = 1, repeats: int = 41) 
 
 def speed(repeats: int = 5) -> list[dict]:
     """Seconds of an iteration without the R1 step at the small scale, and of forward passes."""
-    rows = []
-    for mode in MODES:
-        trainer, _ = build(mode, SCALES["small"])
+    trainers = {mode: build(mode, SCALES["small"])[0] for mode in MODES}
+    for trainer in trainers.values():
         trainer.state.iteration = 1
-        seconds = seconds_of(lambda t=trainer: t._iteration(t, 0), repeats)
-        rows.append(
-            {"training": mode, "seconds": seconds, "image_over_it": rows[0]["seconds"] / seconds if rows else 1.0}
-        )
-        print(rows[-1], flush=True)
+    found = paired({mode: lambda t=trainer: t._iteration(t, 0) for mode, trainer in trainers.items()}, repeats)
+    rows = [{"training": m, "seconds": s, "image_over_it": found["image"] / s} for m, s in found.items()]
     return rows + forward(batch=1) + forward(batch=SCALES["small"].batch)

@@ -5,10 +5,8 @@ No command of its own: `scripts/benchmark.py patchddm_speed` runs it. MONAI's ne
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-
 import torch
+from benchmark_paired import paired
 from hiresmed.networks import PatchDDMUNet, lean_forward
 from monai.networks.nets import DiffusionModelUNet
 
@@ -46,18 +44,6 @@ def monais(wanted: int) -> DiffusionModelUNet:
     with torch.device("meta"):
         width = min(range(20, 30), key=lambda w: abs(parameters(made(w)) - wanted))
     return randomised(made(width))
-
-
-def paired(ways: Mapping[str, Callable[[], torch.Tensor]], repeats: int) -> dict[str, float]:
-    """Least processor time of each, in turns, so that a busy minute strikes all; a first turn is not counted."""
-    best = dict.fromkeys(ways, float("inf"))
-    for turn in range(repeats + 1):
-        for name, run in ways.items():
-            begun = time.process_time()
-            run()
-            if turn:
-                best[name] = min(best[name], time.process_time() - begun)
-    return best
 
 
 def inputs(size: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:

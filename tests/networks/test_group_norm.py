@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hiresmed.networks.group_norm import Norm, _ours
+from hiresmed.networks.group_norm import Norm, is_channels_last
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 CASES = [((1, 6, 5, 4, 3), 6), ((2, 6, 5, 4, 3), 3), ((3, 8, 7, 6), 2), ((2, 4, 70, 40, 31), 1)]
@@ -29,7 +29,7 @@ def test_values_and_gradients_are_torchs(shape, groups):
     layer = norm(groups, shape[1], torch.float64)
     x, g = 2 * torch.randn(shape, dtype=torch.float64) + 3, torch.randn(shape, dtype=torch.float64)
     ours, theirs = last(x).requires_grad_(), x.clone().requires_grad_()
-    assert _ours(last(x)) and not _ours(x), "the control must take the other way"
+    assert is_channels_last(last(x)) and not is_channels_last(x), "the control must take the other way"
     made = layer(ours)
     wanted = F.group_norm(theirs, groups, layer.weight, layer.bias, layer.eps)
     assert made.is_contiguous(memory_format=LAYOUTS[x.ndim])

@@ -49,7 +49,7 @@ def test_lean_equals_plain_for_every_kind_of_skip(skip, dims, groups):
     assert error(network.float(), images(2, 3, *sides, dtype=torch.float32), slab=3, threshold=0) < 1e-5
 
 
-@pytest.mark.parametrize("slab", [1, 4, 5, 64])
+@pytest.mark.parametrize("slab", [1, 4, 5, 64, None])
 @pytest.mark.parametrize("threshold", [0, 8 * 12 * 16])
 def test_neither_slab_nor_threshold_nor_offload_changes_the_result(slab, threshold):
     network = randomised(2)

@@ -31,13 +31,13 @@ class Norm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             y = x.float() if self.in_float32 and x.dtype.itemsize < 4 else x
-            if _ours(y):
+            if is_channels_last(y):
                 return _ChannelsLast.apply(y, self.weight, self.bias, self.num_groups, self.eps).to(x.dtype)
             weight, bias = self.weight.to(y.dtype), self.bias.to(y.dtype)  # CUDA takes no mixture
             return F.group_norm(y, self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
-def _ours(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
     """Whether x is a plain tensor that lies channels last on a CPU, and nothing is being exported."""
     if x.device.type != "cpu" or x.ndim not in _LAYOUTS or type(x) is not Tensor or torch.jit.is_tracing():
         return False
@@ -55,8 +55,8 @@ class _ChannelsLast(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
         weight, bias = weight.to(exact), bias.to(exact)
-        moments = [_moments(image, groups) for image in x.split(1)]
-        means, variances = (torch.stack(values).to(exact) for values in zip(*moments))
+        moments = zip(*(channel_moments(image) for image in x.split(1)))
+        means, variances = (value.to(exact) for value in group_moments(*map(torch.stack, moments), groups))
         parts = [
             _aten.native_batch_norm(image, weight, bias, mean, variance, False, 0.0, eps)[0]
             for image, mean, variance in zip(x.split(1), means, variances)
@@ -76,16 +76,25 @@ class _ChannelsLast(torch.autograd.Function):
         return by_x[0] if len(by_x) == 1 else torch.cat(by_x), sum(by_weight), sum(by_bias), None, None
 
 
-def _moments(image: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the groups of an image (1, C, *S), once for each of their channels: (C,), float64."""
+def group_moments(mean: Tensor, variance: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of groups of channels out of the channels' own, once for each channel: (B, C) from (B, C)."""
+    grouped, per_group = (len(mean), groups, -1), mean.shape[1] // groups
+    pooled = pooled_moments(mean.view(grouped), variance.view(grouped), 1 / per_group)
+    return tuple(value.repeat_interleave(per_group, 1) for value in pooled)
+
+
+def channel_moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of an image (1, C, *S): (C,), float64; fast for one that is_channels_last."""
     rows = max(1, _SLAB // image[0, 0, 0].numel())
     parts = [_aten.batch_norm_update_stats(part, None, None, 0.0) for part in image.split(rows, 2)]
     means, variances = (torch.stack(values, -1).double() for values in zip(*parts))
     shares = torch.tensor([part.shape[2] for part in image.split(rows, 2)], dtype=torch.float64) / image.shape[2]
-    mean, variance = pooled_moments(means, variances, shares)
-    grouped = (groups, -1)
-    mean, variance = pooled_moments(mean.view(grouped), variance.view(grouped), groups / len(mean))
-    return tuple(v.repeat_interleave(image.shape[1] // groups) for v in (mean, variance))
+    return pooled_moments(means, variances, shares)
+
+
+def scaled_and_shifted(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale * image + shift in the image's dtype, (1, C, *S) by (C,); fast for one that is_channels_last."""
+    return _aten.native_batch_norm(image, scale, shift, shift * 0, shift * 0 + 1, False, 0.0, 0.0)[0]
 
 
 def pooled_moments(means: Tensor, variances: Tensor, shares: Tensor | float) -> tuple[Tensor, Tensor]:

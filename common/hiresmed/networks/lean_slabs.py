@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .group_norm import pooled_moments
+from .group_norm import channel_moments, group_moments, is_channels_last, pooled_moments, scaled_and_shifted
 
 _LAYOUT = {3: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
 _CONV = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
@@ -94,32 +94,49 @@ def convolve(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
 class NormSiLU:
     """GroupNorm and SiLU with the statistics of the whole `features`, for any slab of them.
 
-    First the mean, then the mean square deviation from it, of each channel in each slab; slabs and a group's channels
-    are put together by their means and deviations (Chan, Golub, LeVeque 1983), so no large squares cancel and every
-    slab is read once. Computed in float32 (float64 for float64).
+    First the mean and the mean square deviation from it, of each channel in each slab; slabs and a group's channels are
+    put together by them (Chan, Golub, LeVeque 1983), so no large squares cancel and every slab is read once. Computed
+    in float32 (float64 for float64), on a CPU by the kernels of group_norm.Norm.
+
+    Args:
+        norm: whose weights and groups.
+        features: to take the statistics of.
+        slab: slices at a time.
+        offset: (B, C) that belongs to the features but was not added to them.
     """
 
-    def __init__(self, norm: nn.GroupNorm, features: Features, slab: int) -> None:
-        slices, axes = features.shape[2], tuple(range(2, len(features.shape)))
-        means, variances, weights = [], [], []
-        for start, stop in slabs(slices, slab):
-            part = _widen(features.read(start, stop))
-            mean = part.mean(axes, keepdim=True)
-            means.append(mean.flatten(1))
-            variances.append((part - mean).square_().mean(axes))
-            weights.append((stop - start) / slices)
-        weight = torch.tensor(weights, dtype=means[0].dtype, device=means[0].device)
-        mean, variance = pooled_moments(torch.stack(means, -1), torch.stack(variances, -1), weight)
-        grouped, per_channel = (mean.shape[0], norm.num_groups, -1), mean.shape[1] // norm.num_groups
-        group_mean, group_variance = pooled_moments(mean.view(grouped), variance.view(grouped), 1 / per_channel)
-        scale = _widen(norm.weight) * (group_variance + norm.eps).rsqrt().repeat_interleave(per_channel, 1)
-        shift = _widen(norm.bias) - group_mean.repeat_interleave(per_channel, 1) * scale
-        ones = (..., *[None] * len(axes))
-        self.scale, self.shift = scale[ones], shift[ones]
+    def __init__(self, norm: nn.GroupNorm, features: Features, slab: int, offset: torch.Tensor | None = None) -> None:
+        slices = features.shape[2]
+        moments = [_channel_moments(features.read(start, stop)) for start, stop in slabs(slices, slab)]
+        means, variances = (torch.stack(values, -1) for values in zip(*moments))
+        shares = [(stop - start) / slices for start, stop in slabs(slices, slab)]
+        mean, variance = pooled_moments(means, variances, means.new_tensor(shares))
+        offset = torch.zeros_like(mean) if offset is None else offset.to(mean.dtype)
+        mean, variance = group_moments(mean + offset, variance, norm.num_groups)
+        self.scale = norm.weight * (variance + norm.eps).rsqrt()
+        self.shift = norm.bias + (offset - mean) * self.scale
 
     def __call__(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return F.silu(torch.addcmul(self.shift, _widen(x), self.scale), inplace=True).to(dtype)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        scale, shift = self.scale.to(exact), self.shift.to(exact)
+        if _has_kernels(x):
+            images = [scaled_and_shifted(*image) for image in zip(x.split(1), scale, shift)]
+            normed = images[0] if len(images) == 1 else torch.cat(images)
+        else:
+            ones = (..., *[None] * (x.ndim - 2))
+            normed = torch.addcmul(shift[ones], x.to(exact), scale[ones])
+        return F.silu(normed, inplace=True).to(dtype)
 
 
-def _widen(x: torch.Tensor) -> torch.Tensor:
-    return x.float() if x.dtype.itemsize < 4 else x
+def _has_kernels(x: torch.Tensor) -> bool:
+    """Whether each image of a slab lies as group_norm's kernels want it; between several images there are gaps."""
+    return all(is_channels_last(image) for image in x.split(1))
+
+
+def _channel_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel of each image (B, C, *S): (B, C)."""
+    if _has_kernels(x):
+        return tuple(torch.stack(values) for values in zip(*(channel_moments(image) for image in x.split(1))))
+    exact, axes = x.to(torch.promote_types(x.dtype, torch.float32)), tuple(range(2, x.ndim))
+    mean = exact.mean(axes, keepdim=True)
+    return mean.flatten(1), (exact - mean).square_().mean(axes)
