@@ -60,6 +60,7 @@ setup(
         "keras": ["h5py>=3.10"],
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.30"],
         "benchmark": ["einops>=0.7"],
+        "study": ["matplotlib>=3.9"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -72,6 +73,7 @@ setup(
             "prdc>=0.2",
             "scikit-learn>=1.4",
             "h5py>=3.10",
+            "matplotlib>=3.9",
         ],
     },
 )

@@ -3,8 +3,8 @@
     python scripts/study_patchddm.py --work_dir ./runs/study --seeds 0 1 2
 
 Trains each variant (configs/experiments/*.yaml) for the same number of steps, segments the same held-back phantoms at
-their own grid, and writes table.json, table.md and comparison.png into --work_dir. Resumable: what is trained or scored
-is not done again. --tables chooses some of the tables, --steps and --cases their size.
+their own grid, and writes table.json, table.md, solvers.png and comparison.png into --work_dir. Resumable: what is
+trained or scored is not done again. --tables chooses some of the tables, --steps and --cases their size.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from monai.data import MetaTensor
 from monai.transforms import Invertd
 from monai.utils import convert_to_dst_type
 from study import BUNDLES, Variant, knobs_of, markdown, save_aside, save_json, with_spread, write_comparison
+from study_curves import curves
 
 BUNDLE = BUNDLES / "patchddm_brats"
 COMMON = ("train.yaml", "experiments/study.yaml")
+END = "experiments/study_end.yaml"  # over the last third of a training
 BASE = "base"
 VARIANTS = {
     BASE: [],
@@ -44,26 +46,27 @@ VARIANTS = {
     "downsampled": ["downsampled"],
     "downsampled, skip concatenate": ["downsampled", "skip_concatenate"],
     "no coordinates": ["no_coordinates"],
+    "patch 1/4, no coordinates": ["patch_quarter", "no_coordinates"],
     "endpoint coordinates": ["endpoint_coordinates"],
     "three regions": ["multiclass"],
     "SegResNet": ["segresnet"],
 }
-RECIPES = (BASE, "paper's recipe")
 DRAWS = (1, 3, 7)
 EVALUATIONS = (1, 3, 5, 10, 20)
 REFERENCE = 100  # evaluations that fewer are compared with
 TABLES = {
-    "inference": (BASE, "paper's recipe"),
-    "solvers": RECIPES,
+    "recipes": (BASE, "paper's recipe"),
+    "solvers": (BASE,),
     "patches": (BASE, "patch 1/4", "patch 3/4", "patch whole"),
     "skips": (
         BASE, "skip add", "skip concatenate", "skip concatenate, equal memory", "downsampled",
         "downsampled, skip concatenate",
     ),
-    "coordinates": (BASE, "endpoint coordinates", "no coordinates"),
+    "coordinates": (BASE, "endpoint coordinates", "no coordinates", "patch 1/4", "patch 1/4, no coordinates"),
     "classes": (BASE, "three regions"),
     "peer": (BASE, "SegResNet"),
 }  # fmt: skip
+MANY_DRAWS = ("recipes", "solvers")  # tables on half of the cases
 FIGURES = {"dice": 3, "hd95": 1, "auroc_variance": 3, "auroc_entropy": 3, "ece": 4}
 
 
@@ -79,23 +82,22 @@ def solver_steps(solver: str, evaluations: int) -> int:
 def settings(table: str, variant: str, chosen: Mapping) -> Iterator[dict]:
     """How the variant's weights are to be run for one table; the default is the recipe's own."""
     default = {"solver": "ddim", "steps": 1 if variant == "SegResNet" else chosen["steps"], "inference": "whole"}
-    if table == "inference":
-        yield from ({**default, "inference": how, "draws": 1} for how in ("whole", "sliding"))
-    elif table == "solvers":
+    if table == "solvers":
         for evaluations in EVALUATIONS:
-            for solver in ("ddim", "dpm", "heun"):
+            for solver in ("ddim", "dpm", "heun") if evaluations > 1 else ("ddim",):  # one step of any is the same
                 yield {**default, "solver": solver, "steps": solver_steps(solver, evaluations), "draws": max(DRAWS)}
-        yield {**default, "draws": max(DRAWS)}
         yield {**default, "steps": REFERENCE, "draws": 1}
     else:
-        yield {**default, "draws": 1}
+        yield {**default, "draws": max(DRAWS) if table == "recipes" else 1}
+        yield {**default, "inference": "sliding", "draws": 1}
 
 
 def made(variant: str, seed: int, args: argparse.Namespace) -> Variant:
     overlays = [f"experiments/{name}.yaml" for name in VARIANTS[variant]]
     folder = "".join(c if c.isalnum() else "_" for c in variant)
     knobs = {**args.knobs, "seed": seed, "cache_dir": args.work_dir.resolve() / "cache"}
-    return Variant(BUNDLE, [*COMMON, *overlays], args.work_dir / f"{folder}_{args.steps}steps_seed{seed}", knobs)
+    run = args.work_dir / f"{folder}_{args.steps}steps_seed{seed}"
+    return Variant(BUNDLE, [*COMMON, *overlays], run, knobs, last=[END])
 
 
 class Scorer:
@@ -193,18 +195,39 @@ def run_table(name: str, args: argparse.Namespace) -> list[dict]:
         for variant in TABLES[name]:
             training = made(variant, seed, args)
             training.weights(args.steps)
-            scorer = None
+            scorer, cases = None, max(1, args.cases // 2) if name in MANY_DRAWS else args.cases
             for setting in settings(name, variant, training.parser().get_parsed_content("chosen")):
                 words = "_".join(str(v) for v in setting.values())
-                path = training.folder / f"scores_{args.cases}cases_{words}.json"
+                path = training.folder / f"scores_{cases}cases_{words}.json"
                 if not path.exists():
-                    scorer = scorer or Scorer(training, args.cases)
+                    scorer = scorer or Scorer(training, cases)
                     save_json(path, scorer.score(setting))
                 sampler = build_sampler(setting["solver"], training.parser().get_parsed_content("schedule"))
                 about = {"variant": variant, "seed": seed, "evaluations": sampler.evaluations(setting["steps"])}
                 rows += [{**about, **setting, **row} for row in json.loads(path.read_text())]
             print(f"{name}: {variant}, seed {seed}", flush=True)
     return rows
+
+
+def few_steps(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
+    """Dice over network evaluations for each number of draws and each solver: the paper's Fig. 5 redone."""
+    groups: dict[str, dict[str, dict[int, dict]]] = {}
+    for row in rows:
+        title = "1 draw" if row["draws"] == 1 else f"{row['draws']} draws"
+        seeds = groups.setdefault(title, {}).setdefault(row["solver"], {})
+        seeds.setdefault(row["seed"], {}).setdefault(row["evaluations"], []).append(row["dice_WT"])
+    one = {(title, seed): s[1] for title, solvers in groups.items() for seed, s in solvers["ddim"].items()}
+    panels = {
+        title: {
+            solver: [
+                sorted((n, float(np.mean(dice))) for n, dice in {1: one[title, seed], **found}.items())
+                for seed, found in seeds.items()
+            ]
+            for solver, seeds in solvers.items()
+        }
+        for title, solvers in groups.items()
+    }
+    curves(path, panels, "network evaluations", "Dice of the whole tumour", log_x=True)
 
 
 def picture(names: Sequence[str], args: argparse.Namespace) -> None:
@@ -228,8 +251,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300, help="batches a training")
-    parser.add_argument("--cases", type=int, default=4, help="held-back phantoms")
+    parser.add_argument("--steps", type=int, default=450, help="batches a training")
+    parser.add_argument("--cases", type=int, default=4, help="held-back phantoms; half for many draws")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     args, words = parser.parse_known_args()
     args.knobs = knobs_of(words)
@@ -238,6 +261,8 @@ def main() -> None:
     save_json(args.work_dir / "table.json", {"steps": args.steps, "cases": args.cases, "tables": tables})
     text = "\n".join(table_of(name, rows) for name, rows in tables.items())
     save_aside(args.work_dir / "table.md", lambda aside: aside.write_text(text))
+    if "solvers" in tables:
+        few_steps(args.work_dir / "solvers.png", tables["solvers"])
     picture(args.tables, args)
 
 
