@@ -30,7 +30,7 @@ def test_blobs_are_counted_for_every_method_and_seed_once(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     methods = json.loads((tmp_path / "blobs.json").read_text())["methods"]
     assert len(methods) == 7 and all(len(runs) == 2 for runs in methods.values())
-    assert methods["multistage"][0]["iterations"] == [3, 3, 4] and methods["patch"][0]["iterations"] == [10]
+    assert methods["multistage"][0]["iterations"] == [5, 2, 3] and methods["patch"][0]["iterations"] == [10]
     assert all(sum(run["counts"]) == 8 and 0 <= run["one_blob"] <= 1 for runs in methods.values() for run in runs)
     with Image.open(tmp_path / "blobs.png") as picture:
         assert picture.size == (170 + 8 * 34 * 2, 8 * 34 * 2) and np.asarray(picture).std() > 10
