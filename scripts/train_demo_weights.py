@@ -5,9 +5,10 @@
     python scripts/train_demo_weights.py dcgan_mri --data_dir $HIRESMED_DATA/brain_mr --work_dir ./runs/demo_mri
     python scripts/train_demo_weights.py inr_gan_multistage --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_inr
     python scripts/train_demo_weights.py patchddm_brats --work_dir ./runs/demo_brats
+    python scripts/train_demo_weights.py patchddm_brats_paper --work_dir ./runs/demo_brats_paper
 
 As each bundle's configs/demo_weights.yaml says; what more there is to it stands in RECIPES. The weights go to
-models/model.pt, with their sha256. Resumable: run the same command again. Other `--name value` pairs are knobs
+models/, with their sha256. Resumable: run the same command again. Other `--name value` pairs are knobs
 of all its runs.
 """
 
@@ -17,8 +18,8 @@ import argparse
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import study
 import torch
@@ -73,12 +74,18 @@ class Recipe:
         epochs: how many, for each of its runs.
         best: take the best weights by the validation metric, not the last average.
         half: store as fp16; it would move a coordinate network's frequencies.
+        bundle: where it is not called as the recipe is.
+        file: of the weights, in the bundle's models/.
+        knobs: of all its runs; what is said on the command line goes first.
     """
 
     train: Callable[[pathlib.Path, argparse.Namespace], pathlib.Path]
     epochs: tuple[int, ...] = ()
     best: bool = False
     half: bool = True
+    bundle: str | None = None
+    file: str = "model.pt"
+    knobs: Mapping[str, object] = field(default_factory=dict)
 
 
 RECIPES = {
@@ -87,20 +94,22 @@ RECIPES = {
     "msgan_ct3d": Recipe(train_cascade, (60, 70, 30, 40)),
     "msgan_xray2d": Recipe(train_cascade, (150, 200, 60, 90)),
     "patchddm_brats": Recipe(train_network, (44, 63, 73)),
+    "patchddm_brats_paper": Recipe(
+        train_network, (44, 63, 73), bundle="patchddm_brats", file="model_paper.pt", knobs={"recipe": "paper"}
+    ),
 }
 
 
-def install(bundle: pathlib.Path, run: pathlib.Path) -> pathlib.Path:
-    """A run's weights as the bundle's model.pt, written aside, then renamed."""
-    target = bundle / "models" / "model.pt"
+def install(bundle: pathlib.Path, recipe: Recipe, run: pathlib.Path) -> pathlib.Path:
+    """A run's weights in the bundle's models/, written aside, then renamed."""
+    target = bundle / "models" / recipe.file
     target.parent.mkdir(exist_ok=True)
     aside = target.with_suffix(".tmp")
-    recipe = RECIPES[bundle.name]
     weights = torch.load(run / "model.pt", weights_only=True) if recipe.best else averaged_weights(run)
     torch.save({k: v.half() if recipe.half and v.is_floating_point() else v for k, v in weights.items()}, aside)
     os.replace(aside, target)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    target.with_name("model.pt.sha256").write_text(f"{digest}  model.pt\n")
+    target.with_name(f"{target.name}.sha256").write_text(f"{digest}  {target.name}\n")
     return target
 
 
@@ -108,19 +117,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("bundle", choices=RECIPES)
+    parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("--data_dir", type=pathlib.Path, help="folder of the images; without it phantoms")
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument("--epochs", type=int, nargs="+", help="epoch at which each part of RECIPES ends")
     parser.add_argument("--install_from", type=pathlib.Path, help="only install what this run's folder holds")
     args, words = parser.parse_known_args()
-    args.knobs = knobs_of(words)
-    bundle, recipe = BUNDLES / args.bundle, RECIPES[args.bundle]
+    recipe = RECIPES[args.recipe]
+    bundle = BUNDLES / (recipe.bundle or args.recipe)
+    args.knobs = {**recipe.knobs, **knobs_of(words)}
     args.epochs = args.epochs or recipe.epochs
     if len(args.epochs) != len(recipe.epochs):
-        parser.error(f"--epochs should be {len(recipe.epochs)} numbers for {args.bundle}, but is {args.epochs}")
+        parser.error(f"--epochs should be {len(recipe.epochs)} numbers for {args.recipe}, but is {args.epochs}")
     run = args.install_from or recipe.train(bundle, args)
-    print(f"installed {install(bundle, run)}")
+    print(f"installed {install(bundle, recipe, run)}")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,21 @@ from hiresmed.weights import load_weights
 from monai.bundle import ConfigParser
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+SHIPPED = sorted(ROOT.glob("bundles/*/models/*.pt"))
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
-def test_shipped_weights_are_the_named_ones_fit_the_network_and_are_numbers(bundle):
-    path = bundle / "models/model.pt"
-    digest, name = (bundle / "models/model.pt.sha256").read_text().split()
+def test_every_bundle_ships_weights():
+    bundles = {path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json")}
+    assert {path.parents[1] for path in SHIPPED if path.name == "model.pt"} == bundles
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parents[1].name}/{path.name}")
+def test_shipped_weights_are_the_named_ones_fit_the_network_and_are_numbers(path):
+    digest, name = path.with_name(f"{path.name}.sha256").read_text().split()
     assert (digest, name) == (sha256_of(path), path.name)
     assert path.stat().st_size < 25_000_000
     parser = ConfigParser()
-    parser.read_config(str(bundle / "configs/inference.yaml"))
+    parser.read_config(str(path.parents[1] / "configs/inference.yaml"))
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
     drawn = {name: value.clone() for name, value in network.state_dict().items()}
