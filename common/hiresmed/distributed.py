@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -15,6 +17,8 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from .errors import InputError
 from .knobs import flag, whole_number
+
+_wrapped: weakref.WeakSet[nn.parallel.DistributedDataParallel] = weakref.WeakSet()
 
 
 def initialize(seed: int = 0, timeout_minutes: float = 30.0) -> None:
@@ -37,9 +41,16 @@ def initialize(seed: int = 0, timeout_minutes: float = 30.0) -> None:
 
 
 def finalize() -> None:
-    """Leaves the process group, if there is one."""
+    """Leaves the process group, if there is one; networks of prepare_network can no more be trained after it.
+
+    Gloo's threads end with the last reference to the group. One that still lets go of a tensor while Python shuts down
+    aborts the process (pytorch #179291), and torchrun kills the others: seen at one in twenty ends on a busy machine.
+    """
     if dist.is_available() and dist.is_initialized():
         idist.finalize()
+        for network in _wrapped:
+            network.reducer = network.logger = network.process_group = None
+        gc.collect()
 
 
 def _several_processes() -> bool:
@@ -95,12 +106,14 @@ def prepare_network(
         network = network.to(memory_format=layout)
     if idist.get_world_size() == 1 or not any(p.requires_grad for p in network.parameters()):
         return network
-    return nn.parallel.DistributedDataParallel(
+    wrapped = nn.parallel.DistributedDataParallel(
         network,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
         find_unused_parameters=partly_used,
     )
+    _wrapped.add(wrapped)
+    return wrapped
 
 
 def average_buffers(networks: Sequence[nn.Module]) -> None:

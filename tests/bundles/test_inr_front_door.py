@@ -257,7 +257,7 @@ def test_results_that_exist_are_not_replaced_unless_asked(weights, gallery):
 
 @pytest.mark.slow
 def test_two_processes_draw_the_same_bytes_as_one(tmp_path, weights, gallery):
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29634", "-m")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     knobs = settings(weights, tmp_path, num_samples=2, large_size="[32,48]")
     done = SHARED.subprocess_run(DOOR.command(knobs, launcher))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -184,7 +184,7 @@ def test_killed_in_mid_stage_and_resumed_it_ends_at_the_same_bits(tmp_path, phot
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", ["multi_gpu_train.yaml", "exact.yaml"])
 def test_two_processes_train(tmp_path, photographs, overlay):
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29633", "-m")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     knobs = {"accumulation_steps": 1, "stage_epochs": "[2]"} if overlay == "exact.yaml" else {"accumulation_steps": 1}
     done = SHARED.subprocess_run(command(tmp_path, photographs, launcher, overlay, **knobs))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -91,7 +91,7 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_at_the_same_bits(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_two_processes_train_and_leave_logs_samples_and_a_model(tmp_path):
-    words = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29611"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     output = tmp_path / "two"
     done = run(words + command(output, overlays=("multi_gpu_train.yaml",), max_epochs=2))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -123,7 +123,10 @@ def main() -> None:
     trainer.run()
     if idist.get_rank() == 0:
         torch.save(weights(trainer), output_dir / "final.pt")
+    rank = idist.get_rank()
     finalize()
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
+    (output_dir / f"threads_{rank}.txt").write_text("\n".join(names))
 
 
 if __name__ == "__main__":
