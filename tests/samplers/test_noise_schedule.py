@@ -57,6 +57,15 @@ def test_any_number_of_steps_gives_that_many_falling_times_and_the_clean_one(spa
         assert all(t == round(t) for t in times)
 
 
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_an_earlier_first_time_is_that_of_a_schedule_that_ends_there(spacing):
+    schedule, short = NoiseSchedule(first=49), NoiseSchedule(steps=50, beta_end=1e-4 + 49 / 999 * (0.02 - 1e-4))
+    assert schedule.times(4, spacing) == pytest.approx(short.times(4, spacing), abs=1e-6)
+    assert schedule.alpha_bar(999) == NoiseSchedule().alpha_bar(999), "training sees all times"
+    with pytest.raises(InputError, match="below the 1000"):
+        NoiseSchedule(first=1000)
+
+
 def test_the_continuous_spacings_are_even_in_their_own_measure():
     schedule = NoiseSchedule()
     snr = np.diff(schedule.log_snr(np.array(schedule.times(12, "log_snr")[:-1])))

@@ -6,6 +6,7 @@ from .image_only import ImageOnly
 from .inr import ImplicitGenerator
 from .lean import lean_forward
 from .multiscale import MultiScaleGenerator, PatchGenerator
+from .noise_start import start_as_noise
 from .patchddm import PatchDDMUNet
 from .residual_critic import ResidualCritic
 
@@ -20,4 +21,5 @@ __all__ = [
     "PatchGenerator",
     "ResidualCritic",
     "lean_forward",
+    "start_as_noise",
 ]
