@@ -33,6 +33,7 @@ from monai.bundle import ConfigParser
 from study import BUNDLES, averaged_weights, config_files, knobs_of, markdown, save_aside, save_json, train
 from study_curves import curves
 from study_distances import UNITS, rows_of, sensitivity, short
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 BUNDLE = BUNDLES / "dcgan_mri"
 # name -> overlays, and knobs over those that all methods share
@@ -132,34 +133,29 @@ def data(args: argparse.Namespace, real) -> dict:
 
 
 def processes(args: argparse.Namespace) -> dict:
-    """Images a second: the time of three more epochs, so that the start is not counted."""
+    """Images a second between the first batch and the last, so that the start is not counted."""
     path = args.work_dir / "processes.json"
     found = json.loads(path.read_text()) if path.exists() else {}
+    stack, knobs = configs(args, "DCGAN", args.patients, 0)
     for count in (1, 2):
         if str(count) in found:
             continue
-        seconds = []
-        for epochs in (1, 4):
-            stack, knobs = configs(args, "DCGAN", args.patients, 0)
-            output = args.work_dir / f"processes_{count}_{epochs}"
-            options = {"bundle_root": BUNDLE, "output_dir": output, "overwrite": "true", "max_epochs": epochs, **knobs}
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m"]
-            words = [str(w) for name, value in options.items() for w in (f"--{name}", value)]
-            begun = time.time()
-            command = [
-                sys.executable,
-                *launcher,
-                "monai.bundle",
-                "run",
-                "--config_file",
-                str(config_files(BUNDLE, stack)),
-            ]
-            subprocess.run([*command, *words], check=True)
-            seconds.append(time.time() - begun)
-        images = 3 * per_epoch(args, args.patients) * int(knobs["batch_size"])
-        found[str(count)] = images / (seconds[1] - seconds[0])
+        output = args.work_dir / f"processes_{count}"
+        options = {"bundle_root": BUNDLE, "output_dir": output, "overwrite": "true", "max_epochs": 4, **knobs}
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", "-m", "monai.bundle"]
+        words = [str(w) for name, value in options.items() for w in (f"--{name}", value)]
+        command = [sys.executable, *launcher, "run", "--config_file", str(config_files(BUNDLE, stack))]
+        subprocess.run([*command, *words], check=True)
+        found[str(count)] = int(knobs["batch_size"]) * batches_a_second(output / "tensorboard")
         save_json(path, found)
     return found
+
+
+def batches_a_second(log_dir: pathlib.Path) -> float:
+    """Of the last training in a TensorBoard folder, from its first batch to its last."""
+    log = EventAccumulator(str(max(log_dir.iterdir())), {"scalars": 0}).Reload()
+    ends = max(([event.wall_time for event in log.Scalars(tag)] for tag in log.Tags()["scalars"]), key=len)
+    return (len(ends) - 1) / (ends[-1] - ends[0])
 
 
 def write_tables(args: argparse.Namespace, found: dict) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "study_dcgan.py"
@@ -38,8 +37,7 @@ def test_all_studies_write_their_tables_and_pictures_once(tmp_path, xray_images)
         assert len(distances) == 5 and distances[-1] > distances[0], kind
     published = "DCGAN, networks in inference mode as published"
     assert set(found["methods"]) == {"DCGAN", "WGAN-GP", "WGAN-GP at the paper's rates", published}
-    # trainings of two steps last no longer than a start: their rates are noise, of either sign
-    assert set(found["processes"]) == {"1", "2"} and all(np.isfinite(list(found["processes"].values())))
+    assert set(found["processes"]) == {"1", "2"} and all(0 < rate < 1e5 for rate in found["processes"].values())
     for name in ("study.md", "sensitivity.png", "methods.png"):
         assert (tmp_path / "study" / name).stat().st_size > 200
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("latest.pt")}
