@@ -87,6 +87,8 @@ def settings(table: str, variant: str, chosen: Mapping) -> Iterator[dict]:
             for solver in ("ddim", "dpm", "heun") if evaluations > 1 else ("ddim",):  # one step of any is the same
                 yield {**default, "solver": solver, "steps": solver_steps(solver, evaluations), "draws": max(DRAWS)}
         yield {**default, "steps": REFERENCE, "draws": 1}
+        for steps in (chosen["steps"], REFERENCE):  # a network that fails on the whole would hide what steps do
+            yield {**default, "steps": steps, "inference": "sliding", "draws": 1}
     else:
         yield {**default, "draws": max(DRAWS) if table == "recipes" else 1}
         yield {**default, "inference": "sliding", "draws": 1}
@@ -210,9 +212,9 @@ def run_table(name: str, args: argparse.Namespace) -> list[dict]:
 
 
 def few_steps(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
-    """Dice over network evaluations for each number of draws and each solver: the paper's Fig. 5 redone."""
+    """Dice over network evaluations for each number of draws and each solver, whole volumes: its Fig. 5 redone."""
     groups: dict[str, dict[str, dict[int, dict]]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["inference"] == "whole"):
         title = "1 draw" if row["draws"] == 1 else f"{row['draws']} draws"
         seeds = groups.setdefault(title, {}).setdefault(row["solver"], {})
         seeds.setdefault(row["seed"], {}).setdefault(row["evaluations"], []).append(row["dice_WT"])
