@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.errors import InputError
+from monai.bundle import ConfigParser
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -126,3 +127,18 @@ def test_two_processes_train_as_one_does(tmp_path):
     assert all(torch.isfinite(v).all() for v in ends[1].values())
     assert ends[0]["head.2.bias"].abs().max() > 0.1, "a network that learned nothing would be the same, too"
     assert all(torch.allclose(ends[0][k], ends[1][k], atol=1e-4) for k in ends[0])
+
+
+@pytest.mark.parametrize(
+    "recipe, overlays, first, as_noise",
+    [("fast", [], 999, False), ("paper", [], 699, True), ("paper", ["paper.yaml"], 999, False)],
+)
+def test_only_the_paper_recipe_at_a_small_scale_starts_as_noise_and_samples_from_an_earlier_time(
+    recipe, overlays, first, as_noise
+):
+    parser = ConfigParser()
+    parser.read_config([str(DOOR.bundle / "configs" / name) for name in ("train.yaml", *overlays)])
+    parser["recipe"] = recipe
+    assert parser.get_parsed_content("schedule").times(20)[0] == first
+    network = parser.get_parsed_content("started")
+    assert bool(network.head[-1].weight.any()) == as_noise

@@ -32,8 +32,8 @@ def start_as_noise(network: nn.Module, prediction: str = "eps") -> nn.Module:
         return network
     if not isinstance(network, PatchDDMUNet):
         raise InputError(
-            f"A network that starts as noise should be a PatchDDMUNet, but {type(network).__name__} came; start it as it "
-            "is, in train.yaml by `fresh: '@network_def'`."
+            f"A network that starts as noise should be a PatchDDMUNet, but {type(network).__name__} came; start it as "
+            "it is, in train.yaml by `fresh: '@network_def'`."
         )
     images = network.head[-1].out_channels
     if network.channels < 2 * images:
