@@ -13,9 +13,14 @@ TIMES = torch.tensor([3, 900])
 @pytest.mark.parametrize("skip", ["average", "add", "concatenate"])
 @pytest.mark.parametrize("multipliers", [(1, 2, 2), (1, 3), (1,)])
 @pytest.mark.parametrize("blocks", [1, 2, 3])
-def test_it_returns_x_t_over_its_deviation(skip, multipliers, blocks):
+@pytest.mark.parametrize("trained", [False, True])
+def test_it_returns_x_t_over_its_deviation(skip, multipliers, blocks, trained):
     torch.manual_seed(0)
     network = PatchDDMUNet(2, 5, 2, 8, multipliers, blocks, skip=skip)
+    if trained:
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight += 0.3 * torch.randn_like(weight)
     assert start_as_noise(network) is network
     x = 3 * torch.randn(2, 5, 16, 16, dtype=torch.float64) + 1
     x_t = x[:, -2:]

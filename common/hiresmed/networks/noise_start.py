@@ -11,18 +11,19 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .patchddm import PatchDDMUNet, Upsample
+from .patchddm import PatchDDMUNet, ResidualBlock, Upsample
 
 
 def start_as_noise(network: nn.Module, prediction: str = "eps") -> nn.Module:
-    """The network, changed in place: untrained, it returns its last K input channels, each over its deviation.
+    """The network, changed in place: it returns its last K input channels, each over its deviation.
 
     Two channels of the first level carry +x_t and -x_t through stem, skips and decoder to the head, where
     SiLU(a) - SiLU(-a) = a; they are trained like all others. Less the mean, too, where the head's norm is of single
-    channels (the default).
+    channels (the default). A network that was trained for another prediction keeps what its other channels know, so
+    that it need not learn again what a tumour looks like.
 
     Args:
-        network: a fresh PatchDDMUNet of C channels in and K out, at least 2 K wide.
+        network: a PatchDDMUNet, fresh or trained, of C channels in and K out, at least 2 K wide.
         prediction: of the schedule; for anything but "eps" the network stays as it is, whatever it is.
 
     Raises:
@@ -50,15 +51,20 @@ def start_as_noise(network: nn.Module, prediction: str = "eps") -> nn.Module:
             for row, sign in ((2 * k, 1.0), (2 * k + 1, -1.0)):
                 _only(network.stem, row, network.in_channels - images + k, sign)
                 _only(network.head[-1], k, row, sign, clear=row == 2 * k)
+        norm = network.head[0]
+        norm.weight[:carriers], norm.bias[:carriers] = 1, 0
         for block in first_level:
-            _pass_on(block.shortcut, carriers, 0)
+            _pass_on(block, carriers, 0)
         if last_up >= 0:  # what comes from below starts with nothing to say on these channels
             decoder[last_up].conv.weight[:carriers] = 0
             decoder[last_up].conv.bias[:carriers] = 0
+        else:
+            for block in network.middle:
+                _pass_on(block, carriers, 0)
         skips = [network.channels, *(block.conv2.out_channels for block in first_level)]
         for block in decoder[last_up + 1 :]:
             wide = skips.pop()
-            _pass_on(block.shortcut, carriers, block.norm1.num_channels - wide if network.skip == "concatenate" else 0)
+            _pass_on(block, carriers, block.norm1.num_channels - wide if network.skip == "concatenate" else 0)
     return network
 
 
@@ -70,8 +76,10 @@ def _only(conv: nn.Module, row: int, column: int, value: float, clear: bool = Tr
     conv.weight[(row, column, *[n // 2 for n in conv.kernel_size])] = value
 
 
-def _pass_on(shortcut: nn.Module, carriers: int, first: int) -> None:
-    """A block's shortcut hands on the carriers, which are the input channels from `first` on."""
-    if not isinstance(shortcut, nn.Identity):
+def _pass_on(block: ResidualBlock, carriers: int, first: int) -> None:
+    """A block hands on the carriers, which are its input channels from `first` on, and adds nothing to them."""
+    block.conv2.weight[:carriers] = 0
+    block.conv2.bias[:carriers] = 0
+    if not isinstance(block.shortcut, nn.Identity):
         for row in range(carriers):
-            _only(shortcut, row, first + row, 1.0)
+            _only(block.shortcut, row, first + row, 1.0)
