@@ -41,6 +41,14 @@ def test_the_layers_are_the_papers_in_its_order():
     assert isinstance(generator.dense_norm, nn.BatchNorm1d) and generator.dense_norm.num_features == 16_384
 
 
+def test_the_last_layer_reads_as_many_channels_as_asked_for():
+    asked, published = DcganGenerator(size=16, width=8, last_width=5), DcganGenerator(size=16, width=8)
+    assert asked.last.weight.shape == (5, 1, 3, 3) and published.last.weight.shape == (1, 1, 3, 3)
+    assert asked.blocks[-1][0].out_channels == 5
+    with pytest.raises(InputError, match="last_width should be 1 or more, but is 0"):
+        DcganGenerator(size=16, width=8, last_width=0)
+
+
 @pytest.mark.parametrize("size", [8, 16, 64])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_power_of_two_passes_through_both_and_every_parameter_learns(size, channels):

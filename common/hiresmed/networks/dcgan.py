@@ -4,7 +4,8 @@ The paper's code runs its networks in inference mode while it trains: its batch 
 drops nothing. These follow `train()` and `eval()`, so both are on in training. MONAI's Generator and Discriminator
 enlarge by interpolation and residual units; they are other networks.
 
-Letters: B = batch, C = image channels, Z = latent size, N = image side in pixels, W = channels on the 4 x 4 grid.
+Letters: B = batch, C = image channels, Z = latent size, N = image side in pixels, W = channels on the 4 x 4 grid,
+L = channels at full size, before the last layer.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class DcganGenerator(nn.Module):
     """Latents (B, Z), N(0, 1) -> images (B, C, N, N) in [-1, 1].
 
     A dense layer to 4 x 4 with its own norm; transposed convolutions (4, stride 2), each with norm, dropout and
-    LeakyReLU(.2), down to C channels at full size; one more (3, stride 1), and tanh. At 256 pixels and C = 3 it has
-    the paper's 13,324,797 parameters.
+    LeakyReLU(.2), down to L channels at full size; one more (3, stride 1), and tanh. At 256 pixels and C = L = 3 it
+    has the paper's 13,324,797 parameters.
 
     Args:
         out_channels: C.
@@ -88,6 +89,8 @@ class DcganGenerator(nn.Module):
         norm: batch, sync_batch, frozen_batch, instance, group or none. As in the paper, the batch norms see each of the
             16 W dense units apart; instance and group norm see W channels of 4 x 4.
         dropout: probability with which each value is dropped, in training alone.
+        last_width: L; None: C, as in the paper. A grey image then passes through one channel, whose values of the four
+            phases of the last doubling no layer can set right: a checkered noise stays.
 
     Raises InputError for a size, a width or a norm that it cannot have.
 
@@ -104,18 +107,22 @@ class DcganGenerator(nn.Module):
         width: int = 1024,
         norm: str = "batch",
         dropout: float = 0.2,
+        last_width: int | None = None,
     ) -> None:
         super().__init__()
         steps = _doublings(size, width)
+        last_width = out_channels if last_width is None else last_width
+        if last_width < 1:
+            raise InputError(f"last_width should be 1 or more, but is {last_width}; null is the paper's.")
         self.latent_size = latent_size
         by_unit = norm in ("batch", "sync_batch", "frozen_batch")
         self.dense = nn.Linear(latent_size, width * GRID**2)
         self.dense_norm = norm_layer(norm, width * GRID**2, 1) if by_unit else nn.Identity()
         self.unflatten = nn.Unflatten(1, (width, GRID, GRID))
         self.grid_norm = nn.Identity() if by_unit else norm_layer(norm, width)
-        widths = [width // 2**k for k in range(steps)] + [out_channels]
+        widths = [width // 2**k for k in range(steps)] + [last_width]
         self.blocks = nn.Sequential(*[self._block(i, o, norm, dropout) for i, o in itertools.pairwise(widths)])
-        self.last = nn.ConvTranspose2d(out_channels, out_channels, 3, padding=1)
+        self.last = nn.ConvTranspose2d(last_width, out_channels, 3, padding=1)
         initialise(self)
 
     @staticmethod
