@@ -60,19 +60,20 @@ def config_files(bundle: pathlib.Path, configs: Sequence) -> list[str]:
     return [str(bundle / "configs" / name) for name in configs]
 
 
-def _latest(run: pathlib.Path) -> dict:
+def latest(run: pathlib.Path) -> dict:
+    """A training's last checkpoint; empty without one."""
     path = run / "checkpoints" / "latest.pt"
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
 
 
 def epochs_done(run: pathlib.Path) -> int:
     """Epochs in a training's last checkpoint; 0 without one."""
-    return int(_latest(run).get("epoch", 0))
+    return int(latest(run).get("epoch", 0))
 
 
 def averaged_weights(run: pathlib.Path) -> dict:
     """The averaged generator of a training's last checkpoint, as a flat state_dict."""
-    state = _latest(run)["objects"]["ema"]
+    state = latest(run)["objects"]["ema"]
     return {k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")}
 
 

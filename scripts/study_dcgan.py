@@ -4,9 +4,10 @@
 
 One command; resumable: what is done is not done again. Writes tables (study.md, study.json) and pictures:
   sensitivity   distances of real X-rays from real ones that noise, blur and seams spoil (needs --xray_dir)
-  methods       DCGAN, WGAN-GP (at two rates), DCGAN in its published mode on the same slices: distance over time,
-                diversity, recall
-  data          distance against the number of training patients, at equal numbers of steps
+  methods       DCGAN, WGAN-GP (with 3 and 1 critic steps), DCGAN in its published mode on the same slices:
+                distance over time, diversity, recall; samples of each beside real slices
+  data          distance against the number of training patients, at equal numbers of steps; beside it that of their
+                own slices, which no generator need beat; what critics know by heart
   processes     images a second with 1 and 2 processes
 Slices are phantoms of other patients for training and test. Distances are those of --extractor with N beside them.
 """
@@ -30,7 +31,18 @@ from hiresmed.preview import Panel, montage, write_preview
 from hiresmed.volumes import ArrayVolume
 from hiresmed.weights import load_weights
 from monai.bundle import ConfigParser
-from study import BUNDLES, averaged_weights, config_files, knobs_of, markdown, save_aside, save_json, train
+from study import (
+    BUNDLES,
+    averaged_weights,
+    config_files,
+    knobs_of,
+    latest,
+    markdown,
+    save_aside,
+    save_json,
+    train,
+    with_spread,
+)
 from study_curves import curves
 from study_distances import UNITS, rows_of, sensitivity, short
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -40,13 +52,15 @@ BUNDLE = BUNDLES / "dcgan_mri"
 METHODS = {
     "DCGAN": ([], {}),
     "WGAN-GP": (["wgan_gp.yaml"], {}),
-    "WGAN-GP at the paper's rates": (["wgan_gp.yaml"], {"learning_rate": 5.0e-4, "d_learning_rate": 5.0e-4}),
-    # of paper.yaml without its three channels and value range, which would confound the comparison anew
+    "WGAN-GP, a generator step for every critic step": (["wgan_gp.yaml"], {"n_critic": 1}),
+    # of paper.yaml without its channels and value range, which would confound the comparison anew
     "DCGAN, networks in inference mode as published": (
         [], {"norm": "frozen_batch", "d_norm": "frozen_batch", "dropout": 0.0, "penalties": []},
     ),
 }  # fmt: skip
+BY_DATA = ("DCGAN", "WGAN-GP")
 FIRST_TEST, TEST = 201, 8  # phantoms no training sees
+SHOWN = 9  # images of each
 
 
 def configs(args: argparse.Namespace, method: str, patients: int, seed: int) -> tuple[list, dict]:
@@ -74,34 +88,42 @@ def phantom(knobs: dict) -> dict:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def test_slices(args: argparse.Namespace) -> ImagesOnly:
-    """Slices of patients that no training sees."""
+def slices_of(args: argparse.Namespace, first: int, patients: int, most: int | None = None) -> ImagesOnly:
+    """Slices of so many phantom patients, at most so many of them; those from FIRST_TEST on are in no training."""
     _, knobs = configs(args, "DCGAN", 1, 0)
-    cases = [{"phantom": FIRST_TEST + k, "section": "training"} for k in range(TEST)]
+    cases = [{"phantom": first + k, "section": "training"} for k in range(patients)]
     found = mri_cases(None, "training", cases_list=cases, phantom=phantom(knobs))
-    return ImagesOnly(ImageSet(MriSlices(cases=found, size=args.size, fit="square")))
+    return ImagesOnly(ImageSet(MriSlices(cases=found, size=args.size, fit="square"), most=most))
 
 
-def samples(args: argparse.Namespace, run: pathlib.Path, stack: list, knobs: dict, count: int) -> list[torch.Tensor]:
-    """Images of a training's averaged generator as it is now."""
+def parsed(stack: list, knobs: dict) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(config_files(BUNDLE, stack))
     for name, value in knobs.items():
         parser[name] = yaml.safe_load(value) if isinstance(value, str) else value  # as the command line reads it
+    return parser
+
+
+def samples(args: argparse.Namespace, run: pathlib.Path, stack: list, knobs: dict, count: int) -> list[torch.Tensor]:
+    """Images of a training's averaged generator as it is now."""
     weights = save_aside(run / "now.pt", lambda aside: torch.save(averaged_weights(run), aside))
-    network = load_weights(parser.get_parsed_content("network_def"), weights)
+    network = load_weights(parsed(stack, knobs).get_parsed_content("network_def"), weights)
     with torch.no_grad():
         z = latents_of(12345, range(count), network.latent_size)
         return [image for block in z.split(16) for image in network(block)]
 
 
+def run_of(args: argparse.Namespace, method: str, patients: int, seed: int) -> pathlib.Path:
+    """The folder of a training."""
+    return args.work_dir / "".join(c if c.isalnum() else "_" for c in f"{method}_{patients}_{seed}")
+
+
 def course(args: argparse.Namespace, method: str, patients: int, seed: int, steps: Sequence[int], real) -> list[dict]:
     """Figures of one training after each number of critic steps in `steps`; goes on where it stopped."""
-    run = args.work_dir / "".join(c if c.isalnum() else "_" for c in f"{method}_{patients}_{seed}")
-    path, stack_knobs = run / "course.json", configs(args, method, patients, seed)
+    run = run_of(args, method, patients, seed)
+    path, (stack, knobs) = run / "course.json", configs(args, method, patients, seed)
     found = json.loads(path.read_text()) if path.exists() else []
     for step in steps[len(found) :]:
-        stack, knobs = stack_knobs
         begun = time.time()
         epochs = max(1, round(step / per_epoch(args, patients)))
         train(BUNDLE, stack, run, max_epochs=epochs, **knobs)
@@ -122,14 +144,55 @@ def course(args: argparse.Namespace, method: str, patients: int, seed: int, step
 
 def methods(args: argparse.Namespace, real) -> dict:
     steps = [max(1, args.steps * k // args.points) for k in range(1, args.points + 1)]
-    return {m: {str(s): course(args, m, args.patients, s, steps, real) for s in args.seeds} for m in METHODS}
+    found = {m: {str(s): course(args, m, args.patients, s, steps, real) for s in args.seeds} for m in METHODS}
+    apart = max(1, len(real) // SHOWN)
+    shown = {"slices of new patients": [real[k] for k in range(0, len(real), apart)]}
+    for m in METHODS:
+        stack, knobs = configs(args, m, args.patients, args.seeds[0])
+        shown[m] = samples(args, run_of(args, m, args.patients, args.seeds[0]), stack, knobs, SHOWN)
+    panels = [Panel(title, ArrayVolume(montage(images, SHOWN))) for title, images in shown.items()]
+    about = f"{args.patients} patients, {args.steps} critic steps, seed {args.seeds[0]}; none chosen"
+    write_preview(args.work_dir / "samples.png", panels, (-1, 1), about)
+    return found
 
 
 def data(args: argparse.Namespace, real) -> dict:
-    return {
+    found = {
         m: {str(n): {str(s): course(args, m, n, s, [args.steps], real)[-1] for s in args.seeds} for n in args.sizes}
-        for m in ("DCGAN", "WGAN-GP")
+        for m in BY_DATA
     }
+    metrics = ImageSetMetrics(args.extractor, pairs=args.pairs)
+    own = {str(n): slices_of(args, 1, n, most=len(real)) for n in args.sizes}
+    return {"their own slices": {n: {"0": short(metrics(s, real), args.extractor)} for n, s in own.items()}, **found}
+
+
+def memorised(args: argparse.Namespace, real) -> dict:
+    """method -> patients -> seed -> how far a trained critic knows its patients by heart (Karras et al. 2020, r_v).
+
+    (mean D(training) - mean D(new)) / (mean D(training) - mean D(generated)): 0 where new patients are worth as much as
+    those it was trained on, 1 where it takes them for generated ones.
+    """
+    found: dict = {}
+    for method, patients in [(m, args.patients) for m in METHODS] + [(m, n) for m in BY_DATA for n in args.sizes]:
+        own = slices_of(args, 1, patients, most=len(real))
+        for seed in args.seeds:
+            run, (stack, knobs) = run_of(args, method, patients, seed), configs(args, method, patients, seed)
+            if not run.exists():
+                continue
+            critic = load_weights(
+                parsed(stack, knobs).get_parsed_content("discriminator_def"),
+                save_aside(
+                    run / "critic.pt", lambda aside, run=run: torch.save(latest(run)["objects"]["discriminator"], aside)
+                ),
+            )
+            made = samples(args, run, stack, knobs, len(real))
+            with torch.no_grad():
+                trained, new, generated = (
+                    float(critic(torch.stack(list(images))).mean()) for images in (own, real, made)
+                )
+            by_seed = found.setdefault(method, {}).setdefault(str(patients), {})
+            by_seed[str(seed)] = (trained - new) / (trained - generated)
+    return found
 
 
 def processes(args: argparse.Namespace) -> dict:
@@ -174,7 +237,15 @@ def write_tables(args: argparse.Namespace, found: dict) -> None:
         curves(args.work_dir / "methods.png", {"": lines}, "critic steps", about, log_y=True)
     for method, sizes in found.get("data", {}).items():
         groups = {f"{n} patients": list(seeds.values()) for n, seeds in sizes.items()}
-        text += f"\n## {method}, {args.steps} critic steps, by the number of training patients\n\n{rows_of(groups)}"
+        text += f"\n## {method}, by the number of training patients, {args.steps} critic steps\n\n{rows_of(groups)}"
+    rows = [
+        [method, patients, with_spread(list(seeds.values()), 2)]
+        for method, by_patients in found.get("memorised", {}).items()
+        for patients, seeds in by_patients.items()
+    ]
+    if rows:
+        header = ["", "patients", "0: new patients are as good as trained ones, 1: as bad as generated ones"]
+        text += f"\n## What the critic knows by heart\n\n{markdown(header, rows)}"
     if "processes" in found:
         rows = [[n, f"{rate:.1f}"] for n, rate in found["processes"].items()]
         text += f"\n## Training, global batch {args.batch_size}\n\n{markdown(['processes', 'images a second'], rows)}"
@@ -189,17 +260,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", default=["sensitivity", "methods", "data", "processes"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--extractor", default="squeezenet")
-    parser.add_argument("--steps", type=int, default=3000, help="critic steps of a training")
-    parser.add_argument("--points", type=int, default=10, help="of a curve")
+    parser.add_argument("--steps", type=int, default=1500, help="critic steps of a training")
+    parser.add_argument("--points", type=int, default=6, help="of a curve")
     parser.add_argument("--patients", type=int, default=16, help="phantoms that the methods are trained on")
     parser.add_argument("--sizes", type=int, nargs="+", default=[4, 16, 64], help="numbers of patients to compare")
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--width", type=int, default=128, help="channels on the 4 x 4 grid")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument(
-        "--rate", type=float, default=1.0e-3, help="learning rate of the generator, where METHODS has none"
+        "--rate", type=float, default=4.0e-4, help="learning rate of the generator, where METHODS has none"
     )
-    parser.add_argument("--d_rate", type=float, default=2.0e-4, help="that of the critic")
+    parser.add_argument("--d_rate", type=float, default=4.0e-4, help="that of the critic")
     parser.add_argument("--pairs", type=int, default=200, help="of the MS-SSIM")
     parser.add_argument("--xray_size", type=int, default=1024, help="pixels along an X-ray's longer side")
     args, words = parser.parse_known_args()
@@ -213,11 +284,13 @@ def main() -> None:
     found: dict = {}
     if "sensitivity" in args.parts and args.xray_dir is not None:
         found["sensitivity"] = sensitivity(args)
-    real = test_slices(args) if {"methods", "data"} & set(args.parts) else None
+    real = slices_of(args, FIRST_TEST, TEST) if {"methods", "data"} & set(args.parts) else None
     if "methods" in args.parts:
         found["methods"] = methods(args, real)
     if "data" in args.parts:
         found["data"] = data(args, real)
+    if {"methods", "data"} & set(args.parts):
+        found["memorised"] = memorised(args, real)
     if "processes" in args.parts:
         found["processes"] = processes(args)
     write_tables(args, found)

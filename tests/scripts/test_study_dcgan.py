@@ -31,14 +31,18 @@ def test_all_studies_write_their_tables_and_pictures_once(tmp_path, xray_images)
     done = study(tmp_path / "study", tmp_path / "xrays")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "study" / "study.json").read_text())
-    assert set(found) == {"sensitivity", "methods", "data", "processes"}
+    assert set(found) == {"sensitivity", "methods", "data", "memorised", "processes"}
+    assert set(found["data"]) == {"their own slices", "DCGAN", "WGAN-GP"}
     for kind, strengths in found["sensitivity"].items():
         distances = [seeds["0"]["distance"] for seeds in strengths.values()]
         assert len(distances) == 5 and distances[-1] > distances[0], kind
-    published = "DCGAN, networks in inference mode as published"
-    assert set(found["methods"]) == {"DCGAN", "WGAN-GP", "WGAN-GP at the paper's rates", published}
+    equal, published = (
+        "WGAN-GP, a generator step for every critic step",
+        "DCGAN, networks in inference mode as published",
+    )
+    assert set(found["methods"]) == {"DCGAN", "WGAN-GP", equal, published}
     assert set(found["processes"]) == {"1", "2"} and all(0 < rate < 1e5 for rate in found["processes"].values())
-    for name in ("study.md", "sensitivity.png", "methods.png"):
+    for name in ("study.md", "sensitivity.png", "methods.png", "samples.png"):
         assert (tmp_path / "study" / name).stat().st_size > 200
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("latest.pt")}
     assert before and study(tmp_path / "study", tmp_path / "xrays").returncode == 0
