@@ -25,7 +25,7 @@ from PIL import Image
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
-NETWORK = {"size": 16, "width": 8, "latent_size": 4}
+NETWORK = {"size": 16, "width": 8, "last_width": 4, "latent_size": 4}
 DOOR = SHARED.FrontDoor("dcgan_mri", NETWORK)
 settings, run = DOOR.settings, DOOR.run
 PHANTOMS = {"phantoms": 4, "phantom": {"shape": [16, 16, 24]}}
@@ -178,11 +178,14 @@ def test_training_leaves_a_grid_each_epoch_the_best_three_models_and_goes_on_bit
 @pytest.mark.parametrize("overlays", [("wgan_gp.yaml",), ("set2.yaml", "paper.yaml")])
 def test_wgan_gp_and_the_published_settings_train_a_step(tmp_path, overlays):
     knobs = {"num_subjects": 2, "contrasts": ["t1", "flair"], "max_epochs": 1, "batch_size": 8, **NETWORK, **PHANTOMS}
-    made = state(training(tmp_path / "run", *overlays, **knobs))
+    folder = training(tmp_path / "run", *overlays, **knobs)
+    made = state(folder)
     assert all(torch.isfinite(v).all() for v in made["generator"].values())
     if "paper.yaml" in overlays:
-        assert made["generator"]["last.weight"].shape[0] == 3
+        assert made["generator"]["last.weight"].shape[1] == 3
         assert not made["generator"]["dense_norm.running_mean"].any(), "no statistics were taken"
+        run(settings(folder / "model.pt", tmp_path / "made", num_samples=2), "paper.yaml")
+        assert len(list((tmp_path / "made" / "images").glob("*.png"))) == 2
 
 
 def test_the_sets_have_the_papers_settings():
@@ -199,6 +202,10 @@ def test_the_sets_have_the_papers_settings():
         assert tuple(parser[n] for n in names) == expected and parser["size"] == 256 and parser["width"] == 1024
         images[name] = (expected[0][1] - expected[0][0] + 1) * len(expected[1]) * expected[2]
     assert images == {"set1": 720, "set2": 4320, "set3": 3072}
+    parser.read_config([str(DOOR.bundle / "configs" / f) for f in ("train.yaml", "set1.yaml", "paper.yaml")])
+    with torch.device("meta"):
+        published = [parser.get_parsed_content(f"{name}_def") for name in ("network", "discriminator")]
+    assert [sum(p.numel() for p in n.parameters()) for n in published] == [13_324_797, 23_589_473]
     parser.read_config([str(DOOR.bundle / "configs" / f) for f in ("train.yaml", "set1.yaml", "wgan_gp.yaml")])
     assert parser["n_critic"] == 3 and parser["penalties"][0]["weight"] == 5 and parser["learning_rate"] == 5e-4
 

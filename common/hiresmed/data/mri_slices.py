@@ -197,7 +197,7 @@ class MriSlices(Dataset):
         subjects: str | os.PathLike | None = None,
         size: int = 256,
         fit: str = "pad",
-        window: Sequence[float] = (0.0, 99.8),
+        window: Sequence[float] = (0.1, 99.8),
         stack: bool = False,
         cases: Sequence[Mapping] | None = None,
         cache_dir: str | os.PathLike | None = None,
