@@ -96,6 +96,17 @@ def values(path: Path) -> np.ndarray:
 # ---- from outside
 
 
+@pytest.mark.parametrize(("knobs", "threshold"), [({}, 0.5), ({"threshold": 0.4}, 0.4), ({"recipe": "paper"}, None)])
+def test_a_voxel_is_labelled_where_its_probability_is_above_the_threshold(tmp_path, weights, case, knobs, threshold):
+    run(settings(weights, tmp_path, image=str(case), **knobs))
+    label, probability = (values(tmp_path / name) for name in NAMES[:2])
+    asked = json.loads((tmp_path / "report.json").read_text())["config"]["threshold"]
+    assert 0.1 < asked < 0.9 and (threshold is None or asked == threshold)
+    away = abs(probability - asked) > 1e-4  # what is stored is rounded
+    np.testing.assert_array_equal(label[away], (probability > asked)[away])
+    assert 0 < label.mean() < 1
+
+
 def test_a_case_is_answered_on_its_own_grid_with_labels_maps_preview_report_and_last_line(
     tmp_path, weights, case, whole
 ):

@@ -169,6 +169,9 @@ class RegionsToLabelsd(MapTransform):
         regions: as in LabelsToRegionsd.
         threshold: a voxel belongs to a region whose score is larger (.5 for {0, 1}, 0 for {-1, 1}).
         label_coding: brats2023, or brats2020, which writes 4 for the enhancing tumour.
+
+    Raises:
+        InputError: unknown regions or label_coding, a threshold that no score or every score is above.
     """
 
     def __init__(
@@ -181,6 +184,8 @@ class RegionsToLabelsd(MapTransform):
         super().__init__(keys)
         if label_coding not in ("brats2020", "brats2023"):
             raise InputError(f"label_coding should be brats2020 or brats2023, but is {label_coding!r}; choose one.")
+        if not -1 < threshold < 1:
+            raise InputError(f"threshold should lie between 0 and 1, but is {threshold}; 0.5 is usual.")
         self.regions, self.threshold = check_regions(regions), threshold
         self.enhancing = 4 if label_coding == "brats2020" else 3
 
