@@ -39,7 +39,7 @@ def train(bundle: pathlib.Path, configs: Sequence, output_dir: pathlib.Path, **k
 
     Args:
         configs: names below the bundle's configs/, or paths of one's own.
-        knobs: as on the command line; null for None.
+        knobs: as on the command line.
     """
     if epochs_done(output_dir) >= int(knobs.get("max_epochs", sys.maxsize)):
         return output_dir

@@ -26,7 +26,7 @@ def curves(
         x, y: what the axes show, with units.
         log_x, log_y: logarithmic axes.
     """
-    figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="tight")
+    figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
     for axis, (title, names) in zip(axes[0], panels.items()):
         for k, (name, lines) in enumerate(names.items()):
@@ -42,5 +42,6 @@ def curves(
             axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel(y)
-    axes[0, -1].legend(fontsize="small")
+    names, across = axes[0, -1].get_legend_handles_labels(), 2 * len(panels)
+    figure.legend(*names, fontsize="small", loc="outside lower center", ncols=across, frameon=False)
     return save_aside(path, lambda aside: figure.savefig(aside, dpi=110))

@@ -52,9 +52,9 @@ BUNDLE = BUNDLES / "dcgan_mri"
 METHODS = {
     "DCGAN": ([], {}),
     "WGAN-GP": (["wgan_gp.yaml"], {}),
-    "WGAN-GP, a generator step for every critic step": (["wgan_gp.yaml"], {"n_critic": 1}),
+    "WGAN-GP, 1 critic step": (["wgan_gp.yaml"], {"n_critic": 1}),
     # of paper.yaml without its channels and value range, which would confound the comparison anew
-    "DCGAN, networks in inference mode as published": (
+    "DCGAN, as published": (
         [], {"norm": "frozen_batch", "d_norm": "frozen_batch", "dropout": 0.0, "penalties": []},
     ),
 }  # fmt: skip
@@ -233,7 +233,7 @@ def write_tables(args: argparse.Namespace, found: dict) -> None:
             m: [[(p["steps"], max(p["distance"], 1e-3)) for p in run] for run in seeds.values()]
             for m, seeds in found["methods"].items()
         }
-        about = f"{args.extractor} kernel distance, N = {TEST} patients' slices"
+        about = f"kernel distance ({args.extractor})"
         curves(args.work_dir / "methods.png", {"": lines}, "critic steps", about, log_y=True)
     for method, sizes in found.get("data", {}).items():
         groups = {f"{n} patients": list(seeds.values()) for n, seeds in sizes.items()}

@@ -37,8 +37,8 @@ def test_all_studies_write_their_tables_and_pictures_once(tmp_path, xray_images)
         distances = [seeds["0"]["distance"] for seeds in strengths.values()]
         assert len(distances) == 5 and distances[-1] > distances[0], kind
     equal, published = (
-        "WGAN-GP, a generator step for every critic step",
-        "DCGAN, networks in inference mode as published",
+        "WGAN-GP, 1 critic step",
+        "DCGAN, as published",
     )
     assert set(found["methods"]) == {"DCGAN", "WGAN-GP", equal, published}
     assert set(found["processes"]) == {"1", "2"} and all(0 < rate < 1e5 for rate in found["processes"].values())

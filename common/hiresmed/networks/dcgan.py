@@ -18,6 +18,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ..errors import InputError
+from ..knobs import whole_number
 
 NORMS = ("batch", "sync_batch", "frozen_batch", "instance", "group", "none")
 GRID = 4  # pixels a side where the generator begins and the critic ends
@@ -111,9 +112,7 @@ class DcganGenerator(nn.Module):
     ) -> None:
         super().__init__()
         steps = _doublings(size, width)
-        last_width = out_channels if last_width is None else last_width
-        if last_width < 1:
-            raise InputError(f"last_width should be 1 or more, but is {last_width}; null is the paper's.")
+        last_width = out_channels if last_width is None else whole_number(last_width, "last_width", least=1)
         self.latent_size = latent_size
         by_unit = norm in ("batch", "sync_batch", "frozen_batch")
         self.dense = nn.Linear(latent_size, width * GRID**2)
