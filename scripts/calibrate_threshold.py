@@ -14,22 +14,12 @@ import json
 import pathlib
 
 import torch
-import yaml
 from hiresmed.data import brain_cases
-from monai.bundle import ConfigParser
-from study import BUNDLES, config_files, knobs_of, markdown, save_json
+from study import BUNDLES, knobs_of, markdown, parsed, save_json
 
 BUNDLE = BUNDLES / "patchddm_brats"
 TRAINED_ON = ["train.yaml", "demo_weights.yaml", "demo_second.yaml"]
 THRESHOLDS = [k / 20 for k in range(2, 14)]
-
-
-def parsed(configs: list[str], knobs: dict) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(config_files(BUNDLE, configs))
-    for name, value in knobs.items():
-        parser[name] = yaml.safe_load(value) if isinstance(value, str) else value  # as the command line reads it
-    return parser
 
 
 def dice(found: torch.Tensor, label: torch.Tensor) -> float:
@@ -37,12 +27,14 @@ def dice(found: torch.Tensor, label: torch.Tensor) -> float:
 
 
 def scores(case: dict, loading, knobs: dict, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A phantom's draws (N, D, H, W), whose mean is cut at the threshold, and its whole tumour, on the working grid."""
+    """A phantom's draws (N, D, H, W), whose mean is cut at the threshold, and its tumour, on the working grid."""
     loaded = loading(dict(case))
     image, label = loaded["image"].as_tensor()[None], loaded["label"][0].as_tensor() > 0.5
     drawn = []
     for seed in range(draws):
-        parser = parsed(["inference.yaml"], {**knobs, "bundle_root": str(BUNDLE), "num_samples": 1, "seed": seed})
+        parser = parsed(
+            BUNDLE, ["inference.yaml"], {**knobs, "bundle_root": str(BUNDLE), "num_samples": 1, "seed": seed}
+        )
         with torch.no_grad():
             diffusion, network = (parser.get_parsed_content(name) for name in ("diffusion", "network"))
             drawn.append(diffusion.sample(image, network).mean[0, 0].cpu())
@@ -58,7 +50,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 3, 7])
     args, words = parser.parse_known_args()
     knobs = {"recipe": args.recipe, **knobs_of(words)}
-    training = parsed(TRAINED_ON, {})
+    training = parsed(BUNDLE, TRAINED_ON, {})
     cases = brain_cases(section="test", phantoms=args.phantoms, phantom=training.get_parsed_content("phantom"))
     path = args.work_dir / "threshold.json"
     found = json.loads(path.read_text()) if path.exists() else []

@@ -60,6 +60,15 @@ def config_files(bundle: pathlib.Path, configs: Sequence) -> list[str]:
     return [str(bundle / "configs" / name) for name in configs]
 
 
+def parsed(bundle: pathlib.Path, configs: Sequence, knobs: Mapping) -> ConfigParser:
+    """A bundle's configs with knobs laid over them, read as the command line reads them."""
+    parser = ConfigParser()
+    parser.read_config(config_files(bundle, configs))
+    for name, value in knobs.items():
+        parser[name] = literal(value)
+    return parser
+
+
 def latest(run: pathlib.Path) -> dict:
     """A training's last checkpoint; empty without one."""
     path = run / "checkpoints" / "latest.pt"
@@ -121,11 +130,7 @@ class Variant:
 
     def parser(self) -> ConfigParser:
         """The configs with the knobs laid over them."""
-        parser = ConfigParser()
-        parser.read_config(config_files(self.bundle, self.configs))
-        for name, value in self.knobs.items():
-            parser[name] = literal(value)
-        return parser
+        return parsed(self.bundle, self.configs, self.knobs)
 
     def render(self, volume: Volume, tile_size: int, seed: int, **options) -> ArrayVolume:
         """The volume drawn from its own sketch with the trained weights; in memory, in the volume's dtype.

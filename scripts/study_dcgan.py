@@ -23,7 +23,6 @@ import time
 from collections.abc import Sequence
 
 import torch
-import yaml
 from hiresmed.data import ImageSet, ImagesOnly, MriSlices, mri_cases
 from hiresmed.latents import latents_of
 from hiresmed.metrics import ImageSetMetrics
@@ -38,6 +37,7 @@ from study import (
     knobs_of,
     latest,
     markdown,
+    parsed,
     save_aside,
     save_json,
     train,
@@ -96,18 +96,10 @@ def slices_of(args: argparse.Namespace, first: int, patients: int, most: int | N
     return ImagesOnly(ImageSet(MriSlices(cases=found, size=args.size, fit="square"), most=most))
 
 
-def parsed(stack: list, knobs: dict) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(config_files(BUNDLE, stack))
-    for name, value in knobs.items():
-        parser[name] = yaml.safe_load(value) if isinstance(value, str) else value  # as the command line reads it
-    return parser
-
-
 def samples(args: argparse.Namespace, run: pathlib.Path, stack: list, knobs: dict, count: int) -> list[torch.Tensor]:
     """Images of a training's averaged generator as it is now."""
     weights = save_aside(run / "now.pt", lambda aside: torch.save(averaged_weights(run), aside))
-    network = load_weights(parsed(stack, knobs).get_parsed_content("network_def"), weights)
+    network = load_weights(parsed(BUNDLE, stack, knobs).get_parsed_content("network_def"), weights)
     with torch.no_grad():
         z = latents_of(12345, range(count), network.latent_size)
         return [image for block in z.split(16) for image in network(block)]
@@ -180,7 +172,7 @@ def memorised(args: argparse.Namespace, real) -> dict:
             if not run.exists():
                 continue
             critic = load_weights(
-                parsed(stack, knobs).get_parsed_content("discriminator_def"),
+                parsed(BUNDLE, stack, knobs).get_parsed_content("discriminator_def"),
                 save_aside(
                     run / "critic.pt", lambda aside, run=run: torch.save(latest(run)["objects"]["discriminator"], aside)
                 ),

@@ -25,7 +25,6 @@ import study
 import torch
 from hiresmed.networks import start_as_noise
 from hiresmed.weights import load_weights
-from monai.bundle import ConfigParser
 from study import BUNDLES, averaged_weights, knobs_of
 
 FINER = "demo_finer.yaml"
@@ -67,8 +66,7 @@ def train_from_fast(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.P
     """Noise prediction on top of the shipped weights of the other recipe, which know a tumour, and its end."""
     epochs, end = args.epochs
     start = args.work_dir.resolve() / "start.pt"
-    parser = ConfigParser()
-    parser.read_config(study.config_files(bundle, ["train.yaml"]))
+    parser = study.parsed(bundle, ["train.yaml"], {})
     network = load_weights(parser.get_parsed_content("network_def"), bundle / "models" / "model.pt")
     args.work_dir.mkdir(parents=True, exist_ok=True)
     study.save_aside(start, lambda aside: torch.save(start_as_noise(network).state_dict(), aside))
