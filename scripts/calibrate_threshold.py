@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import sys
 
 import torch
 from hiresmed.data import brain_cases
@@ -53,12 +54,18 @@ def main() -> None:
     training = parsed(BUNDLE, TRAINED_ON, {})
     cases = brain_cases(section="test", phantoms=args.phantoms, phantom=training.get_parsed_content("phantom"))
     path = args.work_dir / "threshold.json"
-    found = json.loads(path.read_text()) if path.exists() else []
+    asked = {**knobs, "draws": args.draws}
+    kept = json.loads(path.read_text()) if path.exists() else {"asked": asked, "phantoms": []}
+    if kept["asked"] != asked:
+        sys.exit(
+            f"error: {path} should hold figures of {asked}, but holds those of {kept['asked']}; take another folder."
+        )
+    found = kept["phantoms"]
     for case in cases[len(found) :]:
         drawn, label = scores(case, training.get_parsed_content("loading"), knobs, max(args.draws))
         means = {str(n): drawn[:n].mean(0) for n in args.draws}
         found.append({n: {str(t): dice(mean > t, label) for t in THRESHOLDS} for n, mean in means.items()})
-        save_json(path, found)
+        save_json(path, kept)
     for n in map(str, args.draws):
         rows = [[str(t), *(f"{f[n][str(t)]:.3f}" for f in found)] for t in THRESHOLDS]
         rows = [[*row, f"{sum(f[n][row[0]] for f in found) / len(found):.3f}"] for row in rows]

@@ -158,12 +158,19 @@ def data(args: argparse.Namespace, real) -> dict:
     return {"their own slices": {n: {"0": short(metrics(s, real), args.extractor)} for n, s in own.items()}, **found}
 
 
-def memorised(args: argparse.Namespace, real) -> dict:
-    """method -> patients -> seed -> how far a trained critic knows its patients by heart (Karras et al. 2020, r_v).
+def by_heart(critic, training, new, generated) -> float:
+    """How far a critic D knows its patients by heart (Karras et al., arXiv:2006.06676, eq. 1, r_v).
 
     (mean D(training) - mean D(new)) / (mean D(training) - mean D(generated)): 0 where new patients are worth as much as
     those it was trained on, 1 where it takes them for generated ones.
     """
+    with torch.no_grad():
+        t, v, g = (float(critic(torch.stack(list(images))).mean()) for images in (training, new, generated))
+    return (t - v) / (t - g)
+
+
+def memorised(args: argparse.Namespace, real) -> dict:
+    """method -> patients -> seed -> by_heart."""
     found: dict = {}
     for method, patients in [(m, args.patients) for m in METHODS] + [(m, n) for m in BY_DATA for n in args.sizes]:
         own = slices_of(args, 1, patients, most=len(real))
@@ -178,12 +185,7 @@ def memorised(args: argparse.Namespace, real) -> dict:
                 ),
             )
             made = samples(args, run, stack, knobs, len(real))
-            with torch.no_grad():
-                trained, new, generated = (
-                    float(critic(torch.stack(list(images))).mean()) for images in (own, real, made)
-                )
-            by_seed = found.setdefault(method, {}).setdefault(str(patients), {})
-            by_seed[str(seed)] = (trained - new) / (trained - generated)
+            found.setdefault(method, {}).setdefault(str(patients), {})[str(seed)] = by_heart(critic, own, real, made)
     return found
 
 

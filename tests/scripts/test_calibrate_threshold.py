@@ -51,7 +51,7 @@ def test_dice_is_that_of_the_mean_of_the_draws_and_a_phantom_is_drawn_once(tmp_p
 
     script["main"].__globals__["scores"] = scores
     script["main"]()
-    (figures,) = json.loads((tmp_path / "out" / "threshold.json").read_text())
+    (figures,) = json.loads((tmp_path / "out" / "threshold.json").read_text())["phantoms"]
     for threshold, dice in figures["2"].items():
         above = drawn["mean"] > float(threshold)
         both = (above & drawn["label"]).sum()
@@ -61,3 +61,6 @@ def test_dice_is_that_of_the_mean_of_the_draws_and_a_phantom_is_drawn_once(tmp_p
     drawn.clear()
     script["main"]()
     assert not drawn, "the phantom was done"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--eta", "1"])
+    with pytest.raises(SystemExit, match="take another folder"):
+        script["main"]()

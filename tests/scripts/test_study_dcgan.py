@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "study_dcgan.py"
 
@@ -22,6 +24,15 @@ def study(work_dir: Path, xrays: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, SCRIPT, *words], env=environment, capture_output=True, text=True, timeout=1500
     )
+
+
+def test_a_critic_knows_by_heart_what_it_grades_above_new_patients(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *sys.path])
+    by_heart = runpy.run_path(str(SCRIPT))["by_heart"]
+    grades = [
+        [torch.full((1, 2, 2), v) for v in values] for values in ((4.0, 6.0), (1.0, 3.0), (-1.0, -1.0, 1.0, -3.0))
+    ]
+    assert by_heart(lambda images: images.mean((1, 2, 3)), *grades) == pytest.approx((5 - 2) / (5 + 1))
 
 
 @pytest.mark.slow

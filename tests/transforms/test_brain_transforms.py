@@ -111,8 +111,9 @@ def test_regions_nest_and_come_back_as_the_same_codes(case):
     for scores, threshold in ((regions, 0.5), (2 * regions - 1, 0.0)):
         back = RegionsToLabelsd("pred", threshold=threshold)({"pred": scores})["pred"]
         assert back.dtype == torch.uint8 and torch.equal(back.as_tensor(), label)
-    with pytest.raises(InputError, match="threshold should lie between 0 and 1, but is 50"):
-        RegionsToLabelsd("pred", threshold=50)
+    for wrong in (50, -0.1, 1):
+        with pytest.raises(InputError, match=f"threshold should lie between 0 and 1, but is {wrong}"):
+            RegionsToLabelsd("pred", threshold=wrong)
     old = RegionsToLabelsd("pred", label_coding="brats2020")({"pred": regions})["pred"].numpy()
     assert sorted(np.unique(old)) == [0, 1, 2, 4]
     np.testing.assert_array_equal(contiguous_codes(old, "auto", "x"), label.numpy())

@@ -184,7 +184,7 @@ class RegionsToLabelsd(MapTransform):
         super().__init__(keys)
         if label_coding not in ("brats2020", "brats2023"):
             raise InputError(f"label_coding should be brats2020 or brats2023, but is {label_coding!r}; choose one.")
-        if not -1 < threshold < 1:
+        if not 0 <= threshold < 1:
             raise InputError(f"threshold should lie between 0 and 1, but is {threshold}; 0.5 is usual.")
         self.regions, self.threshold = check_regions(regions), threshold
         self.enhancing = 4 if label_coding == "brats2020" else 3
