@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hiresmed.report import FIELDS, last_line, sha256_of, to_json_safe, without_folders, write_report
+from hiresmed.output_files import sha256_of
+from hiresmed.report import FIELDS, last_line, to_json_safe, without_folders, write_report
 
 
 def fields(**changes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -44,3 +45,9 @@ def writable_folder(output_dir: str | os.PathLike) -> Path:
             "choose another one."
         ) from error
     return folder
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """sha256 of a file as 64 hexadecimal digits, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

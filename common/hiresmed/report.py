@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -26,12 +25,6 @@ _WHOLE_PATH = re.compile(
 _PATH_WITHIN = re.compile(
     r"(?<![\w:/\\.])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s/\\'\",;:\])]+[/\\])*(?=[^\s/\\'\",;:\])])"
 )
-
-
-def sha256_of(path: str | os.PathLike) -> str:
-    """sha256 of a file as 64 hexadecimal digits, read in blocks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def without_folders(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from .errors import InputError
-from .report import sha256_of
+from .output_files import sha256_of
 
 
 def weights_sha256(path: str | pathlib.Path) -> str:

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 import torch
-from hiresmed.report import sha256_of
+from hiresmed.output_files import sha256_of
 from hiresmed.weights import load_weights
 from monai.bundle import ConfigParser
 

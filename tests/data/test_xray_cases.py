@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from hiresmed.data import ChestXrayPhantom, ThoraxPhantom, datalists, list_cases, training_cases
+from hiresmed.data import ChestXrayPhantom, ThoraxPhantom, list_cases, multiscale_cases, training_cases
 from hiresmed.data.datalists import section_of, subject_of
 from hiresmed.errors import InputError
 from hiresmed.networks import MultiScaleGenerator
@@ -120,7 +120,7 @@ def test_phantoms_are_of_the_networks_kind_and_the_last_quarter_validates(tmp_pa
         list_cases(None, "training", phantom="brain")
 
     kinds = []
-    monkeypatch.setattr(datalists, "list_cases", lambda *arguments: kinds.append(arguments[4]) or [])
+    monkeypatch.setattr(multiscale_cases, "list_cases", lambda *arguments: kinds.append(arguments[4]) or [])
     for dims in (2, 3):
         training_cases(None, "training", network(dims), GradientSketch())
     training_cases(None, "training", network(2), GradientSketch(), phantom="thorax")

@@ -13,7 +13,7 @@ from hiresmed.errors import InputError
 from hiresmed.metrics.extractor import find_weights, load_state
 from hiresmed.metrics.features import build_extractor, compare_features, slice_features, slice_images
 from hiresmed.metrics.squeezenet import WEIGHTS, SqueezeNet
-from hiresmed.report import sha256_of
+from hiresmed.output_files import sha256_of
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 

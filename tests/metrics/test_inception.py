@@ -11,7 +11,7 @@ import torch
 from hiresmed.errors import InputError
 from hiresmed.metrics import inception
 from hiresmed.metrics.inception import BlockA, ConvNorm, InceptionKeras, InceptionTf2015, InceptionTorchvision
-from hiresmed.report import sha256_of
+from hiresmed.output_files import sha256_of
 
 SIDE = 96  # instead of 299: the same layers, a tenth of the work
 

@@ -3,11 +3,12 @@
 from .brats import brain_cases, brats2020_split, brats_case, brats_cases
 from .brats_cache import cached_dataset
 from .brats_read import read_brats
-from .datalists import list_cases, training_cases
+from .datalists import list_cases
 from .image_cases import image_cases
 from .image_sets import ImageSet, ImagesOnly, ShuffledImages, image_loader
 from .mri_cases import mri_cases
 from .mri_slices import MriSlices
+from .multiscale_cases import training_cases
 from .outputs import CaseOutput
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
 from .phantom_brain import BrainPhantom

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
-from ..report import sha256_of
+from ..output_files import sha256_of
 
 WEIGHTS_FOLDER_VARIABLE = "HIRESMED_WEIGHTS"
 
