@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import os
@@ -50,6 +51,11 @@ SMALL = {
         "val_samples": 2,
     },
 }
+# all files that name a `_target_`: overlays and the template of new bundles too, each read alone
+TARGET_FILES = sorted(
+    path for folder in (BUNDLES, ROOT / "scripts") for path in folder.rglob("*") if path.suffix in (".yaml", ".json")
+)
+DOTTED_TARGET = r"""_target_["']?\s*:\s*["']?([A-Za-z][\w.]*\.\w+)"""
 MOST_OF_AN_EXPRESSION = 60  # characters; what is longer wants a name, a docstring and a test
 
 
@@ -188,6 +194,27 @@ def test_every_target_is_a_dotted_name_that_takes_the_arguments_it_is_given(conf
         except ValueError:
             pass  # a builtin that tells no signature
     assert wrong == []
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name can be imported as a module."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # what stands before the last dot is no package
+        return False
+
+
+def test_no_target_is_a_module():
+    """Since Python 3.12 `pydoc.locate`, with which MONAI looks a `_target_` up, prefers a module to a function in the
+    package of the same name: `package.name`, defined in package/name.py, cannot be called there.
+    """
+    targets = {
+        target: path.name
+        for path in TARGET_FILES
+        for target in re.findall(DOTTED_TARGET, path.read_text(encoding="utf-8"))
+    }
+    assert any(target.startswith("hiresmed.") for target in targets)
+    assert {target: name for target, name in targets.items() if is_module(target)} == {}
 
 
 @every_config

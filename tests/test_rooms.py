@@ -40,3 +40,21 @@ def test_a_room_imports_only_itself_and_the_plain_modules(path):
     for line, target in imports(path):
         assert target[:2] != ["", "hiresmed"], f"line {line}: an exported copy has another name; import relatively"
         assert target[0] not in ROOMS - {own}, f"line {line}: {own} imports the room {target[0]}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(LIBRARY)))
+def test_no_name_is_both_a_module_and_a_thing_in_it(path):
+    """A config names `package.name`, and since Python 3.12 the module package/name.py wins over the function."""
+    body = ast.parse(path.read_text()).body
+    definitions = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert path.stem not in definitions, f"{path.name} defines {path.stem}; name the file after its subject"
+    if path.name == "__init__.py":
+        modules = {module.stem for module in path.parent.glob("*.py")}
+        modules |= {package.parent.name for package in path.parent.glob("*/__init__.py")}
+        exported = {
+            alias.asname or alias.name
+            for node in body
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        assert (definitions | exported) & modules == set(), "the package exports names of its own modules"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.engines.batches import ConditionalBatch, LatentBatch
+from hiresmed.handlers.output_scalars import scalars
 from hiresmed.handlers.peak_memory import PeakMemory
 from hiresmed.handlers.sample_grid import GAP, SampleGrid
-from hiresmed.handlers.scalars import scalars
 from hiresmed.memory import release_heap, reset_peak_rss
 from ignite.engine import Engine, Events
 from PIL import Image

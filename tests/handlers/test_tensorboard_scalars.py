@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hiresmed.handlers.output_scalars import scalars
 from hiresmed.handlers.peak_memory import PeakMemory
 from hiresmed.handlers.sample_grid import SampleGrid
-from hiresmed.handlers.scalars import scalars
 from monai.handlers import TensorBoardStatsHandler
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")

@@ -1,12 +1,11 @@
 """Volumes and where they come from: readers, writers, stores, phantoms, training patches."""
 
+from .brain_mr import mri_cases
 from .brats import brain_cases, brats2020_split, brats_case, brats_cases
 from .brats_cache import cached_dataset
 from .brats_read import read_brats
 from .datalists import list_cases
-from .image_cases import image_cases
 from .image_sets import ImageSet, ImagesOnly, ShuffledImages, image_loader
-from .mri_cases import mri_cases
 from .mri_slices import MriSlices
 from .multiscale_cases import training_cases
 from .outputs import CaseOutput
@@ -20,6 +19,7 @@ from .sample_gallery import SampleGallery
 from .sample_series import LatentBlocks, PictureFolder, SampleSeries, count_samples
 from .segmentation_output import SegmentationOutput
 from .stores import MemoryStores, ZarrStores, open_level
+from .whole_images import image_cases
 from .writers import save_volume
 
 __all__ = [

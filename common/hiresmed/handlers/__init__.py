@@ -6,9 +6,9 @@ from .checkpoint import BestModel, Checkpoint
 from .ema import averaged
 from .gallery_report import GalleryReport
 from .metrics_file import MetricsFile
+from .output_scalars import scalars
 from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
-from .scalars import scalars
 from .seeding import Seeding
 from .segmentation_pictures import SegmentationPictures
 from .segmentation_report import SegmentationReport

@@ -4,11 +4,11 @@ from .calibration import auroc, expected_calibration_error, filtered_dice
 from .diversity import memorisation, ms_ssim_diversity
 from .feature_distance import FeatureDistance
 from .features import build_extractor, compare_features, slice_features
-from .image_quality import image_quality
 from .image_sets import ImageSetMetrics, SetFeatures
-from .kernel_distance import kernel_distance
+from .image_similarity import image_quality
+from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance
-from .prdc import FeatureReservoir, prdc
+from .neighbourhoods import FeatureReservoir, prdc
 from .reconstruction import ReconstructionMetrics
 from .regions import RegionMetrics
 from .seams import retile_discrepancy, seam_z

@@ -12,7 +12,7 @@ import torch
 from monai.metrics import MultiScaleSSIMMetric
 
 from ..errors import InputError
-from .prdc import distances
+from .neighbourhoods import distances
 
 # of Wang et al. 2003; images too small for five scales take the first of them, rescaled to sum 1
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

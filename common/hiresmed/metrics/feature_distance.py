@@ -12,10 +12,10 @@ from ignite.metrics.metric import reinit__is_reduced
 
 from ..errors import InputError
 from .features import build_extractor
-from .kernel_distance import kernel_distance
+from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance
+from .neighbourhoods import FeatureReservoir
 from .planes import middle_planes
-from .prdc import FeatureReservoir
 
 KINDS = ("kernel_distance", "frechet_distance")
 

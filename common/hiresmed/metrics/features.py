@@ -17,10 +17,10 @@ from ..errors import InputError
 from .boxes import Readable, as_readable, read_float64
 from .extractor import FeatureExtractor
 from .inception import InceptionKeras, InceptionTf2015, InceptionTorchvision
-from .kernel_distance import kernel_distance
+from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance
+from .neighbourhoods import prdc
 from .pixels import PixelFeatures
-from .prdc import prdc
 from .resnet import MedicalNetFeatures, ResNet50Features
 from .squeezenet import SqueezeNetFeatures
 

@@ -15,10 +15,10 @@ from ..errors import InputError
 from .diversity import memorisation, ms_ssim_diversity, nearest_training
 from .extractor import FeatureExtractor
 from .features import build_extractor
-from .kernel_distance import kernel_distance
+from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance
+from .neighbourhoods import FeatureReservoir, prdc
 from .planes import PlanesOf
-from .prdc import FeatureReservoir, prdc
 
 Images = Sequence[torch.Tensor]
 

@@ -10,7 +10,7 @@ import torch
 from ..errors import InputError
 from .boxes import as_readable_pair
 from .features import build_extractor, compare_features, slice_features
-from .image_quality import image_quality
+from .image_similarity import image_quality
 from .seams import seam_z
 from .spectrum import spectral_distance
 

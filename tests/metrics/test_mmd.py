@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hiresmed.errors import InputError
-from hiresmed.metrics.kernel_distance import kernel_distance, mmd2_unbiased
+from hiresmed.metrics.mmd import kernel_distance, mmd2_unbiased
 
 
 def normal(n, d, seed, shift=0.0):

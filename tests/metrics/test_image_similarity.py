@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.errors import InputError
-from hiresmed.metrics.image_quality import QualitySums, image_quality, quality_sums
+from hiresmed.metrics.image_similarity import QualitySums, image_quality, quality_sums
 from monai.metrics.regression import MAEMetric, PSNRMetric, SSIMMetric
 
 WINDOW = (-1000.0, 600.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.errors import InputError
-from hiresmed.metrics.prdc import FeatureReservoir, distances, neighbour_radii, prdc
+from hiresmed.metrics.neighbourhoods import FeatureReservoir, distances, neighbour_radii, prdc
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -135,7 +135,7 @@ import sys
 import ignite.distributed as idist
 import torch
 
-from hiresmed.metrics.prdc import FeatureReservoir
+from hiresmed.metrics.neighbourhoods import FeatureReservoir
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
