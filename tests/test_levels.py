@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hiresmed.errors import InputError
-from hiresmed.levels import check_region, check_size, number_of_scales, plan_levels
+from hiresmed.levels import number_of_scales, plan_levels
 from hiresmed.receptive_field import ReceptiveField
 from hiresmed.tiles import Box, TileGrid, whole
 
@@ -91,21 +90,3 @@ def test_the_number_of_scales_is_the_fewest_that_bring_the_base_down():
             scales = number_of_scales((n, 3), 64, factor)
             assert n <= 64 * factor**scales
             assert scales == 0 or n > 64 * factor ** (scales - 1)
-
-
-@pytest.mark.parametrize(
-    "region",
-    [[[0, 4]], [[0, 4], [5, 5]], [[0, 4], [6, 5]], [[-1, 4], [0, 5]], [[0, 4], [0, 9]], [0, 4], 7, [["a", "b"]] * 2],
-)
-def test_a_region_that_is_no_box_inside_is_refused(region):
-    assert check_region([[0, 10], [7, 8]], (10, 8)) == ((0, 10), (7, 8))
-    assert check_region(None, (10, 8)) == ((0, 10), (0, 8))
-    with pytest.raises(InputError, match=r"region must give .* inside \(10, 8\) voxels, but .* came"):
-        check_region(region, (10, 8))
-
-
-@pytest.mark.parametrize("size", [[0, 4], [4, -4], [4], 64, "64", [4.5, 4], []])
-def test_a_size_that_is_no_shape_is_refused(size):
-    assert check_size([4, 5], 2) == (4, 5)
-    with pytest.raises(InputError, match="size must give a positive number of voxels for each of 2 axes"):
-        check_size(size, 2)

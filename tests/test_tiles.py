@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from hiresmed.errors import InputError
-from hiresmed.tiles import TileGrid, check_tile_size, coarsen, grow, refine, union, whole
+from hiresmed.tiles import TileGrid, check_region, check_size, check_tile_size, coarsen, grow, refine, union, whole
 
 GRIDS = [
     TileGrid.fit(shape, tile, alignment)
@@ -83,3 +83,21 @@ def test_box_arithmetic_agrees_with_voxel_sets():
     assert grow(((2, 4), (0, 5)), 3) == ((-1, 7), (-3, 8))
     assert grow(((2, 4), (0, 5)), 3, (6, 6)) == ((0, 6), (0, 6))
     assert whole((3, 4)) == ((0, 3), (0, 4))
+
+
+@pytest.mark.parametrize(
+    "region",
+    [[[0, 4]], [[0, 4], [5, 5]], [[0, 4], [6, 5]], [[-1, 4], [0, 5]], [[0, 4], [0, 9]], [0, 4], 7, [["a", "b"]] * 2],
+)
+def test_a_region_that_is_no_box_inside_is_refused(region):
+    assert check_region([[0, 10], [7, 8]], (10, 8)) == ((0, 10), (7, 8))
+    assert check_region(None, (10, 8)) == ((0, 10), (0, 8))
+    with pytest.raises(InputError, match=r"region must give .* inside \(10, 8\) voxels, but .* came"):
+        check_region(region, (10, 8))
+
+
+@pytest.mark.parametrize("size", [[0, 4], [4, -4], [4], 64, "64", [4.5, 4], []])
+def test_a_size_that_is_no_shape_is_refused(size):
+    assert check_size([4, 5], 2) == (4, 5)
+    with pytest.raises(InputError, match="size must give a positive number of voxels for each of 2 axes"):
+        check_size(size, 2)

@@ -7,13 +7,11 @@ bounded number of tiles a level, whatever the size of the volume.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import InputError
 from .receptive_field import ReceptiveField
-from .tiles import Box, TileGrid, coarsen, grow, refine, union, whole
+from .tiles import Box, TileGrid, coarsen, grow, refine, union
 
 
 @dataclass(frozen=True)
@@ -44,38 +42,6 @@ def number_of_scales(shape: Sequence[int], base_size: int, factor: int) -> int:
     3
     """
     return max(0, math.ceil(math.log(max(shape) / base_size, factor) - 1e-9))
-
-
-def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -> Box:
-    """The region as a box inside the volume; None is the whole.
-
-    Raises:
-        InputError: a wrong number of axes, an empty box, or one outside the volume.
-    """
-    if region is None:
-        return whole(shape)
-    try:
-        box = tuple((operator.index(a), operator.index(b)) for a, b in region)
-    except (TypeError, ValueError):
-        box = ()
-    if len(box) != len(shape) or any(not 0 <= a < b <= n for (a, b), n in zip(box, shape)):
-        raise InputError(
-            f"region must give [first, one-past-last] for each of {len(shape)} axes inside {tuple(shape)} voxels, "
-            f"but {region} came."
-        )
-    return box
-
-
-def check_size(size: Sequence[int], dims: int | None = None) -> tuple[int, ...]:
-    """The output grid's shape; InputError unless it is one positive whole number per axis."""
-    try:
-        shape = tuple(operator.index(n) for n in size)
-    except TypeError:
-        shape = ()
-    if not shape or min(shape) < 1 or len(shape) != (dims or len(shape)):
-        axes = "each axis" if dims is None else f"each of {dims} axes"
-        raise InputError(f"size must give a positive number of voxels for {axes}, but {size} came.")
-    return shape
 
 
 def plan_levels(

@@ -9,6 +9,7 @@ Letters: S = spatial shape of the volume, T = tile shape.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,38 @@ def check_tile_size(tile_size: int | Sequence[int]) -> int | tuple[int, ...]:
     if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise InputError(f"tile_size should be a positive number of voxels, or one per axis, but is {tile_size!r}.")
     return sizes if several else sizes[0]
+
+
+def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -> Box:
+    """The region as a box inside the volume; None is the whole.
+
+    Raises:
+        InputError: a wrong number of axes, an empty box, or one outside the volume.
+    """
+    if region is None:
+        return whole(shape)
+    try:
+        box = tuple((operator.index(a), operator.index(b)) for a, b in region)
+    except (TypeError, ValueError):
+        box = ()
+    if len(box) != len(shape) or any(not 0 <= a < b <= n for (a, b), n in zip(box, shape)):
+        raise InputError(
+            f"region must give [first, one-past-last] for each of {len(shape)} axes inside {tuple(shape)} voxels, "
+            f"but {region} came."
+        )
+    return box
+
+
+def check_size(size: Sequence[int], dims: int | None = None) -> tuple[int, ...]:
+    """The output grid's shape; InputError unless it is one positive whole number per axis."""
+    try:
+        shape = tuple(operator.index(n) for n in size)
+    except TypeError:
+        shape = ()
+    if not shape or min(shape) < 1 or len(shape) != (dims or len(shape)):
+        axes = "each axis" if dims is None else f"each of {dims} axes"
+        raise InputError(f"size must give a positive number of voxels for {axes}, but {size} came.")
+    return shape
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 from hiresmed.data import ChestXrayPhantom, ThoraxPhantom, list_cases, multiscale_cases, training_cases
-from hiresmed.data.datalists import section_of, subject_of
+from hiresmed.data.sections import section_of, subject_of
 from hiresmed.errors import InputError
 from hiresmed.networks import MultiScaleGenerator
 from hiresmed.transforms import GradientSketch

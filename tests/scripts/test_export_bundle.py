@@ -95,6 +95,9 @@ def test_it_is_not_the_whole_library(exported, name):
     foreign = {"msgan_ct3d": "patchddm", "msgan_xray2d": "dcgan", "patchddm_brats": "multiscale", "dcgan_mri": "inr",
                "inr_gan_multistage": "patchddm"}  # fmt: skip
     assert f"networks/{foreign[name]}.py" not in copied
+    multiscale = {"conditions.py", "levels.py", "data/patches.py", "engines/multiscale.py", "inferers/cascade.py"}
+    assert multiscale <= everything, "renamed"
+    assert multiscale <= copied if name.startswith("msgan") else multiscale.isdisjoint(copied)
 
 
 def test_a_module_that_only_a_neighbour_needs_is_left_out(tmp_path):

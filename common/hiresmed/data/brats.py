@@ -18,8 +18,8 @@ import numpy as np
 from ..errors import InputError
 from .brats_dicom import dicom_series, open_mr_series, series_folders, series_sequence
 from .brats_names import ALIASES, SEQUENCES, named, stem
-from .datalists import section_of
 from .phantom_brain import BrainPhantom
+from .sections import section_of
 
 Case = dict[str, object]
 

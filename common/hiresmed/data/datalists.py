@@ -1,11 +1,9 @@
-"""Folders of images -> cases, split into training and validation once and for all."""
+"""Folders of images -> lists of cases, split into training and validation once and for all."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 
 from ..errors import InputError
@@ -13,16 +11,11 @@ from ..volumes import Volume
 from .phantom_thorax import ThoraxPhantom
 from .phantom_xray import ChestXrayPhantom
 from .readers import cases
+from .sections import section_of, subject_of
 
 _THORAX_SHAPES = ((128, 128, 128), (128, 128, 96), (128, 112, 128), (128, 128, 40), (112, 128, 72), (128, 128, 24))
 _XRAY_SHAPES = ((512, 512), (768, 640), (640, 512), (1024, 768), (576, 640), (768, 768))
 _XRAY_AREA_MM2 = 340.0**2  # what every X-ray phantom shows, square pixels whatever its shape
-
-
-def section_of(name: str, validation_share: float = 0.2) -> str:
-    """training or validation: fixed by the case's name alone, so that added cases move no other one."""
-    draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
-    return "validation" if draw < validation_share else "training"
 
 
 def list_cases(
@@ -61,28 +54,6 @@ def list_cases(
     if not found:
         raise InputError(f"the {section} section should hold at least one case, but holds none; add images or a list.")
     return found
-
-
-def subject_of(name: str, pattern: str | None) -> str:
-    r"""The patient in a case's name.
-
-    >>> subject_of("hannover_p236_APSupine_483f2ad8", r"_(p\d+)_")
-    'p236'
-    """
-    if pattern is None:
-        return name
-    try:
-        match = re.search(pattern, name)
-    except re.error as error:
-        raise InputError(
-            f"subject should be a regular expression, but {pattern!r} is none ({error}); repair it."
-        ) from error
-    if match is None:
-        raise InputError(
-            f"subject should find the patient in every case's name, but {pattern!r} finds none in {name}; change it, "
-            "or rename the file."
-        )
-    return (match.group(1) if match.re.groups else match.group()) or name
 
 
 def _listed(entry: Mapping, dataset_dir: str | None, phantom: str) -> dict:

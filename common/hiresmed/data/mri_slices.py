@@ -23,9 +23,9 @@ from ..errors import InputError
 from ..volumes import ArrayVolume, Volume
 from ..windows import to_unit_range
 from .brats import SEQUENCES, brain_cases, brats_cases
-from .datalists import section_of
 from .phantom_brain import BrainPhantom
 from .readers import open_volume
+from .sections import section_of
 
 FITS = ("pad", "bicubic", "square")
 

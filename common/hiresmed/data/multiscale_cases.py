@@ -1,9 +1,10 @@
-"""Training cases of the multi-scale GAN: pyramids and sketches of every image of a section."""
+"""Listed cases -> the pyramids and sketches from which the multi-scale GAN learns, in memory or in a cache."""
 
 from __future__ import annotations
 
 import hashlib
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from itertools import product
 import ignite.distributed as idist
 
 from ..errors import InputError
-from ..levels import check_region
+from ..tiles import check_region
 from ..views import RegionView, ResampledView
 from ..volumes import ArrayVolume, NiftiVolume, Volume, real_world_cast
 from ..windows import FULL, WindowedView, robust_window, to_unit_range
@@ -100,7 +101,7 @@ def _reduced(volume: Volume, size: int) -> ArrayVolume:
 def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -> Volume:
     """A case's image or region: in RAM without a folder; with one, what a window shows is kept there as NIfTI."""
     if folder is None:
-        volume = _view(case, pathlib.Path(_scratch()), intensity)
+        volume = _view(case, pathlib.Path(tempfile.mkdtemp(prefix="hiresmed_")), intensity)
         values = volume.read([0] * len(volume.shape), volume.shape)
         return ArrayVolume(real_world_cast(values, stored_dtype(volume)), volume.affine, volume.name)
     if intensity is None:
@@ -125,9 +126,3 @@ def _digest(case: Mapping, intensity: str | None) -> str:
     identity = (image.name, image.shape) if isinstance(image, Volume) else str(image)
     shown = () if intensity is None else (intensity,)
     return hashlib.sha256(repr((identity, case.get("region"), *shown)).encode()).hexdigest()[:8]
-
-
-def _scratch() -> str:
-    import tempfile
-
-    return tempfile.mkdtemp(prefix="hiresmed_")

@@ -13,7 +13,7 @@ import ignite.distributed as idist
 
 from ..errors import InputError
 from ..knobs import flag, whole_number
-from ..levels import check_region, check_size
+from ..tiles import check_region, check_size
 from ..volumes import Volume
 from .dicom import dicom_files, is_dicom, lone_image
 from .pictures import picture_shape

@@ -16,8 +16,7 @@ from ..noise import place_noise
 from .phantom_brain_anatomy import Head, Point, Surfaces
 from .phantom_brain_contrast import SEQUENCES, Contrast, blurred, draw_contrast
 from .phantom_brain_lesions import ENHANCING, NECROSIS, OEDEMA, Lesion, draw_lesions
-from .phantom_shapes import Grid, Texture, coverage, fill, paint
-from .phantom_thorax import check_size, cuts
+from .phantom_shapes import Grid, Texture, check_size, coverage, cuts, fill, paint
 
 BLOCK = 48  # voxels; a block's arrays stay in the processor's cache
 FIELD_OF_VIEW_MM = (176.0, 208.0, 160.0)

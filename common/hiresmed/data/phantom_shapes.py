@@ -7,10 +7,13 @@ order whatever the box, so that a voxel's value has the same bits in every box t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -142,3 +145,24 @@ class Texture:
             field = sum(t * (w / 6).astype(np.float32) for t, w in zip(taps, weights))
         # voxels larger than a grain average it away
         return field * np.float32(1 / (1 + (grid.edge / self.pitch) ** 2))
+
+
+def cuts(start: int, length: int, block: int) -> list[tuple[int, int]]:
+    """(first, one past last) of the pieces of one axis between multiples of `block`.
+
+    >>> cuts(60, 70, 64)
+    [(60, 64), (64, 128), (128, 130)]
+    """
+    edges = [start, *range(start - start % block + block, start + length, block), start + length]
+    return list(itertools.pairwise(edges))
+
+
+def check_size(name: str, shape: Sequence[int], field_of_view_mm: Sequence[float], axes: int) -> tuple[int, ...]:
+    """The shape as integers, or an InputError that says what is wrong with it."""
+    whole = all(float(n) == int(n) and n > 0 for n in shape)
+    if len(shape) != axes or len(field_of_view_mm) != axes or not whole or min(field_of_view_mm) <= 0:
+        raise InputError(
+            f"{name} wants {axes} positive whole numbers of voxels and as many positive extents in mm, but got "
+            f"shape {tuple(shape)} and field_of_view_mm {tuple(field_of_view_mm)}; correct them."
+        )
+    return tuple(int(n) for n in shape)

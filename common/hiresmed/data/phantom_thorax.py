@@ -13,13 +13,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import InputError
 from ..noise import place_noise
 from ..volumes import Volume
 from .phantom_anatomy import Patient
 from .phantom_bones import paint_bones, paint_spine
 from .phantom_courses import Courses
-from .phantom_shapes import Grid, Texture, coverage, ellipsoid, fill, fill_shell, paint, smooth_max
+from .phantom_shapes import Grid, Texture, check_size, coverage, cuts, ellipsoid, fill, fill_shell, paint, smooth_max
 from .phantom_tubes import fill_tubes
 
 HU = {
@@ -216,24 +215,3 @@ class ThoraxPhantom(Volume):
             fill_tubes(image, grid, tubes, self._blood(share))
         fill_tubes(image, grid, c.windpipe, HU["airway wall"] + 40, 1.6)
         fill_tubes(image, grid, c.windpipe, HU["air"])
-
-
-def cuts(start: int, length: int, block: int) -> list[tuple[int, int]]:
-    """(first, one past last) of the pieces of one axis between multiples of `block`.
-
-    >>> cuts(60, 70, 64)
-    [(60, 64), (64, 128), (128, 130)]
-    """
-    edges = [start, *range(start - start % block + block, start + length, block), start + length]
-    return list(itertools.pairwise(edges))
-
-
-def check_size(name: str, shape: Sequence[int], field_of_view_mm: Sequence[float], axes: int) -> tuple[int, ...]:
-    """The shape as integers, or an InputError that says what is wrong with it."""
-    whole = all(float(n) == int(n) and n > 0 for n in shape)
-    if len(shape) != axes or len(field_of_view_mm) != axes or not whole or min(field_of_view_mm) <= 0:
-        raise InputError(
-            f"{name} wants {axes} positive whole numbers of voxels and as many positive extents in mm, but got "
-            f"shape {tuple(shape)} and field_of_view_mm {tuple(field_of_view_mm)}; correct them."
-        )
-    return tuple(int(n) for n in shape)

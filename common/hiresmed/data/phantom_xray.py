@@ -11,7 +11,8 @@ import numpy as np
 
 from ..noise import place_noise
 from ..volumes import Volume
-from .phantom_thorax import ThoraxPhantom, check_size, cuts
+from .phantom_shapes import check_size, cuts
+from .phantom_thorax import ThoraxPhantom
 from .phantom_tubes import Tubes
 
 ATTENUATION = 0.02  # 1/mm, water at the mean energy of a 110 kV beam (NIST XCOM, about 65 keV)

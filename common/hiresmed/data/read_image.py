@@ -16,7 +16,7 @@ from monai.transforms import Transform
 
 from ..errors import InputError
 from ..knobs import whole_number
-from ..levels import check_size
+from ..tiles import check_size
 from ..volumes import ArrayVolume, Volume, first_line
 from ..windows import robust_window, to_unit_range
 from .mri_slices import AxialSlices

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import ignite.distributed as idist
 
-from ..levels import check_region
+from ..tiles import check_region
 from ..volumes import Volume
 from .colours import check_colours, save_colours
 from .outputs import CaseOutput

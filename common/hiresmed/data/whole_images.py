@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..knobs import whole_number
-from ..levels import check_size
+from ..tiles import check_size
 from ..volumes import ArrayVolume, Volume
 from ..windows import robust_window
 from .datalists import list_cases

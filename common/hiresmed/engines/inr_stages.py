@@ -19,7 +19,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..knobs import flag, whole_number
-from ..levels import check_size
+from ..tiles import check_size
 from .batches import GanBatch
 from .inr_sampling import StageBatch, read_stages
 

@@ -22,11 +22,11 @@ from ..conditions import Conditions, SketchVolume, shared_tiles
 from ..coordinates import oriented_coordinates, patch_coordinates
 from ..errors import InputError
 from ..knobs import whole_number
-from ..levels import check_region, check_size, number_of_scales, plan_levels
+from ..levels import number_of_scales, plan_levels
 from ..noise import place_noise
 from ..pyramids import MemoryStores
 from ..receptive_field import field_of
-from ..tiles import Box, whole
+from ..tiles import Box, check_region, check_size, whole
 from ..views import RegionView, ResampledView
 from ..volumes import ArrayVolume, Volume
 from ..windows import to_unit_range

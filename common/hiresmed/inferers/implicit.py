@@ -21,10 +21,9 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..knobs import flag, whole_number
-from ..levels import check_size
 from ..memory import release_heap
 from ..pyramids import Level
-from ..tiles import Box, TileGrid, check_tile_size, whole
+from ..tiles import Box, TileGrid, check_size, check_tile_size, whole
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..knobs import whole_number
 from ..latents import latent_path, latents_of
-from ..levels import check_region
-from ..tiles import whole
+from ..tiles import check_region, whole
 from ..views import RegionView
 from ..volumes import Volume, picture_affine
 from .implicit import Frame, ImplicitInferer
