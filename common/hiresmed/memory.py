@@ -47,9 +47,10 @@ def reset_peak_rss() -> bool:
 
 
 def peak_device_bytes(device: str | torch.device) -> int:
-    """Largest sum of tensor bytes on a CUDA device (torch's max_memory_allocated); 0 for any other device."""
+    """Largest sum of tensor bytes on a device (max_memory_allocated of CUDA, XPU ...); 0 where none counts it."""
     device = torch.device(device)
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    largest = getattr(getattr(torch, device.type, None), "max_memory_allocated", None)
+    return 0 if largest is None else largest(device)
 
 
 def steady_allocator() -> bool:

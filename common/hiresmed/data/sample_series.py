@@ -199,7 +199,7 @@ class SampleSeries:
         return self.folder / "images" / f"{number:05d}.png"
 
     def save(self, numbers: Sequence[int], images: torch.Tensor) -> None:
-        """Writes the first of the images (B, C, *S) under those numbers; channels are averaged to grey.
+        """Writes the first of the images (B, C, *S), on the host, under those numbers; channels are averaged to grey.
 
         Raises InputError for values that are not finite.
         """
@@ -212,7 +212,7 @@ class SampleSeries:
                 )
             level = ((grey - self.low) / (self.high - self.low)).clamp(0, 1) * DEEPEST
             with written_aside(self.picture(number)) as aside:
-                Image.fromarray(level.round().cpu().numpy().astype(np.uint16)).save(aside, format="PNG")
+                Image.fromarray(level.round().numpy().astype(np.uint16)).save(aside, format="PNG")
 
     def images(self) -> PictureFolder:
         """All images of the run, read from the disk one at a time."""

@@ -8,10 +8,10 @@ from ..memory import peak_device_bytes, peak_rss_bytes, reset_peak_rss
 
 
 class PeakMemory:
-    """Puts "peak_rss_bytes" and, on CUDA, "peak_device_bytes" into engine.state.metrics at each epoch's end.
+    """Puts "peak_rss_bytes" and "peak_device_bytes" into engine.state.metrics at each epoch's end.
 
-    Both count from the start of the run (the resident set from the start of the process where the system permits no
-    reset). Name it before a TensorBoardStatsHandler, which writes all of engine.state.metrics.
+    The latter only where the device counts them (not on a CPU). Both count from the start of the run (the resident set
+    from the start of the process where the system permits no reset). Name it before a TensorBoardStatsHandler, which writes all of engine.state.metrics.
     """
 
     def attach(self, engine: Engine) -> None:
@@ -20,5 +20,6 @@ class PeakMemory:
 
     def __call__(self, engine: Engine) -> None:
         engine.state.metrics["peak_rss_bytes"] = peak_rss_bytes()
-        if engine.state.device.type == "cuda":
-            engine.state.metrics["peak_device_bytes"] = peak_device_bytes(engine.state.device)
+        on_device = peak_device_bytes(engine.state.device)
+        if on_device:
+            engine.state.metrics["peak_device_bytes"] = on_device

@@ -2,6 +2,7 @@
 
 from .brain import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
 from .crops import CoordinateCropd
+from .host import ToHostd
 from .load import LoadImageStreamd
 from .samples import CheckSampled
 from .save import SaveImageSegmentedd, SaveImageStreamd, SaveSamplesd
@@ -25,6 +26,7 @@ __all__ = [
     "SaveSamplesd",
     "ServedImaged",
     "SplitEnsembled",
+    "ToHostd",
     "WorkingGridd",
     "region_codes",
 ]

@@ -53,7 +53,8 @@ class RequestedLatentd(MapTransform):
 class ServedImaged(MapTransform):
     """What a server's ITK writer takes, out of a tensor (1, *S): the result's dtype, and a picture as (columns, rows).
 
-    MONAI Label writes float32 otherwise, which PNG refuses, and takes (1, rows, columns) for a volume.
+    The tensor lies on the host (ToHostd). MONAI Label writes float32 otherwise, which PNG refuses, and takes
+    (1, rows, columns) for a volume.
 
     Args:
         keys: pred.
@@ -81,7 +82,7 @@ class ServedImaged(MapTransform):
         case = dict(data)
         for key in self.key_iterator(case):
             if isinstance(case[key], torch.Tensor) and self.own not in case:
-                case[key] = self._served(case[key].detach().cpu().numpy())
+                case[key] = self._served(case[key].numpy())
         return case
 
     def _served(self, values: np.ndarray) -> np.ndarray:
