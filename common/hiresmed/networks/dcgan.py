@@ -1,4 +1,4 @@
-"""The generator and the critic of DCGAN and WGAN-GP for brain MR slices (Cepa, Gomez and Salaverria 2024, 256 x 256).
+"""The generator and the critic of DCGAN and WGAN-GP for brain MR slices (Cepa, Brito and Sousa 2024, 256 x 256).
 
 The paper's code runs its networks in inference mode while it trains: its batch statistics never move and its dropout
 drops nothing. These follow `train()` and `eval()`, so both are on in training. MONAI's Generator and Discriminator
