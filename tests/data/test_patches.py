@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.data import MemoryStores, MultiScalePatches, collate_stage, prepare_case
-from hiresmed.engines import MultiScaleBatch, stage_input
+from hiresmed.engines import MultiScaleBatch
 from hiresmed.errors import InputError
 from hiresmed.inferers import CascadeInferer
 from hiresmed.inferers.cascade import CascadeRun
 from hiresmed.networks import MultiScaleGenerator
-from hiresmed.networks.multiscale import enlarge, extend
+from hiresmed.networks.multiscale import extend
+from hiresmed.stage_inputs import enlarge, stage_input
 from hiresmed.transforms import GradientSketch
 from hiresmed.volumes import ArrayVolume
 

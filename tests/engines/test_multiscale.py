@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hiresmed.engines import EvaluationBatch, MultiScaleBatch, stage_input
+from hiresmed.engines import EvaluationBatch, MultiScaleBatch
 from hiresmed.networks import MultiScaleGenerator
+from hiresmed.stage_inputs import stage_input
 from torch.optim.swa_utils import AveragedModel
 
 SMALL = {"width": 6, "num_blocks": 1, "fine_width": 4}

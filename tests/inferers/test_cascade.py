@@ -15,7 +15,7 @@ from hiresmed.networks import MultiScaleGenerator
 from hiresmed.tiles import TileGrid
 from hiresmed.transforms import GradientSketch
 from hiresmed.volumes import ArrayVolume
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
 from torch import nn
 
 EXACT = 1e-12
@@ -75,6 +75,7 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
         ((72, 44), {}),
         ((72, 44), {"weights": "per_scale"}),
         ((64, 48), {"factor": 4}),
+        ((73, 45), {}),
     ],
 )
 def test_streamed_tiles_are_the_generators_own_untiled_forward(shape, options):
@@ -85,6 +86,37 @@ def test_streamed_tiles_are_the_generators_own_untiled_forward(shape, options):
     assert telling(untiled)
     made = cascade(16, scales)({"sketch": ArrayVolume(sketch)}, network)
     assert apart(values(made.image), untiled) <= EXACT
+
+
+ORIENTATIONS = {
+    "RAS": np.eye(4),
+    "LPS": np.diag([-1.0, -1.0, 1.0, 1.0]),
+    "oblique ASL": np.array([[0.1, 0, -2.0, 5], [0.9, 0.1, 0, 4], [0, 1.4, 0.3, 3], [0, 0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("shape", [(40, 36, 28), (45, 38, 29)])
+def test_the_networks_own_forward_is_inference_however_the_file_is_oriented(shape, orientation):
+    """What monai.bundle's load and verify_net_in_out run: the base is told where a voxel lies in the patient."""
+    network, affine, sketch = generator(3), ORIENTATIONS[orientation], drawing(*shape)
+    with torch.no_grad():
+        own = network(MetaTensor(torch.from_numpy(sketch)[None, None], affine=affine))
+        misplaced = network(MetaTensor(torch.from_numpy(sketch)[None, None], affine=affine @ np.diag([-1, 1, 1, 1])))
+    tiled = cascade(16)({"sketch": ArrayVolume(sketch, affine)}, network)
+    assert apart(own[0, 0].numpy(), values(tiled.image)) <= EXACT
+    assert apart(misplaced[0, 0].numpy(), values(tiled.image)) > 1e-3, "left for right is seen"
+    assert np.array_equal(own.affine.numpy(), affine)
+
+
+def test_each_image_of_a_batch_has_its_own_orientation():
+    network, sketch = generator(3, 1), torch.from_numpy(drawing(20, 24, 16))[None]
+    images = [MetaTensor(sketch, affine=affine) for affine in ORIENTATIONS.values()]
+    with torch.no_grad():
+        batch = network(list_data_collate(images))
+        alone = [network(image[None]) for image in images]
+    assert torch.allclose(batch.as_tensor(), torch.cat(alone).as_tensor(), rtol=0, atol=EXACT)
+    assert not torch.allclose(batch[0].as_tensor(), batch[1].as_tensor(), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(45, 38, 29), (83, 46), (7, 50), (10, 9, 11)])

@@ -7,7 +7,9 @@ import pytest
 import torch
 from hiresmed.coordinates import volume_coordinates
 from hiresmed.networks import MultiScaleGenerator, PatchCritic, PatchGenerator
-from hiresmed.networks.multiscale import coarser_sketch, crop, enlarge, extend
+from hiresmed.networks.multiscale import coarser_sketch, crop, extend
+from hiresmed.stage_inputs import enlarge
+from monai.data import MetaTensor
 from monai.networks.layers.factories import Conv
 from monai.networks.nets import PatchDiscriminator
 
@@ -101,6 +103,14 @@ def test_the_cascade_is_its_stages_one_after_the_other(dims):
     stage_in = torch.cat([enlarge(image, 2), sketch, torch.zeros_like(sketch)], 1)
     by_hand = network(extend(stage_in, [(m, m)] * dims), 1).clamp(-1, 1)
     assert torch.allclose(network(sketch), by_hand, rtol=0, atol=1e-12)
+
+
+def test_torchscript_of_the_cascade_is_the_cascade_on_ras_axes():
+    network, sketch = randomised(MultiScaleGenerator(3, num_stages=1, base=SMALL, stage=SMALL)), noise(1, 1, 8, 8, 8)
+    traced = torch.jit.trace(network, sketch)
+    ras = network(MetaTensor(sketch, affine=np.eye(4))).as_tensor()
+    assert torch.allclose(traced(-sketch), network(-sketch), rtol=0, atol=1e-12)
+    assert torch.allclose(traced(sketch), ras, rtol=0, atol=1e-12)
 
 
 def test_shared_weights_serve_every_scale_and_own_weights_one_each():

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from ..conditions import Conditions
-from ..coordinates import oriented_coordinates, patch_coordinates
 from ..errors import InputError
 from ..levels import number_of_scales, plan_levels
 from ..receptive_field import ReceptiveField
+from ..stage_inputs import StageBox, coarse_box, stage_conditions
 from ..tiles import whole
 from ..volumes import Volume
 from ..windows import to_unit_range
@@ -108,7 +108,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
     ) -> None:
         self.cases, self.window = list(cases), window
         self.spatial_dims, self.factor = network.spatial_dims, network.factor
-        self.with_coordinates, self.per_scale = network.coordinates, len(network.stages) > 1
+        self.coordinates, self.per_scale = network.coordinates, len(network.stages) > 1
         self.fields = [ReceptiveField(n.margin, n.factor, n.margin) for n in (network.stage(0), network.stage(1))]
         self.patch_size, self.base_patch = patch_size, base_patch
         self.batch_size, self.iterations = batch_size, iterations
@@ -182,25 +182,18 @@ class MultiScalePatches(torch.utils.data.Dataset):
         halo = self.fields[min(stage, 1)].halo
         outer, shape = [s - halo for s in start], [size + 2 * halo] * dims
         sketch = torch.as_tensor(case.sketches[level].read_extended(outer, shape), dtype=torch.float32)
-        conditions = {
-            "sketch": sketch[None],
-            "noise": self.noise * torch.from_numpy(chance.standard_normal((1, *shape), dtype=np.float32)),
-        }
-        if stage > 0:
-            low, extent = self._coarse_box(outer, shape)
+        noise = self.noise * torch.from_numpy(chance.standard_normal((1, *shape), dtype=np.float32))
+
+        def read_coarser(low: Sequence[int], extent: Sequence[int]) -> torch.Tensor:
             coarse = self._image(case, level + 1, low, extent)
             if self.training and self.corruption > 0:
                 strength = float(chance.uniform(0, self.corruption))
                 coarse = coarse + strength * torch.from_numpy(chance.standard_normal(coarse.shape, dtype=np.float32))
-            conditions["coarse"] = coarse[None]
-        elif self.with_coordinates:
-            where = patch_coordinates(outer, shape, case.images[level].shape)
-            conditions["coordinates"] = oriented_coordinates(where, case.images[level].affine)
-        return conditions
+            return coarse[None]
 
-    def _coarse_box(self, start, shape) -> tuple[list[int], list[int]]:
-        f = self.factor
-        return [s // f - 1 for s in start], [n // f + 2 for n in shape]
+        image = case.images[level]
+        box = StageBox(stage, outer, shape, image.shape, image.affine)
+        return stage_conditions(box, sketch[None], noise, read_coarser, self.factor, self.coordinates)
 
     def _below(self, case: PreparedCase, level: int, start, size: int, chance: np.random.Generator) -> dict:
         """What the stage before needs to generate this sample's coarse box.
@@ -209,7 +202,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         beyond, inference goes on with the face's value.
         """
         halo = self.fields[1].halo
-        low, extent = self._coarse_box([s - halo for s in start], [size + 2 * halo] * self.spatial_dims)
+        low, extent = coarse_box([s - halo for s in start], [size + 2 * halo] * self.spatial_dims, self.factor)
         step = self.fields[min(case.coarsest - level - 1, 1)].alignment
         first = [v // step * step for v in low]
         whole_size = -(-(extent[0] + step - 1) // step) * step

@@ -7,7 +7,7 @@ from .diffusion import DiffusionTrainer, LabelBatch
 from .exact import ExactTrainer
 from .inr_sampling import StageBatch, read_stages
 from .inr_stages import StageClock, StagedTraining, plan_stages
-from .multiscale import EvaluationBatch, MultiScaleBatch, stage_input
+from .multiscale import EvaluationBatch, MultiScaleBatch
 
 __all__ = [
     "AdversarialTrainer",
@@ -27,5 +27,4 @@ __all__ = [
     "plan_stages",
     "read_stages",
     "single_case",
-    "stage_input",
 ]

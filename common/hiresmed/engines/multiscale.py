@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from ..stage_inputs import stage_input
 from .batches import GanBatch
-
-_LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 class MultiScaleBatch:
@@ -65,21 +63,6 @@ def _unwrapped(network: nn.Module) -> nn.Module:
 
 def _moved(batchdata: Mapping, device: torch.device, non_blocking: bool) -> dict:
     return {k: v.to(device, non_blocking=non_blocking) if torch.is_tensor(v) else v for k, v in batchdata.items()}
-
-
-def stage_input(batch: Mapping, factor: int) -> Tensor:
-    """Channels of a stage: [enlarged coarse image, sketch, noise], or for the base [sketch, noise, coordinates]."""
-    channels = [batch["sketch"], batch["noise"]]
-    if "coarse" in batch:
-        fine = F.interpolate(
-            batch["coarse"], scale_factor=float(factor), mode=_LINEAR[batch["coarse"].ndim - 2], align_corners=False
-        )
-        # one coarse voxel of margin a side
-        channels.insert(0, fine[(..., *[slice(factor, n - factor) for n in fine.shape[2:]])])
-    elif "coordinates" in batch:
-        channels.append(batch["coordinates"])
-    layout = torch.channels_last_3d if channels[0].ndim == 5 else torch.channels_last
-    return torch.cat(channels, 1).contiguous(memory_format=layout)
 
 
 class EvaluationBatch:

@@ -19,13 +19,13 @@ import torch
 from monai.inferers import Inferer
 
 from ..conditions import Conditions, SketchVolume, shared_tiles
-from ..coordinates import oriented_coordinates, patch_coordinates
 from ..errors import InputError
 from ..knobs import whole_number
 from ..levels import number_of_scales, plan_levels
 from ..noise import place_noise
 from ..pyramids import MemoryStores
 from ..receptive_field import field_of
+from ..stage_inputs import StageBox, stage_conditions, stage_input
 from ..tiles import Box, check_region, check_size, whole
 from ..views import RegionView, ResampledView
 from ..volumes import ArrayVolume, Volume
@@ -254,17 +254,19 @@ class CascadeRun:
     def _read(self, k: int, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
         """A stage's input for one box, which may lie beyond the volume: (1, C, *shape)."""
         stage, plan = self.scales - k, self.plans[k]
-        noise = place_noise(self.inferer.seed, start, shape, stream=stage)
+        noise = torch.from_numpy(place_noise(self.inferer.seed, start, shape, stream=stage))[None]
         noise *= self.inferer.noise
-        channels = [torch.from_numpy(self._read_sketch(k, start, shape)), torch.from_numpy(noise)]
-        if stage > 0:
-            channels.insert(0, self._read_enlarged(k, start, shape))
+        sketch = torch.from_numpy(self._read_sketch(k, start, shape))[None]
         dtype = next(self.network.parameters()).dtype
-        if stage == 0 and self.network.coordinates:
-            where = patch_coordinates(start, shape, plan.shape, dtype=dtype)
-            channels += oriented_coordinates(where, self.affine)
-        # channels last in memory, as the convolutions want them, without a second copy
-        return torch.stack([c.to(dtype) for c in channels], -1).movedim(-1, 0)[None]
+
+        def read_coarser(low: Sequence[int], extent: Sequence[int]) -> torch.Tensor:
+            return torch.from_numpy(self.inferer.encode(self.levels[k + 1].read_extended(low, extent)))[None]
+
+        box = StageBox(stage, start, shape, plan.shape, self.affine)
+        coordinates = self.network.coordinates
+        conditions = stage_conditions(box, sketch, noise, read_coarser, self.factor, coordinates, dtype)
+        batch = {name: values[None] for name, values in conditions.items()}
+        return stage_input(batch, self.factor, start, dtype)
 
     def _read_sketch(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         sketch = self.sketches[k].read_extended(start, shape)
@@ -272,15 +274,6 @@ class CascadeRun:
             # what is to be replaced must not draw itself again
             sketch = np.where(self.masks[k].read_extended(start, shape) > 0, 0, sketch).astype(sketch.dtype)
         return sketch
-
-    def _read_enlarged(self, k: int, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
-        """The level below, linearly enlarged to this level's box (one coarse voxel of margin)."""
-        f = self.factor
-        low = [s // f - 1 for s in start]
-        high = [-(-(s + n) // f) + 1 for s, n in zip(start, shape)]
-        box = self.levels[k + 1].read_extended(low, [b - a for a, b in zip(low, high)])
-        fine = enlarge_box(torch.from_numpy(self.inferer.encode(box)), f)
-        return fine[tuple(slice(s - a * f, s - a * f + n) for s, a, n in zip(start, low, shape))]
 
     def _real(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         assert self.images is not None
@@ -307,10 +300,3 @@ def _increasing(window) -> tuple[float, float]:
     if not low < high < math.inf or low == -math.inf:
         raise InputError(f"window should be two increasing numbers, shown as -1 and 1, but is {window!r}.")
     return low, high
-
-
-def enlarge_box(box: torch.Tensor, factor: int) -> torch.Tensor:
-    """Linear interpolation of (*S) to `factor` times the grid, cell centres aligned."""
-    mode = {2: "bilinear", 3: "trilinear"}[box.ndim]
-    fine = torch.nn.functional.interpolate(box[None, None], scale_factor=float(factor), mode=mode, align_corners=False)
-    return fine[0, 0]

@@ -10,16 +10,18 @@ Letters: B = batch, D = spatial axes, S = spatial shape, f = lattice factor, m =
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 from monai.networks.layers.factories import Conv
 from monai.networks.utils import pixelunshuffle
+from monai.utils import convert_to_dst_type
 from torch import nn
 
-from ..coordinates import patch_coordinates
-
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+from ..stage_inputs import StageBox, stage_conditions, stage_input
 
 
 def crop(x: torch.Tensor, margin: int) -> torch.Tensor:
@@ -27,11 +29,6 @@ def crop(x: torch.Tensor, margin: int) -> torch.Tensor:
     for axis in range(2, x.ndim):
         x = x.narrow(axis, margin, x.shape[axis] - 2 * margin)
     return x
-
-
-def enlarge(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """Linear interpolation of (B, C, *S) to `factor` times the grid, cell centres aligned."""
-    return F.interpolate(x, scale_factor=float(factor), mode=_LINEAR[x.ndim - 2], align_corners=False)
 
 
 def extend(x: torch.Tensor, widths: Sequence[tuple[int, int]]) -> torch.Tensor:
@@ -169,37 +166,54 @@ class MultiScaleGenerator(nn.Module):
         """One stage on its prepared input, or (stage -1) the whole cascade from a sketch, untiled and without noise.
 
         Args:
-            image: stage input (B, C, *S); for the cascade a sketch (B, 1, *S) in [0, 1], S a multiple of
-                factor**num_stages.
+            image: stage input (B, C, *S); for the cascade a sketch (B, 1, *S) in [0, 1]. The base is told where its
+                voxels lie in the patient by a MetaTensor's affine; the axes of a plain tensor are taken as RAS+.
 
         Returns:
             (B, 1, *S - 2m) for a stage, (B, 1, *S) for the cascade: the image in [-1, 1].
         """
         if stage >= 0:
             return self.stage(stage)(image)
-        sketches = [image]
+        affines = [np.asarray(getattr(item, "affine", np.eye(4))) for item in image]
+        sketches = [image.as_tensor() if isinstance(image, MetaTensor) else image]
         for _ in range(self.num_stages):
             sketches.append(coarser_sketch(sketches[-1], self.factor))
-        result = self._untiled(0, sketches[-1])
-        for number in range(1, self.num_stages + 1):
-            result = self._untiled(number, sketches[-1 - number], enlarge(result, self.factor))
-        return result
+        result = sketches[-1]
+        for number in range(self.num_stages + 1):
+            result = self._untiled(number, sketches[-1 - number], result, affines)
+        return convert_to_dst_type(result, image)[0] if isinstance(image, MetaTensor) else result
 
-    def _untiled(self, number: int, sketch: torch.Tensor, coarser: torch.Tensor | None = None) -> torch.Tensor:
+    def _untiled(
+        self, number: int, sketch: torch.Tensor, coarser: torch.Tensor, affines: Sequence[np.ndarray]
+    ) -> torch.Tensor:
         """One stage over the whole image: extended by its faces, as the tiles of a streamed run are."""
         network = self.stage(number)
-        m, size = network.margin, sketch.shape[2:]
-        widths = [(m, m + -n % network.factor) for n in size]
-        channels = [sketch, torch.zeros_like(sketch)]  # no noise
-        channels = channels if coarser is None else [coarser, *channels]
-        x = extend(torch.cat(channels, 1), widths)
-        if number == 0 and self.coordinates:
-            where = patch_coordinates([-m] * len(size), x.shape[2:], size, dtype=x.dtype).to(x.device)
-            x = torch.cat([x, where[None].expand(x.shape[0], *where.shape)], 1)
-        return network(x)[(..., *[slice(0, n) for n in size])].clamp(-1, 1)
+        size = sketch.shape[2:]
+        start = [-network.margin] * len(size)
+        shape = [n + 2 * network.margin + -n % network.factor for n in size]
+        conditions = []
+        for index, affine in enumerate(affines):
+            box = StageBox(number, start, shape, size, affine)
+            outer = _read_extended(sketch[index], start, shape)
+            read_coarser = partial(_read_extended, coarser[index])
+            silence = torch.zeros_like(outer)
+            conditions.append(
+                stage_conditions(box, outer, silence, read_coarser, self.factor, self.coordinates, sketch.dtype)
+            )
+        batch = {name: torch.stack([item[name] for item in conditions]) for name in conditions[0]}
+        image = network(stage_input(batch, self.factor, start))
+        return image[(..., *[slice(0, n) for n in size])].clamp(-1, 1)
+
+
+def _read_extended(image: torch.Tensor, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+    """A box of (1, *S) that may reach beyond it: Volume.read_extended of a tensor, so that gradients pass."""
+    return extend(image[None], [(-s, s + n - m) for s, n, m in zip(start, shape, image.shape[1:])])[0]
 
 
 def coarser_sketch(sketch: torch.Tensor, factor: int) -> torch.Tensor:
-    """Sketch on a grid `factor` times coarser: the maximum of each cell, so that thin edges survive (B, 1, *S)."""
+    """Sketch on a grid `factor` times coarser, sizes rounded up: each cell's maximum, so that thin edges survive.
+
+    (B, 1, *S) -> (B, 1, *ceil(S / factor)).
+    """
     pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[sketch.ndim - 2]
-    return pool(sketch, factor)
+    return pool(sketch, factor, ceil_mode=True)
