@@ -44,7 +44,7 @@ VARIANTS = {
     "per_scale": Recipe("weights per scale", ["experiments/per_scale.yaml"]),
     "uncorrupted": Recipe("coarse images not corrupted", ["experiments/uncorrupted.yaml"]),
     "finetuned": Recipe("last third on generated coarse images", last=["experiments/finetuned.yaml"]),
-    "plain_critic": Recipe("detail not enlarged for the discriminator", ["experiments/plain_critic.yaml"]),
+    "plain_critic": Recipe("detail not amplified for the discriminator", ["experiments/plain_critic.yaml"]),
     "no_adversary": Recipe(
         "adversarial weight 0", ["experiments/no_adversary.yaml"], base=["experiments/no_adversary.yaml"]
     ),
