@@ -108,3 +108,20 @@ def test_the_mistake_is_found_in_causes_contexts_and_circles():
     circle.__cause__ = ValueError("and")
     circle.__cause__.__cause__ = circle
     assert first_input_error(circle) is None is first_input_error(None)
+
+
+MODULE_CONFIG = """
+batch: {_target_: hiresmed.tiles, _mode_: MODE}
+initialize: [{_target_: hiresmed.cli.open_door}]
+run: ["$print(@batch)"]
+"""
+
+
+@pytest.mark.parametrize("mode", ["default", "callable"])
+def test_a_module_as_target_ends_as_one_sentence(tmp_path, mode):
+    (tmp_path / "train.yaml").write_text(MODULE_CONFIG.replace("MODE", mode))
+    words = ["run", "--config_file", str(tmp_path / "train.yaml")]
+    done = subprocess.run([sys.executable, "-m", "monai.bundle", *words], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "must name a class or a function, got the module hiresmed.tiles; name what it defines" in line

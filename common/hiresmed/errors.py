@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import warnings
+
+# MONAI's warning about a `_target_` that is neither class nor function; it goes on with the module and fails later
+MODULE_AS_TARGET = r"Component <module '(?P<name>[\w.]+)'.*> is not callable"
 
 
 class InputError(ValueError):
@@ -10,11 +15,20 @@ class InputError(ValueError):
 
 
 def first_input_error(error: BaseException | None) -> InputError | None:
-    """The InputError inside a chain of exceptions, or None: MONAI and ignite wrap what a component raises."""
+    """The InputError inside a chain of exceptions, or None: MONAI and ignite wrap what a component raises.
+
+    MONAI's warning that a `_target_` is a module counts as one, where `speak_plainly` has made an error of it.
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, InputError):
             return error
+        module = re.match(MODULE_AS_TARGET, str(error)) if isinstance(error, UserWarning) else None
+        if module:
+            return InputError(
+                f"_target_ must name a class or a function, got the module {module['name']}; name what it defines, and "
+                "if the module hides a function of the same name in its package, rename the file."
+            )
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
@@ -35,3 +49,4 @@ def speak_plainly() -> None:
             print(f"error: {mistake}", file=sys.stderr)
 
     sys.excepthook = hook
+    warnings.filterwarnings("error", message=MODULE_AS_TARGET, category=UserWarning)
