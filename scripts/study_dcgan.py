@@ -7,7 +7,7 @@ One command; resumable: what is done is not done again. Writes tables (study.md,
   methods       DCGAN, WGAN-GP (with 3 and 1 critic steps), DCGAN in its published mode on the same slices:
                 distance over time, diversity, recall; samples of each beside real slices
   data          distance against the number of training patients, at equal numbers of steps; beside it that of their
-                own slices, which no generator need beat; what critics know by heart
+                own slices, which no generator need beat; overfitting of the critic
   processes     images a second with 1 and 2 processes
 Slices are phantoms of other patients for training and test. Distances are those of --extractor with N beside them.
 """
@@ -158,11 +158,11 @@ def data(args: argparse.Namespace, real) -> dict:
     return {"their own slices": {n: {"0": short(metrics(s, real), args.extractor)} for n, s in own.items()}, **found}
 
 
-def by_heart(critic, training, new, generated) -> float:
-    """How far a critic D knows its patients by heart (Karras et al., arXiv:2006.06676, eq. 1, r_v).
+def critic_overfitting(critic, training, new, generated) -> float:
+    """Overfitting heuristic r_v of a critic D (Karras et al., arXiv:2006.06676, eq. 1).
 
-    (mean D(training) - mean D(new)) / (mean D(training) - mean D(generated)): 0 where new patients are worth as much as
-    those it was trained on, 1 where it takes them for generated ones.
+    (mean D(training) - mean D(new)) / (mean D(training) - mean D(generated)): 0 where the critic rates
+    new patients like those it was trained on, 1 where it rates them like generated ones.
     """
     with torch.no_grad():
         t, v, g = (float(critic(torch.stack(list(images))).mean()) for images in (training, new, generated))
@@ -170,7 +170,7 @@ def by_heart(critic, training, new, generated) -> float:
 
 
 def memorised(args: argparse.Namespace, real) -> dict:
-    """method -> patients -> seed -> by_heart."""
+    """method -> patients -> seed -> r_v."""
     found: dict = {}
     for method, patients in [(m, args.patients) for m in METHODS] + [(m, n) for m in BY_DATA for n in args.sizes]:
         own = slices_of(args, 1, patients, most=len(real))
@@ -185,7 +185,8 @@ def memorised(args: argparse.Namespace, real) -> dict:
                 ),
             )
             made = samples(args, run, stack, knobs, len(real))
-            found.setdefault(method, {}).setdefault(str(patients), {})[str(seed)] = by_heart(critic, own, real, made)
+            by_seed = found.setdefault(method, {}).setdefault(str(patients), {})
+            by_seed[str(seed)] = critic_overfitting(critic, own, real, made)
     return found
 
 
@@ -239,7 +240,7 @@ def write_tables(args: argparse.Namespace, found: dict) -> None:
     ]
     if rows:
         header = ["", "patients", "0: new patients are as good as trained ones, 1: as bad as generated ones"]
-        text += f"\n## What the critic knows by heart\n\n{markdown(header, rows)}"
+        text += f"\n## Overfitting of the critic, r_v\n\n{markdown(header, rows)}"
     if "processes" in found:
         rows = [[n, f"{rate:.1f}"] for n, rate in found["processes"].items()]
         text += f"\n## Training, global batch {args.batch_size}\n\n{markdown(['processes', 'images a second'], rows)}"
