@@ -53,7 +53,7 @@ def test_links_between_files_become_links_between_pages(page, link, made):
 def test_the_walk_to_a_new_bundle_is_a_page_and_nothing_of_its_file_is_lost():
     text = (SITE.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     walk, rest = (SITE.text_of(page, "CONTRIBUTING.md") for page in ("add_a_bundle.md", "contributing.md"))
-    assert walk.startswith("# How to add a bundle\n") and rest.startswith("# Taking part\n")
+    assert walk.startswith("# How to add a bundle\n") and rest.startswith("# Contributing\n")
     assert rest.partition(SITE.WALK)[0] + "#" + walk == text
 
 
