@@ -54,7 +54,8 @@ def test_at_a_stages_start_nothing_is_new_but_the_frozen_average_of_the_stage_be
     ends, begins = {}, {}
 
     def state() -> dict:
-        return copy.deepcopy({name: value.state_dict() for name, value in trainer.checkpoint_objects().items()})
+        objects = {name: value for name, value in trainer.checkpoint_objects().items() if name != "precision"}
+        return copy.deepcopy({name: value.state_dict() for name, value in objects.items()})
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: ends.update({e.state.epoch: state()}))
     trainer.add_event_handler(

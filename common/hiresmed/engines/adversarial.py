@@ -16,11 +16,14 @@ from monai.engines import Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..bfloat16 import Likeness, TrainingPrecision, probe_gradients, shapes
 from ..errors import InputError
+from ..gradient_guard import GradientGuard, gradient_norm
 from ..knobs import flag
 from .batches import GanBatch
 
-RESERVED = ("loss_d", "loss_g", "adversarial", "pred", "image")
+RESERVED = ("loss_d", "loss_g", "adversarial", "pred", "image", "skipped_steps")
+PROBED = 4  # images of a batch that bfloat16 is tried on: enough for batch statistics
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -59,7 +62,8 @@ class AdversarialTrainer(Trainer):
 
     engine.state.output: "pred" and "image" (N, C, S), and detached 0-dim tensors (no device sync; a logger converts):
     "loss_d", the penalties by name, "loss_g", "adversarial" and each generator loss by name, unweighted. An iteration
-    without a G (D) step has no G (D) entries.
+    without a G (D) step has no G (D) entries. Once a step was not taken (see gradient_guard), "skipped_steps" counts
+    such steps of both networks.
 
     Args:
         generator, discriminator: on `device`, or wrapped by distributed.prepare_network.
@@ -74,7 +78,8 @@ class AdversarialTrainer(Trainer):
         reuse_fake: make the fake once per iteration (faster) or twice (less memory in the D step).
         max_grad_norm: clips each network's gradient to this Euclidean norm; None: no clipping.
         ema: torch.optim.swa_utils.AveragedModel of the unwrapped generator, updated after each G step.
-        amp: autocast to bfloat16 on CPU and CUDA; objective, losses and penalties stay in full precision.
+        amp: autocast to bfloat16 on CPU and CUDA, if a probe of the first batch finds its gradients like float32's;
+            objective, losses and penalties stay in full precision.
         amp_dtype: "bfloat16"; float16 would need loss scaling and is refused.
 
     Raises:
@@ -126,7 +131,9 @@ class AdversarialTrainer(Trainer):
         self.max_grad_norm = max_grad_norm
         self.ema = ema
         # not MONAI's `amp`, which makes a loss scaler (float16's tool)
-        self.autocast = flag(amp, "amp")
+        self.precision = TrainingPrecision(flag(amp, "amp"))
+        self.g_guard = GradientGuard("generator")
+        self.d_guard = GradientGuard("discriminator")
         self.amp_dtype = getattr(torch, amp_dtype) if isinstance(amp_dtype, str) else amp_dtype
         self._check_knobs()
         # only now, as a handler may look at what stands above
@@ -138,7 +145,7 @@ class AdversarialTrainer(Trainer):
                 f"n_critic and accumulation_steps should be whole numbers from 1 on, but are {self.n_critic} and "
                 f"{self.accumulation_steps}; set them to 1 for plain alternating training."
             )
-        if self.autocast and self.amp_dtype != torch.bfloat16:
+        if self.precision.asked and self.amp_dtype != torch.bfloat16:
             raise InputError(
                 f"amp_dtype should be bfloat16, which needs no loss scaling, but is {self.amp_dtype}; "
                 "set amp_dtype to bfloat16 or amp to false."
@@ -161,6 +168,9 @@ class AdversarialTrainer(Trainer):
             "discriminator": plain(self.discriminator),
             "g_optimizer": self.g_optimizer,
             "d_optimizer": self.d_optimizer,
+            "precision": self.precision,
+            "g_guard": self.g_guard,
+            "d_guard": self.d_guard,
         }
         return objects if self.ema is None else {**objects, "ema": self.ema}
 
@@ -170,6 +180,7 @@ class AdversarialTrainer(Trainer):
         parts = batch.split(self.accumulation_steps)
         self.generator.train()
         self.discriminator.train()
+        self.precision.settle(shapes(*batch.inputs, batch.real), lambda: self._probe(parts[0]), self.state.device)
         with_g_step = self.state.iteration % self.n_critic == 0
         keep_graph = with_g_step and self.reuse_fake
 
@@ -182,9 +193,24 @@ class AdversarialTrainer(Trainer):
         if with_g_step:
             losses, fakes = self._generator_step(parts, fakes if keep_graph else None)
             output.update(losses)
+        if skipped := self.g_guard.skipped + self.d_guard.skipped:
+            output["skipped_steps"] = torch.tensor(float(skipped))
         return {**output, "pred": torch.cat([fake.detach() for fake in fakes]), "image": batch.real}
 
     def _discriminator_step(self, parts: list[GanBatch], fakes: list[Tensor]) -> dict[str, Tensor]:
+        output = self._discriminator_gradients(parts, fakes)
+        self._update(self.d_optimizer, self.discriminator, self.d_guard)
+        return output
+
+    def _generator_step(
+        self, parts: list[GanBatch], fakes: list[Tensor] | None
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        output, made = self._generator_gradients(parts, fakes)
+        if self._update(self.g_optimizer, self.generator, self.g_guard) and self.ema is not None:
+            self.ema.update_parameters(plain(self.generator))
+        return output, made
+
+    def _discriminator_gradients(self, parts: list[GanBatch], fakes: list[Tensor]) -> dict[str, Tensor]:
         self.d_optimizer.zero_grad(set_to_none=True)
         shares = self._shares(parts)
         output: dict[str, Tensor] = {}
@@ -193,10 +219,9 @@ class AdversarialTrainer(Trainer):
                 losses = self._discriminator_losses(part, fake)
                 (losses["loss_d"] * share).backward()
             add_share(output, losses, share)
-        self._update(self.d_optimizer, self.discriminator)
         return output
 
-    def _generator_step(
+    def _generator_gradients(
         self, parts: list[GanBatch], fakes: list[Tensor] | None
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         self.g_optimizer.zero_grad(set_to_none=True)
@@ -211,9 +236,6 @@ class AdversarialTrainer(Trainer):
                     (losses["loss_g"] * share).backward()
                 add_share(output, losses, share)
                 made.append(fake.detach())
-        self._update(self.g_optimizer, self.generator)
-        if self.ema is not None:
-            self.ema.update_parameters(plain(self.generator))
         return output, made
 
     def _discriminator_losses(self, part: GanBatch, fake: Tensor) -> dict[str, Tensor]:
@@ -263,7 +285,7 @@ class AdversarialTrainer(Trainer):
         return lambda image: network(image if condition is None else torch.cat([condition, image], 1))
 
     def _autocast(self):
-        return torch.autocast(self.state.device.type, dtype=self.amp_dtype, enabled=self.autocast)
+        return torch.autocast(self.state.device.type, dtype=self.amp_dtype, enabled=self.precision.autocast)
 
     @staticmethod
     def _shares(parts: list[GanBatch]) -> list[float]:
@@ -275,10 +297,34 @@ class AdversarialTrainer(Trainer):
         """Processes exchange gradients once per step: after the last micro-batch."""
         return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
 
-    def _update(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-        optimizer.step()
+    def _update(self, optimizer: torch.optim.Optimizer, network: nn.Module, guard: GradientGuard) -> bool:
+        """Takes the step, unless its gradient cannot be right; returns whether it did."""
+        norm = gradient_norm(network.parameters(), self.max_grad_norm)
+        if allowed := guard.allows(norm, self.state.iteration):
+            optimizer.step()
+        return allowed
+
+    def _probe(self, part: GanBatch) -> Likeness:
+        """Both networks' gradients of a few of the batch's images in bfloat16 against float32's; see bfloat16."""
+        part = part.split(-(-len(part) // PROBED))[0]
+        wrapped = self.generator, self.discriminator
+        # the processes do not exchange gradients here
+        networks = {"generator": plain(self.generator), "discriminator": plain(self.discriminator)}
+
+        def gradients(autocast: bool) -> dict[str, Tensor]:
+            with self.precision.forced(autocast):
+                fakes = [self._generate(part, True)]
+                if self.adversarial_weight != 0:
+                    self._discriminator_gradients([part], [fake.detach() for fake in fakes])
+                self._generator_gradients([part], fakes if self.reuse_fake else None)
+            named = ((f"{n}.{name}", p.grad) for n, net in networks.items() for name, p in net.named_parameters())
+            return {name: gradient for name, gradient in named if gradient is not None}
+
+        self.generator, self.discriminator = networks.values()
+        try:
+            return probe_gradients(gradients, networks.values(), self.state.device)
+        finally:
+            self.generator, self.discriminator = wrapped
 
 
 def add_share(output: dict[str, Tensor], losses: Mapping[str, Tensor], share: float) -> None:

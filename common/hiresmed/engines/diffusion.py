@@ -21,7 +21,9 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..bfloat16 import Likeness, TrainingPrecision, probe_gradients, shapes
 from ..errors import InputError
+from ..gradient_guard import GradientGuard, gradient_norm
 from ..knobs import flag, whole_number
 from ..memory import out_of_memory
 from .adversarial import full, plain
@@ -80,7 +82,7 @@ class DiffusionTrainer(Trainer):
     matter. On a GPU the noise is drawn there, and differs from a CPU's.
 
     engine.state.output, detached: "loss" (0-dim), "pred" and "label" (B, K, *P): the x_0 that the network's output
-    implies, and the true one.
+    implies, and the true one; and "skipped_steps", once a step was not taken (see gradient_guard).
 
     Args:
         network: on `device`, or wrapped by distributed.prepare_network.
@@ -92,7 +94,8 @@ class DiffusionTrainer(Trainer):
         accumulation_steps: number of micro-batches a batch is cut into; gradients are those of the whole batch.
         max_grad_norm: clips the gradient to this Euclidean norm; None: no clipping.
         ema: torch.optim.swa_utils.AveragedModel of the unwrapped network, updated after each step.
-        amp: autocast to bfloat16 on CPU and CUDA; the loss stays in full precision.
+        amp: autocast to bfloat16 on CPU and CUDA, if a probe of the first batch finds its gradients like float32's;
+            the loss stays in full precision.
 
     Raises:
         InputError: for knobs out of range, or a network whose output has another shape than the label.
@@ -136,13 +139,15 @@ class DiffusionTrainer(Trainer):
         self.accumulation_steps = whole_number(accumulation_steps, "accumulation_steps", 1)
         self.max_grad_norm, self.ema = max_grad_norm, ema
         # not MONAI's `amp`, which makes a loss scaler (float16's tool)
-        self.autocast = flag(amp, "amp")
+        self.precision = TrainingPrecision(flag(amp, "amp"))
+        self.guard = GradientGuard("network")
         # only now, as a handler may look at what stands above
         self._register_handlers(train_handlers or [])
 
     def checkpoint_objects(self) -> dict[str, Any]:
         """All that training changes, by name, each with state_dict and load_state_dict; the network unwrapped."""
         objects = {"network": plain(self.network), "optimizer": self.optimizer}
+        objects |= {"precision": self.precision, "guard": self.guard}
         return objects if self.ema is None else {**objects, "ema": self.ema}
 
     def _iteration(self, engine: Trainer, batchdata: Any) -> dict[str, Tensor]:
@@ -155,6 +160,8 @@ class DiffusionTrainer(Trainer):
         x0 = self._in_range(label)
         t, eps = self._times_and_noise(x0)
         self.network.train()
+        first = [value[:1] for value in (condition, x0, t, eps)]
+        self.precision.settle(shapes(condition), lambda: self._probe(*first), self.state.device)
         self.optimizer.zero_grad(set_to_none=True)
         loss, found = x0.new_zeros(()), []
         parts = list(zip(*(value.chunk(self.accumulation_steps) for value in (condition, x0, t, eps))))
@@ -165,18 +172,37 @@ class DiffusionTrainer(Trainer):
                 one.backward()
             loss += one.detach()
             found.append(x0_found)
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update_parameters(plain(self.network))
-        return {Keys.LOSS: loss, Keys.PRED: torch.cat(found), Keys.LABEL: x0}
+        norm = gradient_norm(self.network.parameters(), self.max_grad_norm)
+        if self.guard.allows(norm, self.state.iteration):
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update_parameters(plain(self.network))
+        output = {Keys.LOSS: loss, Keys.PRED: torch.cat(found), Keys.LABEL: x0}
+        if self.guard.skipped:
+            output["skipped_steps"] = torch.tensor(float(self.guard.skipped))
+        return output
+
+    def _probe(self, *part: Tensor) -> Likeness:
+        """The gradient of one sample in bfloat16 against float32's; see bfloat16."""
+        wrapped = self.network
+        network = plain(self.network)
+
+        def gradients(autocast: bool) -> dict[str, Tensor]:
+            with self.precision.forced(autocast):
+                self._loss(*part)[0].backward()
+            return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+        self.network = network  # the processes do not exchange gradients here
+        try:
+            return probe_gradients(gradients, [network], self.state.device)
+        finally:
+            self.network = wrapped
 
     def _loss(self, condition: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch, and the x_0 that the network found."""
         x_t = self.schedule.noised(x0, eps, t)
         times = t.to(x0.device, torch.float32, non_blocking=True)
-        with torch.autocast(self.state.device.type, torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.state.device.type, torch.bfloat16, enabled=self.precision.autocast):
             output = self.network(torch.cat([condition, x_t], 1), times)
         if output.shape != x0.shape:
             raise InputError(

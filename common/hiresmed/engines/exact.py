@@ -94,16 +94,16 @@ class ExactTrainer(AdversarialTrainer):
             )
         return fake
 
-    def _discriminator_step(self, parts: list[GanBatch], fakes: list[Tensor]) -> dict[str, Tensor]:
+    def _discriminator_gradients(self, parts: list[GanBatch], fakes: list[Tensor]) -> dict[str, Tensor]:
         group = getattr(plain(self.discriminator), "group_size", 1)
         if any(len(part) % group for part in parts[:-1]):
             raise InputError(
                 f"Micro-batches should hold whole groups of {group} images, but hold {[len(part) for part in parts]}; "
                 "choose accumulation_steps so that the batch divides into such."
             )
-        return super()._discriminator_step(parts, fakes)
+        return super()._discriminator_gradients(parts, fakes)
 
-    def _generator_step(
+    def _generator_gradients(
         self, parts: list[GanBatch], fakes: list[Tensor] | None
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         assert fakes is not None
@@ -117,9 +117,6 @@ class ExactTrainer(AdversarialTrainer):
                 gradients += torch.autograd.grad(losses["loss_g"] * share, fake)
                 add_share(output, losses, share)
         self._pull_back(parts, gradients)
-        self._update(self.g_optimizer, self.generator)
-        if self.ema is not None:
-            self.ema.update_parameters(plain(self.generator))
         return output, fakes
 
     def _pull_back(self, parts: list[GanBatch], gradients: list[Tensor]) -> None:

@@ -133,6 +133,8 @@ class Checkpoint:
         objects = self._objects(engine)
         self._check(content, objects, engine.state.epoch_length)
         for name, value in objects.items():
+            if name not in content["objects"]:
+                continue  # optional, and the checkpoint is of a version without it
             configured = [group["lr"] for group in getattr(value, "param_groups", [])]
             try:
                 value.load_state_dict(content["objects"][name])
@@ -161,7 +163,8 @@ class Checkpoint:
                 f"A training checkpoint with {sorted(expected)} was expected in {self.path}, but it holds something "
                 "else; delete it, or start again with resume set to false."
             )
-        if set(content["objects"]) != set(objects):
+        required = {name for name, value in objects.items() if not getattr(value, "optional", False)}
+        if not required <= set(content["objects"]) <= set(objects):
             raise InputError(
                 f"The checkpoint {self.path} should hold {sorted(objects)}, but holds {sorted(content['objects'])}; "
                 "resume with the configuration that wrote it, or choose another output_dir."

@@ -1,0 +1,344 @@
+"""bfloat16 that is checked on the machine at hand before it is used.
+
+A kernel that computes bfloat16 wrongly raises nothing. Known case: torch 2.13 on processors with AVX512 (Intel's and
+AMD's) leaves the weight gradient of a padded 3^3 convolution uninitialised where its input is 2 x 2 x 2, and only
+there. So a training compares the gradients of a real batch, and inference an output, with those of float32, and goes on
+in float32 where they are not alike. (torch.autograd.gradcheck compares with finite differences in float64, which says
+nothing of bfloat16.)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+# Healthy gradients of our five networks are off by at most .27 (of a bias), their lowest cosine is .979; outputs by .02
+GRADIENT_TOLERANCE = 0.5
+OUTPUT_TOLERANCE = 0.25
+# Shares of the whole gradient's length below which a tensor's own length does not count. The gradient of a bias is a
+# sum over all voxels whose terms cancel (before a normalisation to 0), so it is the less exact one.
+NEGLIGIBLE = 1e-3
+NEGLIGIBLE_BIAS = 0.05
+MOST_KINDS = 16  # shapes of batches that a training probes: not all, where each batch has a shape of its own
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like float32's tensors those of bfloat16 are.
+
+    Attributes:
+        alike: the error of every tensor is within the tolerance.
+        worst: name of the tensor with the largest error.
+        error: |bfloat16 - float32| / |float32| of that tensor.
+        ratio: |bfloat16| / |float32| of that tensor.
+        cosine: lowest cosine of a bfloat16 tensor with its float32 counterpart, over all that are not negligible.
+        seconds: that the comparison took.
+    """
+
+    alike: bool
+    worst: str
+    error: float
+    ratio: float
+    cosine: float
+    seconds: float = 0.0
+
+
+def compare(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor], tolerance: float) -> Likeness:
+    """How far tensors `rounded` of bfloat16 are from those of the same names in float32, `exact`.
+
+    Args:
+        tolerance: |rounded - exact| may be so large a share of |exact|, or of a negligible share of the length of all
+            of `exact` together where a tensor is shorter than that.
+
+    >>> right, wrong = torch.tensor([3.0, 4.0]), torch.tensor([4.0, -3.0])
+    >>> compare({"weight": right}, {"weight": right.bfloat16()}, 0.5).alike
+    True
+    >>> compare({"weight": right}, {"weight": wrong}, 0.5).cosine
+    0.0
+    """
+    if not exact:
+        return Likeness(True, "", 0.0, 1.0, 1.0)
+    rows = torch.stack([_products(exact[name], rounded[name]) for name in exact]).tolist()  # one wait for the device
+    whole = math.sqrt(sum(row[0] for row in rows))
+    alike = True
+    worst = ("", -1.0, 1.0)
+    cosine = 1.0
+    for name, (exact_squared, rounded_squared, product, error_squared) in zip(exact, rows):
+        length = math.sqrt(exact_squared)
+        other = math.sqrt(rounded_squared)
+        least = whole * (NEGLIGIBLE if exact[name].ndim > 1 else NEGLIGIBLE_BIAS)
+        error = math.sqrt(error_squared) / max(length, least, 1e-30)
+        error = math.inf if math.isnan(error) else error
+        alike = alike and error <= tolerance
+        if error > worst[1]:
+            worst = (name, error, other / max(length, 1e-30))
+        if length > least:
+            this = product / max(length * other, 1e-30)
+            cosine = this if not this >= cosine else cosine
+    return Likeness(alike, *worst, cosine)
+
+
+def _products(exact: Tensor, rounded: Tensor) -> Tensor:
+    """(4,) in float64: exact . exact, rounded . rounded, exact . rounded, |rounded - exact|^2."""
+    a = exact.detach().double().flatten()
+    b = rounded.detach().double().flatten()
+    return torch.stack([a @ a, b @ b, a @ b, (b - a).square().sum()])
+
+
+@contextmanager
+def untouched(networks: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
+    """Whatever runs inside leaves weights, gradients, buffers (batch statistics) and random state as they were.
+
+    Inside, weights that are all 0 are random ones: a layer that starts at 0 has the layers before it get no gradient.
+    """
+    networks = list(networks)
+    gradients = [(p, p.grad) for network in networks for p in network.parameters()]
+    zeros = [p for p, _ in gradients if p.ndim > 1 and not p.any()]
+    buffers = [(b, b.clone()) for network in networks for b in network.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            with torch.no_grad():
+                for parameter in zeros:
+                    parameter.normal_(std=parameter[0].numel() ** -0.5)
+            for parameter, _ in gradients:
+                parameter.grad = None
+            yield
+        finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            with torch.no_grad():
+                for parameter in zeros:
+                    parameter.zero_()
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+
+
+def probe_gradients(
+    gradients: Callable[[bool], Mapping[str, Tensor]], networks: Iterable[nn.Module], device: torch.device
+) -> Likeness:
+    """Compares gradients(True), made under bfloat16, with gradients(False); both passes start from the same state.
+
+    Args:
+        gradients: computes the gradients of one batch, by name, under bfloat16 autocast or without.
+        networks: left as they were; see `untouched`.
+        device: that they are on.
+    """
+    begun = time.perf_counter()
+    passes = []
+    for autocast in (False, True):
+        with untouched(networks, device):
+            # a kernel that forgets to write its result must not find the right one where it was freed
+            soiled = [torch.full_like(p, math.nan) for network in networks for p in network.parameters()]
+            del soiled
+            passes.append(dict(gradients(autocast)))
+    likeness = compare(*passes, GRADIENT_TOLERANCE)
+    return replace(likeness, seconds=time.perf_counter() - begun)
+
+
+class TrainingPrecision:
+    """Whether a training computes in bfloat16: as `amp` asks, unless a probe on this machine found it wrong.
+
+    Each kind of batch (its shapes) is probed once, before the first step on it. What came out goes into the checkpoint
+    with the machine's name: a training resumed there decides alike, one resumed elsewhere probes anew.
+
+    Args:
+        amp: bfloat16 is asked for.
+    """
+
+    optional = True  # a checkpoint of a version without it resumes; see handlers.Checkpoint
+
+    def __init__(self, amp: bool) -> None:
+        self.asked = amp
+        self.autocast = amp
+        self.machine = ""
+        self.kinds: list[str] = []
+        self._agreed = False
+
+    def settle(self, kind: str, probe: Callable[[], Likeness], device: torch.device) -> None:
+        """Probes where this kind of batch is new. All processes must call it together: they decide alike.
+
+        Args:
+            kind: the batch's shapes, in words.
+            probe: see probe_gradients.
+            device: that the training runs on.
+        """
+        if not self.asked:
+            return
+        self._agree(machine(device))
+        if not self.autocast:
+            return
+        sentence = ""
+        if kind not in self.kinds and len(self.kinds) < MOST_KINDS:
+            self.kinds.append(kind)
+            sentence = self._tried(kind, probe)
+        if any_process(sentence != ""):
+            self.autocast = False
+            sentences = of_all_processes(sentence)
+            if idist.get_rank() == 0:
+                logger.warning("%s", next(filter(None, sentences)))
+
+    def _agree(self, here: str) -> None:
+        """Once a run: what a checkpoint says counts if all processes run where it was decided."""
+        if self._agreed:
+            return
+        self._agreed = True
+        if any_process(self.machine != here):
+            self.machine = here
+            self.kinds = []
+            self.autocast = True
+        elif not self.autocast and idist.get_rank() == 0:
+            logger.warning("bfloat16 was wrong on this machine (%s) before: training goes on in float32.", here)
+
+    def _tried(self, kind: str, probe: Callable[[], Likeness]) -> str:
+        """The sentence that says what is wrong, or nothing."""
+        try:
+            likeness = probe()
+        except torch.OutOfMemoryError:
+            logger.warning(
+                "bfloat16 is used without a check: the device's memory is too small for one step in float32."
+            )
+            return ""
+        if not likeness.alike:
+            return refusal("gradients", likeness, self.machine)
+        if idist.get_rank() == 0:
+            logger.info(
+                "Gradients of %s in bfloat16 are like float32's: lowest cosine %.4f, checked in %.1f s.",
+                kind, likeness.cosine, likeness.seconds,
+            )  # fmt: skip
+        return ""
+
+    @contextmanager
+    def forced(self, autocast: bool) -> Iterator[None]:
+        """Inside, bfloat16 or not, whatever was decided: for the probe's own passes."""
+        before = self.autocast
+        self.autocast = autocast
+        try:
+            yield
+        finally:
+            self.autocast = before
+
+    def state_dict(self) -> dict[str, Any]:
+        machine = self.machine if self.asked else ""  # a later phase with amp has to find out
+        return {"autocast": self.autocast, "machine": machine, "kinds": list(self.kinds)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.autocast = self.asked and state["autocast"]
+        self.machine = state["machine"]
+        self.kinds = list(state["kinds"])
+        self._agreed = False
+
+
+class InferencePrecision:
+    """Autocast to bfloat16 as `amp` asks, unless a small example comes out otherwise than in float32 on this machine.
+
+    Args:
+        amp: bfloat16 is asked for.
+        device: that the network runs on.
+    """
+
+    def __init__(self, amp: bool, device: torch.device) -> None:
+        self.autocast = amp
+        self.device = device
+        self.kinds: set[Hashable] = set()
+
+    def context(self, kind: Hashable, example: Callable[[], Tensor]) -> torch.autocast:
+        """The autocast to compute in; the first one of its kind is tried before.
+
+        Args:
+            kind: what is computed: layers and shapes, not values.
+            example: computes a small output of that kind, the same at each call. It should not depend on what else is
+                computed in this run, so that all processes, and a resumed run, decide alike.
+        """
+        if self.autocast and kind not in self.kinds:
+            self.kinds.add(kind)
+            likeness = probe_output(example, self.device)
+            self.autocast = likeness.alike
+            if not likeness.alike:
+                logger.warning("%s", refusal("outputs", likeness, machine(self.device)))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+
+def probe_output(example: Callable[[], Tensor], device: torch.device) -> Likeness:
+    """Compares example() under bfloat16 autocast with example() in float32."""
+    begun = time.perf_counter()
+    passes = []
+    with torch.inference_mode():
+        for autocast in (False, True):
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                passes.append({"output": example()})
+    return replace(compare(*passes, OUTPUT_TOLERANCE), seconds=time.perf_counter() - begun)
+
+
+def refusal(what: str, likeness: Likeness, where: str) -> str:
+    """The one sentence that says why `amp` is not done."""
+    return (
+        f"amp is true, but {what} in bfloat16 are not those of float32 on this machine ({where}): '{likeness.worst}' "
+        f"has {likeness.ratio:.2g} times the length, the lowest cosine is {likeness.cosine:.2f}; the run goes on in "
+        "float32."
+    )
+
+
+def shapes(*values: Any) -> str:
+    """The kind of a batch in words: shapes of its tensors without the batch axis, and what else it has.
+
+    >>> shapes(torch.zeros(2, 1, 8, 9), 3)
+    '1x8x9, 3'
+    """
+    return ", ".join("x".join(map(str, v.shape[1:])) if isinstance(v, Tensor) else str(v) for v in values)
+
+
+def any_process(value: bool) -> bool:
+    """Whether it is true in any process of the group; all must call it together."""
+    return bool(idist.all_reduce(int(value), "MAX")) if idist.get_world_size() > 1 else value
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """The value of each process, in the order of ranks; all must call it together."""
+    if idist.get_world_size() == 1:
+        return [value]
+    gathered: list[Any] = [None] * idist.get_world_size()
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def machine(device: torch.device) -> str:
+    """What decides which kernels compute: the processor or card, and the build of torch."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name}, torch {torch.__version__}"
+
+
+def processor_name() -> str:
+    """The processor's model, as the system calls it."""
+    names = cpuinfo("model name")
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def processor_features() -> list[str]:
+    """Which of the instruction sets that matter for speed and for bfloat16 the processor has; empty where unknown."""
+    flags = set(" ".join(cpuinfo("flags")[:1]).split())
+    features = {"AVX2": "avx2", "AVX512": "avx512f", "AVX512-BF16": "avx512_bf16", "AMX": "amx_bf16"}
+    return [name for name, flag in features.items() if flag in flags]
+
+
+def cpuinfo(field: str) -> list[str]:
+    """Values of a field of /proc/cpuinfo, one a core; empty where there is no such file."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field]
+    return []
