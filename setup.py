@@ -38,7 +38,7 @@ setup(
     package_dir={"": "common"},
     packages=find_packages("common"),
     cmdclass={"build_py": BuildWithBundles},
-    entry_points={"console_scripts": ["hiresmed = hiresmed.command:main"]},
+    entry_points={"console_scripts": ["hiresmed = hiresmed.cli.command:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "torch>=2.8",

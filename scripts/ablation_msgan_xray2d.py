@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from hiresmed.levels import number_of_scales
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.methods.msgan.levels import number_of_scales
 from hiresmed.metrics import ReconstructionMetrics
-from hiresmed.preview import Panel
-from hiresmed.volumes import ArrayVolume
+from hiresmed.reports.preview import Panel
 from study import Variant, markdown, retiled, save_aside, save_json, with_spread, write_comparison
 from study_xray import BUNDLE, COMMON, CROP, WINDOW, arguments, base_weights, prepare, seen
 

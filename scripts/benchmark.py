@@ -28,14 +28,15 @@ import benchmark_patchddm
 import nibabel as nib
 import numpy as np
 import torch
-from hiresmed.data import ChestXrayPhantom, ThoraxPhantom, save_volume
-from hiresmed.inferers import ExactTiledInferer
-from hiresmed.memory import steady_allocator
-from hiresmed.networks import MultiScaleGenerator
-from hiresmed.networks.multiscale import extend
-from hiresmed.views import ResampledView
-from hiresmed.volumes import ArrayVolume
-from hiresmed.weights import load_weights
+from hiresmed.core.exact_tiling import ExactTiledInferer
+from hiresmed.core.memory import steady_allocator
+from hiresmed.core.views import ResampledView
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.core.weights import load_weights
+from hiresmed.io import save_volume
+from hiresmed.methods.msgan import MultiScaleGenerator
+from hiresmed.methods.msgan.generator import extend
+from hiresmed.phantoms import ChestXrayPhantom, ThoraxPhantom
 from monai.inferers import SlidingWindowInferer
 
 BUNDLES = pathlib.Path(__file__).resolve().parents[1] / "bundles"
@@ -65,7 +66,7 @@ def shipped_generator() -> MultiScaleGenerator:
 
 def stage_input(size: int) -> torch.Tensor:
     """A finer stage's input (1, 3, *S) made of a phantom: the blurred image, its edges, noise."""
-    from hiresmed.transforms import GradientSketchd
+    from hiresmed.methods.msgan import GradientSketchd
 
     image = ThoraxPhantom([size] * 3, noise=False).read([0] * 3, [size] * 3)
     image = torch.from_numpy((image / 1024).clip(-1, 1))[None]
@@ -169,10 +170,9 @@ def memory(args: argparse.Namespace) -> list[dict]:
 
 def speed(args: argparse.Namespace) -> list[dict]:
     """A whole run in this process: total seconds against the seconds inside the networks."""
-    from hiresmed.data import CaseOutput
-    from hiresmed.inferers import CascadeInferer
-    from hiresmed.memory import peak_rss_bytes
-    from hiresmed.transforms import GradientSketch
+    from hiresmed.core.memory import peak_rss_bytes
+    from hiresmed.io import CaseOutput
+    from hiresmed.methods.msgan import CascadeInferer, GradientSketch
 
     network = shipped_generator()
     image = make_input(args.work_dir, args.size, ".nii")

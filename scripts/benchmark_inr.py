@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from benchmark_paired import paired
-from hiresmed.engines import AdversarialTrainer, ExactTrainer, GanBatch
-from hiresmed.live_bytes import LiveBytes
-from hiresmed.losses import NonSaturating, PatchConsistency, R1Penalty
-from hiresmed.networks import ImplicitGenerator, ResidualCritic
+from hiresmed.core.live_bytes import LiveBytes
+from hiresmed.methods.inr_gan import ExactTrainer, ImplicitGenerator, PatchConsistency, ResidualCritic
+from hiresmed.training import AdversarialTrainer, GanBatch, NonSaturating, R1Penalty
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 

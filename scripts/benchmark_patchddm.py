@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from benchmark_paired import paired
-from hiresmed.networks import PatchDDMUNet, lean_forward
+from hiresmed.methods.patchddm import PatchDDMUNet, lean_forward
 from monai.networks.nets import DiffusionModelUNet
 
 PAPER = (1, 3, 4, 4, 4, 4, 4)  # width of each level in the first one's

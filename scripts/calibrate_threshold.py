@@ -15,7 +15,7 @@ import pathlib
 import sys
 
 import torch
-from hiresmed.data import brain_cases
+from hiresmed.datasets import brain_cases
 from study import BUNDLES, knobs_of, markdown, parsed, save_json
 
 BUNDLE = BUNDLES / "patchddm_brats"

@@ -26,14 +26,14 @@ from collections.abc import Sequence
 import ignite.distributed as idist
 import numpy as np
 import torch
-from hiresmed.data import cases, open_volume
-from hiresmed.distributed import finalize, initialize
-from hiresmed.errors import InputError, speak_plainly
+from hiresmed.core.distributed import finalize, initialize
+from hiresmed.core.errors import InputError, speak_plainly
+from hiresmed.core.output_files import written_aside
+from hiresmed.core.volumes import ArrayVolume, Volume
+from hiresmed.io import cases, open_volume
 from hiresmed.metrics import ImageSetMetrics
-from hiresmed.output_files import written_aside
-from hiresmed.preview import Panel, montage, write_preview
-from hiresmed.report import to_json_safe
-from hiresmed.volumes import ArrayVolume, Volume
+from hiresmed.reports.preview import Panel, montage, write_preview
+from hiresmed.reports.report import to_json_safe
 
 FULL_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 SHOWN = 16

@@ -8,6 +8,7 @@ site has no such page.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -22,11 +23,6 @@ ELSEWHERE = {"add_a_bundle.md": "CONTRIBUTING.md", "contributing.md": "CONTRIBUT
 WALK = "## How to add a bundle"  # the part of CONTRIBUTING.md that is a page of its own
 HOW_TO = ["command.md", "own_data.md", "dicom.md", "monai_label.md", "distributed.md", "add_a_bundle.md"]
 LAST = ["glossary.md", "contributing.md", "changelog.md"]
-ROOM_TITLES = {
-    "data": "reading, writing, cases, phantoms", "transforms": "pre- and postprocessing", "networks": "networks",
-    "samplers": "diffusion samplers", "inferers": "inference on whole images", "engines": "training and batches",
-    "losses": "losses", "handlers": "reports, checkpoints, logs", "metrics": "evaluation",
-}  # fmt: skip
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 
@@ -163,35 +159,47 @@ def gallery() -> str:
 
 
 def reference() -> Iterator[tuple[str, str]]:
-    """(page, Markdown) of the reference: one page a room, and one of the plain modules beside the rooms."""
-    rooms = [p.parent for p in sorted(LIBRARY.glob("*/__init__.py"))]
-    listed = "\n".join(f"| [{r.name}]({r.name}.md) | {ROOM_TITLES.get(r.name, '')} |" for r in rooms)
-    text = "# Reference\n\nThe library `hiresmed`, made of its docstrings. Rooms do not know one another; "
-    text += f"a bundle's config puts their parts together.\n\n| room | what is in it |\n|---|---|\n{listed}\n"
-    text += "| [plain modules](plain.md) | what all rooms may use: coordinates, tiles, noise, reports |\n"
-    yield "reference/index.md", text
-    for room in rooms:
-        yield f"reference/{room.name}.md", _modules(f"hiresmed.{room.name}", room)
-    yield "reference/plain.md", _modules("Plain modules", LIBRARY)
+    """(page, Markdown) of the reference: one page for each package of the library."""
+    packages = [path.parent for path in sorted(LIBRARY.rglob("*/__init__.py")) if any(_module_files(path.parent))]
+    rows = [f"| [{_dotted(package)}]({_dotted(package)}.md) | {_first_line(package)} |" for package in packages]
+    text = "# Reference\n\nThe library `hiresmed`, made of its docstrings. A method imports shared packages, not a "
+    text += "method; a bundle's config puts the parts together.\n\n| package | what is in it |\n|---|---|\n"
+    yield "reference/index.md", text + "\n".join(rows) + "\n"
+    for package in packages:
+        name = _dotted(package)
+        modules = "\n\n".join(f"::: hiresmed.{name}.{path.stem}" for path in _module_files(package))
+        yield f"reference/{name}.md", f"# hiresmed.{name}\n\n{modules}\n"
 
 
-def _modules(title: str, folder: Path) -> str:
-    found = [p for p in sorted(folder.glob("*.py")) if p.stem != "__init__"]
-    package = ".".join(folder.relative_to(LIBRARY.parent).parts)
-    return f"# {title}\n\n" + "\n\n".join(f"::: {package}.{p.stem}" for p in found) + "\n"
+def _module_files(package: Path) -> list[Path]:
+    return [path for path in sorted(package.glob("*.py")) if path.stem != "__init__"]
+
+
+def _dotted(package: Path) -> str:
+    return ".".join(package.relative_to(LIBRARY).parts)
+
+
+def _first_line(package: Path) -> str:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    return docstring.partition("\n")[0]
 
 
 def navigation() -> list:
     """The site's navigation; a page in docs/ that no list names comes at the end of the how-to pages."""
     own = [page for page in pages() if not page.startswith("bundles/")]
     more = [page for page in sorted(own) if page not in (*HOW_TO, *LAST, "index.md")]
-    rooms = [page for page, _ in reference()]
+    packages = [page for page, _ in reference()]
     return [
         {"Home": "index.md"},
         {"Bundles": [{b.name: f"bundles/{b.name}.md"} for b in bundles()]},
         {"How to": [page for page in [*HOW_TO, *more] if page in own]},
         {"Gallery": "gallery.md"},
-        {"Reference": [page if "index" in page else {Path(page).stem: page} for page in rooms]},
+        {
+            "Reference": [
+                page if "index" in page else {page.removeprefix("reference/").removesuffix(".md"): page}
+                for page in packages
+            ]
+        },
         {"More": LAST},
     ]
 

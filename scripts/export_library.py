@@ -42,7 +42,7 @@ class Library:
             ValueError: a name that the library does not have, in one sentence.
 
         Example:
-            >>> Library(pathlib.Path("common/hiresmed")).needed(["hiresmed.errors.InputError"])
+            >>> Library(pathlib.Path("common/hiresmed")).needed(["hiresmed.core.errors.InputError"])
             [PosixPath('__init__.py'), PosixPath('errors.py')]
         """
         found: set[pathlib.Path] = set()

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from hiresmed.core.views import RegionView, ResampledView
+from hiresmed.core.volumes import ArrayVolume, Volume
 from hiresmed.metrics import ReconstructionMetrics
-from hiresmed.preview import Panel
-from hiresmed.views import RegionView, ResampledView
-from hiresmed.volumes import ArrayVolume, Volume
+from hiresmed.reports.preview import Panel
 from study import Variant, markdown, save_aside, save_json, with_spread, write_comparison
 from study_xray import BUNDLE, COMMON, WINDOW, arguments, base_weights, prepare, seen
 

@@ -14,11 +14,11 @@ import json
 import pathlib
 
 import numpy as np
-from hiresmed.data import open_volume
+from hiresmed.core.views import RegionView
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.io import open_volume
 from hiresmed.metrics import ReconstructionMetrics
-from hiresmed.preview import Panel
-from hiresmed.views import RegionView
-from hiresmed.volumes import ArrayVolume
+from hiresmed.reports.preview import Panel
 from study import BUNDLES, Variant, markdown, retiled, save_aside, save_json, slug, write_comparison
 
 BUNDLE = BUNDLES / "msgan_ct3d"

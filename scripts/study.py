@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from hiresmed.data import MemoryStores
-from hiresmed.inferers import CascadeInferer
+from hiresmed.core.volumes import ArrayVolume, Volume
+from hiresmed.core.weights import load_weights
+from hiresmed.io import MemoryStores
+from hiresmed.methods.msgan import CascadeInferer
 from hiresmed.metrics import retile_discrepancy
-from hiresmed.preview import Panel, write_preview
-from hiresmed.volumes import ArrayVolume, Volume
-from hiresmed.weights import load_weights
+from hiresmed.reports.preview import Panel, write_preview
 from monai.bundle import ConfigParser
 from PIL import Image
 

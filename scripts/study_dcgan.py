@@ -23,12 +23,12 @@ import time
 from collections.abc import Sequence
 
 import torch
-from hiresmed.data import ImageSet, ImagesOnly, MriSlices, mri_cases
-from hiresmed.latents import latents_of
+from hiresmed.core.latents import latents_of
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.core.weights import load_weights
+from hiresmed.datasets import ImageSet, ImagesOnly, MriSlices, mri_cases
 from hiresmed.metrics import ImageSetMetrics
-from hiresmed.preview import Panel, montage, write_preview
-from hiresmed.volumes import ArrayVolume
-from hiresmed.weights import load_weights
+from hiresmed.reports.preview import Panel, montage, write_preview
 from monai.bundle import ConfigParser
 from study import (
     BUNDLES,

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from hiresmed.data import open_volume
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.io import open_volume
 from hiresmed.metrics import ImageSetMetrics
-from hiresmed.preview import Panel, montage, write_preview
-from hiresmed.volumes import ArrayVolume
+from hiresmed.reports.preview import Panel, montage, write_preview
 from scipy.ndimage import gaussian_filter
 from study import markdown, save_json, with_spread
 from study_xray import reduced

@@ -21,14 +21,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from hiresmed.data import ReadImage, ShuffledImages, image_cases
-from hiresmed.engines import AdversarialTrainer, ExactTrainer, StageClock, StagedTraining, plan_stages
-from hiresmed.handlers import Seeding, averaged
-from hiresmed.inferers import TiledSampler, output_frame
-from hiresmed.live_bytes import LiveBytes
-from hiresmed.losses import NonSaturating, PatchConsistency, R1Penalty
+from hiresmed.core.live_bytes import LiveBytes
+from hiresmed.datasets import ReadImage, ShuffledImages, image_cases
+from hiresmed.methods.inr_gan import (
+    ExactTrainer,
+    ImplicitGenerator,
+    PatchConsistency,
+    ResidualCritic,
+    StageClock,
+    StagedTraining,
+    TiledSampler,
+    output_frame,
+    plan_stages,
+)
 from hiresmed.metrics import build_extractor, kernel_distance
-from hiresmed.networks import ImplicitGenerator, ResidualCritic
+from hiresmed.training import AdversarialTrainer, NonSaturating, R1Penalty, Seeding, averaged
 from ignite.engine import Events
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage

@@ -16,14 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from hiresmed.data import brain_cases
-from hiresmed.inferers import DiffusionInferer
-from hiresmed.metrics import RegionMetrics
-from hiresmed.preview import Panel
-from hiresmed.samplers import build_sampler
-from hiresmed.transforms import region_codes
-from hiresmed.volumes import ArrayVolume
-from hiresmed.weights import load_weights
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.core.weights import load_weights
+from hiresmed.datasets import brain_cases
+from hiresmed.methods.patchddm import DiffusionInferer, RegionMetrics, build_sampler, region_codes
+from hiresmed.reports.preview import Panel
 from monai.data import MetaTensor
 from monai.transforms import Invertd
 from monai.utils import convert_to_dst_type

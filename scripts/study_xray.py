@@ -9,10 +9,11 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from hiresmed.data import ChestXrayPhantom, open_volume, save_volume
-from hiresmed.views import ResampledView
-from hiresmed.volumes import ArrayVolume, Volume
-from hiresmed.windows import FULL, WindowedView, robust_window
+from hiresmed.core.views import ResampledView
+from hiresmed.core.volumes import ArrayVolume, Volume
+from hiresmed.core.windows import FULL, WindowedView, robust_window
+from hiresmed.io import open_volume, save_volume
+from hiresmed.phantoms import ChestXrayPhantom
 from monai.bundle import ConfigParser
 from study import BUNDLES, Variant, knobs_of, save_json, slug
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 
 import study
 import torch
-from hiresmed.networks import start_as_noise
-from hiresmed.weights import load_weights
+from hiresmed.core.weights import load_weights
+from hiresmed.methods.patchddm import start_as_noise
 from study import BUNDLES, averaged_weights, knobs_of
 
 FINER = "demo_finer.yaml"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hiresmed.errors import first_input_error
-from hiresmed.networks import MultiScaleGenerator
+from hiresmed.core.errors import first_input_error
+from hiresmed.methods.msgan import MultiScaleGenerator
 from monai.bundle import ConfigWorkflow
 
 BUNDLES = Path(__file__).parents[2] / "bundles"

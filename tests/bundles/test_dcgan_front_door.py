@@ -16,9 +16,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import SampleSeries
-from hiresmed.errors import InputError
-from hiresmed.networks import DcganGenerator
+from hiresmed.core.errors import InputError
+from hiresmed.methods.dcgan import DcganGenerator
+from hiresmed.methods.sampling import SampleSeries
 from monai.bundle import ConfigParser
 from PIL import Image
 

@@ -16,10 +16,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import open_volume
-from hiresmed.errors import InputError
-from hiresmed.networks import ImplicitGenerator
-from hiresmed.pyramids import Level
+from hiresmed.core.errors import InputError
+from hiresmed.core.pyramids import Level
+from hiresmed.io import open_volume
+from hiresmed.methods.inr_gan import ImplicitGenerator
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")

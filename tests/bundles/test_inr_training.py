@@ -14,9 +14,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import open_volume
-from hiresmed.engines import AdversarialTrainer
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
+from hiresmed.io import open_volume
+from hiresmed.training import AdversarialTrainer
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")

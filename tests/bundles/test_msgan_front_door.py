@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from PIL import Image
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))

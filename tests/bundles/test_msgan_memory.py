@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.networks import MultiScaleGenerator
+from hiresmed.methods.msgan import MultiScaleGenerator
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 BUNDLE = Path(__file__).parents[2] / "bundles" / "msgan_ct3d"

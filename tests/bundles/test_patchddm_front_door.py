@@ -16,11 +16,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import BrainPhantom
-from hiresmed.data.dicom_header import PATIENT, STUDY
-from hiresmed.errors import InputError
-from hiresmed.networks import PatchDDMUNet
-from hiresmed.samplers import DDIM
+from hiresmed.core.errors import InputError
+from hiresmed.io.dicom_header import PATIENT, STUDY
+from hiresmed.methods.patchddm import DDIM, PatchDDMUNet
+from hiresmed.phantoms import BrainPhantom
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")

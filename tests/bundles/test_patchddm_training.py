@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from monai.bundle import ConfigParser
 from PIL import Image
 

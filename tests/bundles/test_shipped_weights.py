@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 import torch
-from hiresmed.output_files import sha256_of
-from hiresmed.weights import load_weights
+from hiresmed.core.output_files import sha256_of
+from hiresmed.core.weights import load_weights
 from monai.bundle import ConfigParser
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

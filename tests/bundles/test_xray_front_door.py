@@ -15,12 +15,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hiresmed.data import open_volume
-from hiresmed.errors import InputError
-from hiresmed.inferers import CascadeInferer
-from hiresmed.pyramids import Level, MemoryStores
-from hiresmed.volumes import ArrayVolume
-from hiresmed.windows import robust_window
+from hiresmed.core.errors import InputError
+from hiresmed.core.pyramids import Level, MemoryStores
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.core.windows import robust_window
+from hiresmed.io import open_volume
+from hiresmed.methods.msgan import CascadeInferer
 from monai.bundle import ConfigParser
 from PIL import Image
 

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hiresmed.data import ChestXrayPhantom, save_volume
+from hiresmed.io import save_volume
+from hiresmed.phantoms import ChestXrayPhantom
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 DOOR = SHARED.FrontDoor("msgan_xray2d", base_size=64)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hiresmed.metrics import RegionMetrics, auroc, expected_calibration_error, filtered_dice
+from hiresmed.methods.patchddm import RegionMetrics
+from hiresmed.metrics import auroc, expected_calibration_error, filtered_dice
 from monai.data import MetaTensor
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics.diversity import (
     memorisation,
     ms_ssim_diversity,

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
+from hiresmed.core.output_files import sha256_of
 from hiresmed.metrics.extractor import find_weights, load_state
 from hiresmed.metrics.features import build_extractor, compare_features, slice_features, slice_images
 from hiresmed.metrics.squeezenet import WEIGHTS, SqueezeNet
-from hiresmed.output_files import sha256_of
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 

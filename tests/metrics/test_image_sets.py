@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics import FeatureDistance, ImageSetMetrics, build_extractor, kernel_distance, prdc
 from hiresmed.metrics.features import extract
 from hiresmed.metrics.image_sets import SetFeatures

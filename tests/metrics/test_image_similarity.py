@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics.image_similarity import QualitySums, image_quality, quality_sums
 from monai.metrics.regression import MAEMetric, PSNRMetric, SSIMMetric
 

@@ -8,10 +8,10 @@ import random
 
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
+from hiresmed.core.output_files import sha256_of
 from hiresmed.metrics import inception
 from hiresmed.metrics.inception import BlockA, ConvNorm, InceptionKeras, InceptionTf2015, InceptionTorchvision
-from hiresmed.output_files import sha256_of
 
 SIDE = 96  # instead of 299: the same layers, a tenth of the work
 

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics.moments import FeatureMoments, frechet_distance
 
 scipy_linalg = pytest.importorskip("scipy.linalg")

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics.neighbourhoods import FeatureReservoir, distances, neighbour_radii, prdc
 
 NAMES = ("precision", "recall", "density", "coverage")

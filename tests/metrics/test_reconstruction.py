@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from hiresmed.data import ThoraxPhantom
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics import ReconstructionMetrics
+from hiresmed.phantoms import ThoraxPhantom
 from scipy.ndimage import gaussian_filter
 
 

@@ -7,9 +7,9 @@ import importlib
 import pytest
 import torch
 import torch.nn.functional as F
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
+from hiresmed.core.output_files import sha256_of
 from hiresmed.metrics.resnet import MEAN, STD, MedicalNetFeatures, ResNet50Features, backbone_state
-from hiresmed.output_files import sha256_of
 from monai.networks.nets import resnet10, resnet50
 from torch import nn
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics.seams import retile_discrepancy, seam_z
 
 

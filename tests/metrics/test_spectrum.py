@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from hiresmed.metrics.spectrum import radial_spectrum, spectral_distance
 from scipy.ndimage import gaussian_filter
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hiresmed.data import ChestXrayPhantom
+from hiresmed.phantoms import ChestXrayPhantom
 from PIL import Image
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hiresmed.networks import PatchDDMUNet
+from hiresmed.methods.patchddm import PatchDDMUNet
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hiresmed.errors import InputError
+from hiresmed.core.errors import InputError
 from PIL import Image
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare_images.py"

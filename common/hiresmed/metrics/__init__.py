@@ -1,4 +1,4 @@
-"""Figures for generated images; one idea a file, each streamed box by box."""
+"""Metrics of images and sets of images."""
 
 from .calibration import auroc, expected_calibration_error, filtered_dice
 from .diversity import memorisation, ms_ssim_diversity
@@ -10,7 +10,6 @@ from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance
 from .neighbourhoods import FeatureReservoir, prdc
 from .reconstruction import ReconstructionMetrics
-from .regions import RegionMetrics
 from .seams import retile_discrepancy, seam_z
 from .spectrum import radial_spectrum, spectral_distance
 
@@ -20,7 +19,6 @@ __all__ = [
     "FeatureReservoir",
     "ImageSetMetrics",
     "ReconstructionMetrics",
-    "RegionMetrics",
     "SetFeatures",
     "auroc",
     "build_extractor",

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 class Readable(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from monai.metrics import MultiScaleSSIMMetric
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .neighbourhoods import distances
 
 # of Wang et al. 2003; images too small for five scales take the first of them, rescaled to sum 1

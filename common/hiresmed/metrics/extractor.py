@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import InputError
-from ..output_files import sha256_of
+from ..core.errors import InputError
+from ..core.output_files import sha256_of
 
 WEIGHTS_FOLDER_VARIABLE = "HIRESMED_WEIGHTS"
 

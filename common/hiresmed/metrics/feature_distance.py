@@ -10,7 +10,7 @@ from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .features import build_extractor
 from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance

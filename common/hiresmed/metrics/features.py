@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .boxes import Readable, as_readable, read_float64
 from .extractor import FeatureExtractor
 from .inception import InceptionKeras, InceptionTf2015, InceptionTorchvision

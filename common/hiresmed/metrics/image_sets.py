@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import ignite.distributed as idist
 import torch
 
-from ..distributed import own_share
-from ..errors import InputError
+from ..core.distributed import own_share
+from ..core.errors import InputError
 from .diversity import memorisation, ms_ssim_diversity, nearest_training
 from .extractor import FeatureExtractor
 from .features import build_extractor

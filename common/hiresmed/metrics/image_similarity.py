@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .boxes import Readable, as_readable_pair, grid_boxes, read_float64
 
 KERNEL_SIZE, KERNEL_SIGMA = 11, 1.5  # Wang et al. 2004, and MONAI's defaults

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .extractor import check_sha256
 
 

@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 def cubic_kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

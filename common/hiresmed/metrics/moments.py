@@ -16,8 +16,8 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 
-from ..errors import InputError
-from ..output_files import written_aside
+from ..core.errors import InputError
+from ..core.output_files import written_aside
 
 
 class FeatureMoments:

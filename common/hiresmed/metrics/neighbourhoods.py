@@ -18,8 +18,8 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 
-from ..errors import InputError
-from ..output_files import written_aside
+from ..core.errors import InputError
+from ..core.output_files import written_aside
 
 _ROWS = 1024  # of a table of distances in memory at a time
 _LAST = 2**63 - 1  # a rank that no feature has

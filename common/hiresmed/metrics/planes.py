@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 def middle_planes(images: torch.Tensor, dims: int) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .boxes import as_readable_pair
 from .features import build_extractor, compare_features, slice_features
 from .image_similarity import image_quality

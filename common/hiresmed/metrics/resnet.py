@@ -13,7 +13,7 @@ import torch
 from monai.networks.nets import ResNet, resnet10, resnet50
 from torch import nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .extractor import FeatureExtractor, find_weights, load_into, load_state, stated_sha256
 
 # ImageNet's mean and deviation in RGB, 0..1

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .boxes import Readable, as_readable, as_readable_pair, grid_boxes, read_float64
 
 SMALLEST_TILE = 10  # a face needs undisturbed planes on both sides to be compared with

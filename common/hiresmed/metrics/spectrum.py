@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .boxes import as_readable, read_float64
 
 FLOOR = 1e-12  # of the largest power: below it float32 images hold only rounding

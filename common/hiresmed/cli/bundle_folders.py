@@ -1,0 +1,183 @@
+"""Where bundles lie, and what their folders say of themselves; without torch, so that it is said at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from ..core.errors import InputError
+from ..core.knobs import nearest
+
+SUFFIXES = (".yaml", ".yml", ".json")
+_KNOB = re.compile(r"^(\w+):\s+(\S.*?)(?:\s+#\s*(.*))?$")
+# a command in a config's header: which files it reads together
+_COMMAND_FILES = re.compile(r"configs/([\w/]+)\.(?:yaml|yml|json)")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One line of a config that a user may set: its name, its value as written, what the comment says."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class BundleFolder:
+    """A MONAI bundle on disk: a folder with configs/metadata.json."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @cached_property
+    def metadata(self) -> dict:
+        return json.loads((self.root / "configs" / "metadata.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def configs(self) -> dict[str, Path]:
+        """{name without suffix, below configs/: path}; of YAML and JSON the YAML, which has the comments."""
+        folder = self.root / "configs"
+        found = sorted((p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.name != "metadata.json"), key=_order)
+        return {p.relative_to(folder).with_suffix("").as_posix(): p for p in reversed(found)}
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "models" / "model.pt"
+
+    def config(self, name: str) -> Path:
+        """The config of that name (`train`, `experiments/study`, or its file name).
+
+        Raises:
+            InputError: there is none.
+        """
+        wanted = re.sub(r"^configs/|\.(yaml|yml|json)$", "", name)
+        if wanted not in self.configs:
+            near = nearest(wanted, self.configs)
+            hint = f"did you mean {near}?" if near else f"it has {', '.join(sorted(self.configs))}."
+            raise InputError(f"{name} is no config of {self.name}; {hint}")
+        return self.configs[wanted]
+
+    def files(self, names: Sequence[str] = ()) -> list[Path]:
+        """The files to be read for a workflow and its overlays, in order; none named: inference.
+
+        An overlay is a short file over others; the command in its header says over which.
+        """
+        wanted: list[Path] = []
+        for name in names or ("inference",):
+            begun = any("run" in loaded(path) for path in wanted)
+            # `inference multiclass`: an overlay of training may lie over another workflow that was named before it
+            wanted += [p for p in self._stack(name) if p not in wanted and not (begun and "run" in loaded(p))]
+        return wanted
+
+    def _stack(self, name: str) -> list[Path]:
+        """A config and what it lies over, as the command or the title in its header says; else over train."""
+        path = self.config(name)
+        command = next((line for line in header(path) if "--config_file" in line), "")
+        below = [self.config(part) for part in _COMMAND_FILES.findall(command)]
+        if path in below:
+            return below
+        if "run" in loaded(path):
+            return [path]
+        over = re.search(r"Overlay on ([\w/]+)", self.title(name))
+        base = over[1] if over and over[1] in self.configs and over[1] != name else "train"
+        return [*self._stack(base), path]
+
+    def title(self, name: str) -> str:
+        """The first line of a config's header, or nothing."""
+        return next((line for line in header(self.config(name)) if line), "")
+
+    def knobs(self, name: str = "inference") -> list[Knob]:
+        """What a config's first lines offer to be set, in order."""
+        path = self.config(name)
+        if path.suffix == ".json":
+            plain = {k: v for k, v in loaded(path).items() if not isinstance(v, dict)}
+            return [Knob(k, json.dumps(v), "") for k, v in plain.items() if k not in ("run", "initialize", "finalize")]
+        return list(_knobs(path.read_text(encoding="utf-8").splitlines()))
+
+
+def _knobs(lines: Sequence[str]) -> Iterator[Knob]:
+    """Top-level lines of one value each, up to the first part that is built."""
+    for line in lines:
+        if not line or line[0] in "# }-":
+            continue
+        match = _KNOB.match(line)
+        if match is None or ("_target_" in match[2] and match[1] != "device"):
+            return
+        yield Knob(match[1], match[2], match[3] or "")
+
+
+def _order(path: Path) -> tuple[int, str]:
+    return -SUFFIXES.index(path.suffix), path.as_posix()
+
+
+def header(config: Path) -> list[str]:
+    """The lines of the comment that a config begins with, without their marks."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    end = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return [line.lstrip("# ").rstrip() for line in lines[:end]]
+
+
+def loaded(config: Path) -> dict:
+    """A config's text as a dict, unresolved (JSON is YAML, too)."""
+    return yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+
+
+def top_names(files: Sequence[Path]) -> set[str]:
+    """The first names of all that the files define: what an override may begin with."""
+    return {re.split(r"::|#", key.lstrip("+~"))[0] for path in files for key in loaded(path)}
+
+
+def search_path() -> list[Path]:
+    """Folders of bundles, the first that has a name wins.
+
+    $HIRESMED_BUNDLES (one or several folders), the current folder and its `bundles`, the repository of an editable
+    install, what was installed with the package.
+    """
+    named = [Path(p).expanduser() for p in os.environ.get("HIRESMED_BUNDLES", "").split(os.pathsep) if p]
+    package = Path(__file__).resolve().parent
+    return [*named, Path.cwd(), Path.cwd() / "bundles", package.parents[1] / "bundles", package / "bundles"]
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether the folder holds a MONAI bundle."""
+    return (folder / "configs" / "metadata.json").is_file()
+
+
+def bundles() -> dict[str, BundleFolder]:
+    """All bundles that are found, by name, sorted."""
+    found: dict[str, BundleFolder] = {}
+    for folder in search_path():
+        if folder.is_dir():
+            for child in folder.iterdir():
+                if child.is_dir() and is_bundle(child):
+                    found.setdefault(child.name, BundleFolder(child))
+    return dict(sorted(found.items()))
+
+
+def bundle(name: str) -> BundleFolder:
+    """The bundle of that name, or in that folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(name).expanduser()
+    if is_bundle(folder):
+        return BundleFolder(folder.resolve())
+    known = bundles()
+    if name not in known:
+        near = nearest(name, known)
+        places = ", ".join(dict.fromkeys(str(p) for p in search_path()))
+        hint = f"did you mean {near}?" if near else f"none of that name was found in {places}; set HIRESMED_BUNDLES."
+        raise InputError(f"{name} is no bundle; {hint}")
+    return known[name]

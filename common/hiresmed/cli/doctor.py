@@ -1,0 +1,140 @@
+"""What `hiresmed doctor` says: is all here that the bundles need, and is it whole?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from .. import __version__
+from ..core.errors import InputError
+from ..core.weight_files import weights_sha256
+from ..reports.report import in_bytes
+from .bundle_folders import BundleFolder
+
+EXTRAS = {"dicom": ("pydicom", "highdicom"), "train": ("tensorboard",), "keras": ("h5py",)}
+LOW_DISK = 10e9  # bytes; a volume of 1024^3 needs 8.6 GB while it is made
+
+
+def examine(bundles: Mapping[str, BundleFolder]) -> int:
+    """Prints what is found, section by section; returns the number of things that are wrong, at most 1."""
+    wrong = [*_environment(), *_packages(bundles), *_devices(), *_disk(), *_bundles(bundles)]
+    print()
+    if not wrong:
+        print("All is well.")
+    for sentence in wrong:
+        print(f"wrong: {sentence}")
+    return min(1, len(wrong))
+
+
+def _line(label: str, *words: object) -> None:
+    print(f"  {label:<20} {'  '.join(str(w) for w in words)}".rstrip())
+
+
+def _environment() -> list[str]:
+    print(f"hiresmed {__version__}")
+    _line("lies in", Path(__file__).resolve().parent)
+    _line("Python", platform.python_version(), sys.executable)
+    _line("system", platform.platform(terse=True))
+    if not (3, 11) <= sys.version_info[:2] < (3, 14):
+        return [f"Python should be 3.11 to 3.13, but is {platform.python_version()}; make an environment with one."]
+    return []
+
+
+def installed(name: str) -> str | None:
+    """The version of a distribution, or None."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
+
+
+def _packages(bundles: Mapping[str, BundleFolder]) -> list[str]:
+    print("\nPackages")
+    tested: dict[str, str] = {}
+    for folder in bundles.values():
+        about = folder.metadata
+        tested |= {"torch": about["pytorch_version"], "monai": about["monai_version"], "numpy": about["numpy_version"]}
+        tested |= about["required_packages_version"]
+    wrong = []
+    for name, version in tested.items():
+        found = installed(name)
+        as_tested = found is not None and found.partition("+")[0] == version  # torch says +cpu, +cu128 ...
+        _line(name, found or "missing", "" if as_tested else f"(tested with {version})")
+        if found is None:
+            wrong.append(f"{name} should be installed, but is not; run: pip install {name}=={version}.")
+    wrong += _unmet()
+    for extra, names in EXTRAS.items():
+        found = [f"{name} {installed(name) or 'missing'}" for name in names]
+        cure = "" if all(installed(name) for name in names) else f"(optional: pip install 'hiresmed[{extra}]')"
+        _line(f"[{extra}]", ", ".join(found), cure)
+    return wrong
+
+
+def _unmet() -> list[str]:
+    """Requirements of the installed package that another version than the present one would meet."""
+    from packaging.requirements import Requirement
+
+    with suppress(importlib.metadata.PackageNotFoundError):
+        wanted = [Requirement(text) for text in importlib.metadata.requires("hiresmed") or []]
+        return [
+            f"{r.name} should be {r.specifier}, but is {found}; run: pip install '{r}'."
+            for r in wanted
+            if r.marker is None and (found := installed(r.name)) and not r.specifier.contains(found, prereleases=True)
+        ]
+    return []
+
+
+def _devices() -> list[str]:
+    print("\nDevices")
+    with suppress(AttributeError, ValueError, OSError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        _line("CPU", f"{os.cpu_count()} cores, {in_bytes(memory)} of memory")
+    try:
+        import torch
+    except ImportError:
+        _line("GPU", "unknown without torch")
+        return []
+    if not torch.cuda.is_available():
+        built = "of CUDA " + torch.version.cuda if torch.version.cuda else "for CPUs only"
+        _line("GPU", f"none that this torch ({built}) can use; the CPU serves")
+        return []
+    for n in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(n)
+        name = torch.cuda.get_device_name(n)
+        _line(f"GPU {n}", f"{name}, {in_bytes(free)} of {in_bytes(total)} free, CUDA {torch.version.cuda}")
+    # a driver or build that does not fit the card fails at the first kernel, not before
+    try:
+        assert float(torch.ones(8, device="cuda").sum()) == 8
+    except RuntimeError as error:
+        reason = re.split(r"[.\n]", str(error))[0]
+        return [f"torch should compute on the GPU, but does not ({reason}); install the build of torch for this card."]
+    return []
+
+
+def _disk() -> list[str]:
+    free = shutil.disk_usage(Path.cwd()).free
+    _line("disk", f"{in_bytes(free)} free in {Path.cwd()}", "(little for large volumes)" if free < LOW_DISK else "")
+    return []
+
+
+def _bundles(bundles: Mapping[str, BundleFolder]) -> list[str]:
+    print("\nBundles")
+    wrong = [] if bundles else ["bundles should be found, but none is; set HIRESMED_BUNDLES to their folder."]
+    for name, folder in bundles.items():
+        _line(name, folder.metadata["version"], folder.root)
+        if not folder.weights.is_file():
+            _line("", "no weights yet: it trains, but infers only with --weights_path")
+            continue
+        try:
+            digest = weights_sha256(folder.weights)
+            noted = "as noted" if folder.weights.with_name("model.pt.sha256").is_file() else "nothing to compare with"
+            _line("", f"weights {in_bytes(folder.weights.stat().st_size)}, sha256 {digest} ({noted})")
+        except InputError as mistake:
+            wrong.append(f"{name}: {mistake}")
+    return wrong

@@ -1,0 +1,78 @@
+"""Brain MR for generators of slices: the cases of one section, of a folder, a list or phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..core.errors import InputError
+from ..core.knobs import whole_number
+from ..phantoms.brain import BrainPhantom
+from .brats import SEQUENCES, brain_cases, brats_cases
+from .mri_slices import slice_cases
+
+
+def mri_cases(
+    dataset_dir: str | Path | None = None,
+    section: str = "training",
+    cases_list: Sequence[Mapping] | None = None,
+    subjects: str | Path | None = None,
+    num_subjects: int | None = None,
+    phantoms: int = 4,
+    phantom: Mapping | None = None,
+) -> list[Mapping]:
+    """The cases of one section, for MriSlices(cases=...); a subject is never in two sections.
+
+    Args:
+        dataset_dir: a folder in BraTS's layout; None: phantoms.
+        section: training or validation (a fifth of the subjects, by their names alone), or what `subjects` names.
+        cases_list: instead of the split: list of {"t1": file, "flair": file, ... below dataset_dir, "subject",
+            "section", "slices"} or {"phantom": seed, "section", "slices"}.
+        subjects: a text file of subjects, see mri_slices.listed_subjects.
+        num_subjects: only the first of them, in the order of their names.
+        phantoms, phantom: see brain_cases; theirs are the middle slices.
+
+    Raises InputError: nothing in the section, a bad list, too few subjects.
+    """
+    if cases_list is not None:
+        found = [
+            _listed(n, entry, dataset_dir, phantom)
+            for n, entry in enumerate(cases_list)
+            if entry.get("section", "training") == section
+        ]
+        if not found:
+            raise InputError(f"the {section} section of cases_list should hold a case, but holds none; add cases.")
+    elif dataset_dir is None:
+        heads = brain_cases(None, section, phantoms, phantom)
+        found = [{**case, "slices": _middle(case["image"])} for case in heads]
+    else:
+        found = slice_cases(brats_cases(dataset_dir), section, subjects)
+    if num_subjects is None:
+        return found
+    wanted = whole_number(num_subjects, "num_subjects", least=1)
+    if len(found) < wanted:
+        raise InputError(
+            f"num_subjects should be at most the {len(found)} subjects of the {section} section, but is {wanted}; "
+            "lower it, or give more subjects."
+        )
+    return sorted(found, key=lambda case: str(case["subject"]))[:wanted]
+
+
+def _listed(n: int, entry: Mapping, dataset_dir: str | Path | None, phantom: Mapping | None) -> dict:
+    more = {"slices": entry["slices"]} if entry.get("slices") else {}
+    if "phantom" in entry:
+        head = BrainPhantom(**{"shape": (64, 64, 64), **(phantom or {}), "seed": int(entry["phantom"])})
+        return {"image": head, "subject": head.name, "slices": _middle(head), **more}
+    root = Path(dataset_dir or ".").expanduser()
+    paths = [root / entry[s] if s in entry else None for s in SEQUENCES]
+    if not any(paths) or "subject" not in entry:
+        raise InputError(
+            f"Each case of cases_list should name its subject and a file of {', '.join(SEQUENCES)}, or a phantom, but "
+            f"number {n} has {sorted(entry)}; correct it."
+        )
+    return {"image": paths, "subject": str(entry["subject"]), **more}
+
+
+def _middle(head: BrainPhantom) -> tuple[int, int]:
+    """The slices of a phantom of any size that are 60 to 107 of BraTS's 155: through the ventricles."""
+    return round(60 / 155 * head.shape[2]), round(107 / 155 * head.shape[2])

@@ -1,0 +1,75 @@
+"""Folders of images -> lists of cases, split into training and validation once and for all."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from ..core.errors import InputError
+from ..core.volumes import Volume
+from ..io.readers import cases
+from ..phantoms.thorax import ThoraxPhantom
+from ..phantoms.xray import ChestXrayPhantom
+from .sections import section_of, subject_of
+
+_THORAX_SHAPES = ((128, 128, 128), (128, 128, 96), (128, 112, 128), (128, 128, 40), (112, 128, 72), (128, 128, 24))
+_XRAY_SHAPES = ((512, 512), (768, 640), (640, 512), (1024, 768), (576, 640), (768, 768))
+_XRAY_AREA_MM2 = 340.0**2  # what every X-ray phantom shows, square pixels whatever its shape
+
+
+def list_cases(
+    dataset_dir: str | None,
+    section: str,
+    cases_list: Sequence[Mapping] | None = None,
+    phantoms: int = 12,
+    phantom: str = "thorax",
+    subject: str | None = None,
+) -> list[dict]:
+    """Cases of one section, each {"image": path or Volume, "name", "region", "stages"}.
+
+    Args:
+        dataset_dir: folder of images; None gives phantoms (the last quarter of them for validation).
+        section: training or validation.
+        cases_list: explicit list of {"image": path below dataset_dir, "region": box or nothing, "stages": list or
+            nothing, "section": training or validation}; instead of the split by name. {"phantom": seed} is one, too.
+        phantoms: how many, without dataset_dir.
+        phantom: their kind, thorax (3-D CT) or xray (2-D).
+        subject: regular expression that finds the patient in a case's name (its first group, if it has one), so that
+            all images of a patient come into one section; None: every case is a patient of its own.
+
+    Raises:
+        InputError: the section is empty; an unknown phantom; a bad or an unmatched `subject`.
+    """
+    if cases_list is None and dataset_dir is None:
+        cases_list = [
+            {"phantom": n, "section": "validation" if 4 * n >= 3 * phantoms else "training"} for n in range(phantoms)
+        ]
+    if cases_list is None:
+        found = [c for c in cases(dataset_dir=dataset_dir) if section_of(subject_of(c["name"], subject)) == section]
+    else:
+        found = [
+            _listed(entry, dataset_dir, phantom) for entry in cases_list if entry.get("section", "training") == section
+        ]
+    if not found:
+        raise InputError(f"the {section} section should hold at least one case, but holds none; add images or a list.")
+    return found
+
+
+def _listed(entry: Mapping, dataset_dir: str | None, phantom: str) -> dict:
+    case = {"region": entry.get("region"), "stages": entry.get("stages")}
+    if "phantom" in entry:
+        seed = int(entry["phantom"])
+        return case | {"image": _phantom(phantom, seed, entry.get("shape")), "name": f"phantom_{seed}"}
+    path = pathlib.Path(dataset_dir or ".") / entry["image"]
+    return case | {"image": path, "name": path.name.split(".")[0]}
+
+
+def _phantom(kind: str, seed: int, shape: Sequence[int] | None) -> Volume:
+    if kind == "thorax":
+        return ThoraxPhantom(shape or _THORAX_SHAPES[seed % len(_THORAX_SHAPES)], seed=seed)
+    if kind != "xray":
+        raise InputError(f"phantom should be thorax or xray, but is {kind!r}; choose one of them.")
+    shape = shape or _XRAY_SHAPES[seed % len(_XRAY_SHAPES)]
+    pixel = math.sqrt(_XRAY_AREA_MM2 / math.prod(shape))
+    return ChestXrayPhantom(shape, seed=seed, field_of_view_mm=[pixel * n for n in shape])

@@ -1,0 +1,143 @@
+"""Sets of images for training and comparing generators: views, batches.
+
+Letters: C = channels, N = image side in pixels, S = spatial shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..core.distributed import distributed_sampler, own_share, per_process
+from ..core.errors import InputError
+from ..core.knobs import flag, whole_number
+
+
+class ImageSet(Dataset):
+    """A view of a set of images {"image": (C, *S) in [-1, 1]}: thinned or repeated, shared out, in another range.
+
+    Items get "number", their place in the whole view, which is the same in every process.
+
+    Args:
+        images: the set.
+        most: at most so many, evenly spaced; None: all.
+        exactly: so many, in turn where the set has fewer.
+        channels: a grey image is repeated to so many.
+        value_range: what -1 and 1 become.
+        share: only this process's images, every world-size-th.
+    """
+
+    def __init__(
+        self,
+        images: Dataset,
+        most: int | None = None,
+        channels: int = 1,
+        value_range: Sequence[float] = (-1.0, 1.0),
+        share: bool = False,
+        exactly: int | None = None,
+    ) -> None:
+        self.images, self.channels = images, whole_number(channels, "channels", least=1)
+        self.low, self.high = (float(v) for v in value_range)
+        if not self.low < self.high:
+            raise InputError(f"value_range should be two rising numbers, but is {list(value_range)}; correct it.")
+        count = len(images) if most is None else min(len(images), whole_number(most, "most", least=1))
+        if exactly is not None:
+            count = whole_number(exactly, "exactly", least=1)
+        spread = max(count, len(images))
+        places = [k * spread // count % len(images) for k in range(count)]
+        self.places = [(number, places[number]) for number in (own_share(count) if share else range(count))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict:
+        number, place = self.places[index]
+        item = self.images[place]
+        image = item["image"]
+        if image.shape[0] == 1:
+            image = image.expand(self.channels, *image.shape[1:])
+        if (self.low, self.high) != (-1.0, 1.0):
+            image = (image + 1) * ((self.high - self.low) / 2) + self.low
+        return {**item, "image": image.contiguous(), "number": number}
+
+
+class ImagesOnly(Sequence):
+    """The images of a set, (C, N, N), without their names: what the metrics take."""
+
+    def __init__(self, images: Dataset) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.images[index]["image"]
+
+
+def image_loader(dataset: Dataset, batch_size: int, seed: int = 0, num_workers: int = 0) -> DataLoader:
+    """This process's share of shuffled global batches; the k-th holds the same images for any number of processes.
+
+    Args:
+        batch_size: global; what remains of the last batch is left out.
+        seed: of the order, which changes with each epoch (handlers.Seeding).
+        num_workers: processes that read.
+
+    Raises InputError: fewer images than one batch, or a batch that the processes cannot share.
+    """
+    batch_size, num_workers = whole_number(batch_size, "batch_size", 1), whole_number(num_workers, "num_workers")
+    own = per_process(batch_size)
+    if len(dataset) < batch_size:
+        raise InputError(
+            f"batch_size should be at most the {len(dataset)} training images, but is {batch_size}; lower it, or give "
+            "more slices."
+        )
+    sampler = distributed_sampler(dataset, seed=seed)
+    return DataLoader(dataset, own, sampler=sampler, drop_last=True, num_workers=num_workers)
+
+
+class ShuffledImages(Dataset):
+    """Endless batches of a dataset: `iterations` an epoch, each image as often as any other, mirrored by chance.
+
+    A sample depends on (seed, epoch, place in the global batch) alone, so a resumed training sees what an
+    uninterrupted one would, and processes share a global batch. ignite's and torch's samplers end an epoch with the
+    images, which for sixteen of them is after two batches.
+
+    Args:
+        images: dataset of {"image": (C, *S), "name"}.
+        iterations: batches an epoch.
+        batch_size: global, over all processes.
+        flip: mirror half of the images along their last axis.
+        seed: of the whole training.
+    """
+
+    def __init__(
+        self, images: Sequence, iterations: int, batch_size: int, flip: bool | str = True, seed: int = 0
+    ) -> None:
+        self.images, self.flip, self.seed, self.epoch = images, flag(flip, "flip"), whole_number(seed, "seed"), 1
+        self.iterations = whole_number(iterations, "iterations", 1)
+        self.batch_size = whole_number(batch_size, "batch_size", 1)
+        self.per_rank = per_process(self.batch_size)
+
+    def __len__(self) -> int:
+        return self.iterations * self.per_rank
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other images: called by the seeding handler at each epoch's start."""
+        self.epoch = epoch
+
+    def number(self, index: int) -> int:
+        """The sample's number in the whole training, over all processes and epochs."""
+        batch, place = divmod(index, self.per_rank)
+        return ((self.epoch - 1) * self.iterations + batch) * self.batch_size + idist.get_rank() * self.per_rank + place
+
+    def __getitem__(self, index: int) -> dict:
+        number = self.number(range(len(self))[index])
+        turn, place = divmod(number, len(self.images))
+        order = np.random.default_rng([self.seed, turn]).permutation(len(self.images))
+        image = self.images[int(order[place])]["image"]
+        mirrored = self.flip and np.random.default_rng([self.seed, number, 1]).random() < 0.5
+        return {"image": image.flip(-1) if mirrored else image}

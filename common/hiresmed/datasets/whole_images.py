@@ -1,0 +1,113 @@
+"""Whole images for generators that start from noise: photographs, radiographs, slices of volumes, volumes.
+
+Letters: S = the shape that all images are brought to.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..core.errors import InputError
+from ..core.knobs import whole_number
+from ..core.tiles import check_size
+from ..core.volumes import ArrayVolume, Volume
+from ..core.windows import robust_window
+from ..io.readers import PICTURES, open_volume
+from .datalists import list_cases
+from .mri_slices import AxialSlices
+
+
+def image_cases(
+    dataset_dir: str | None,
+    section: str | None = "training",
+    image_size: Sequence[int] = (128, 128),
+    slices: Sequence[float] = (0.2, 0.8),
+    slice_step: int = 1,
+    cases_list: Sequence[Mapping] | None = None,
+    subject: str | None = None,
+    cache_dir: str | None = None,
+    phantoms: int = 6,
+) -> list[dict]:
+    """Images of one section, each {"image": path or Volume, "name"}; in 2-D a volume gives its axial slices.
+
+    Args:
+        dataset_dir: folder of images (pictures, DICOM, NIfTI ...); None: axial slices of procedural thorax CTs.
+        section: training, validation, or None for all.
+        image_size: S; its length says what is wanted of volumes, slices or the whole.
+        slices: shares of a volume's height between which slices are taken.
+        slice_step: every n-th of them.
+        cases_list, subject: see list_cases.
+        cache_dir: where compressed volumes are unpacked; None: a new temporary folder.
+        phantoms: how many volumes without dataset_dir; the last quarter is for validation.
+
+    Raises:
+        InputError: see list_cases; `slices` that are no rising shares; a 2-D image where volumes are wanted.
+    """
+    size = check_size(image_size)
+    low, high = _shares(slices)
+    step = whole_number(slice_step, "slice_step", 1)
+    if dataset_dir is None and cases_list is None:
+        cases_list = _phantoms(size, phantoms)
+    folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
+    listed = _in_sections(section, dataset_dir, cases_list, subject=subject)
+    return [image for case in listed for image in _images_of(case, len(size), (low, high, step), folder)]
+
+
+def _in_sections(section: str | None, *where, **how) -> list[dict]:
+    """list_cases of one section, or (None) of all that are not empty."""
+    if section is not None:
+        return list_cases(where[0], section, *where[1:], **how)
+    found, mistake = [], None
+    for one in ("training", "validation", "test"):
+        try:
+            found += list_cases(where[0], one, *where[1:], **how)
+        except InputError as error:
+            mistake = error
+    if not found and mistake is not None:
+        raise mistake
+    return found
+
+
+def _phantoms(size: Sequence[int], count: int) -> list[dict]:
+    shape = [*size, 16] if len(size) == 2 else list(size)
+    held = max(1, count // 4)
+    return [
+        {"phantom": n, "shape": shape, "section": "validation" if n >= count - held else "training"}
+        for n in range(whole_number(count, "phantoms", 2))
+    ]
+
+
+def _shares(slices: Sequence[float]) -> tuple[float, float]:
+    try:
+        low, high = (float(v) for v in slices)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not 0 <= low < high <= 1:
+        raise InputError(
+            f"slices should be two rising shares of a volume's height, such as [0.2, 0.8], but is {slices!r}; mend it."
+        )
+    return low, high
+
+
+def _images_of(case: Mapping, dims: int, which: tuple[float, float, int], folder: Path) -> Iterator[dict]:
+    image, name = case["image"], case["name"]
+    if not isinstance(image, Volume) and str(image).lower().endswith(PICTURES):
+        yield {"image": image, "name": name}  # not opened: there may be many thousands
+        return
+    volume = open_volume(image, folder)
+    if len(volume.shape) == dims:
+        yield {"image": volume, "name": name}
+        return
+    if dims != 2:
+        raise InputError(
+            f"{name} should be an image of {dims} axes as image_size has, but has shape {volume.shape}; leave it out, "
+            "or change image_size."
+        )
+    if isinstance(image, Volume):  # a phantom is dear to read again for every slice
+        volume = ArrayVolume(volume.read([0] * 3, volume.shape), volume.affine, volume.name)
+    planes, window = AxialSlices(volume), robust_window(volume)
+    low, high, step = which
+    for k in range(round(low * len(planes)), max(round(high * len(planes)), round(low * len(planes)) + 1), step):
+        yield {"image": planes, "slice": k, "window": window, "name": f"{name}_{k:03d}"}

@@ -1,0 +1,30 @@
+"""Files in and out: readers, writers, DICOM, TIFF, pictures, stores, one case's output."""
+
+from .evaluator_batch import case_batch, single_case
+from .host import ToHostd
+from .load import LoadImageStreamd
+from .outputs import CaseOutput
+from .readers import cases, open_volume
+from .save import SaveImageSegmentedd, SaveImageStreamd, SaveSamplesd
+from .served import RequestedLatentd, ServedImaged
+from .stores import MemoryStores, ZarrStores, open_level
+from .writers import save_volume
+
+__all__ = [
+    "CaseOutput",
+    "LoadImageStreamd",
+    "MemoryStores",
+    "RequestedLatentd",
+    "SaveImageSegmentedd",
+    "SaveImageStreamd",
+    "SaveSamplesd",
+    "ServedImaged",
+    "ToHostd",
+    "ZarrStores",
+    "case_batch",
+    "cases",
+    "open_level",
+    "open_volume",
+    "save_volume",
+    "single_case",
+]

@@ -1,0 +1,146 @@
+"""DICOM Segmentation objects out: label maps on the grid of a source series, by highdicom (an extra)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..core.errors import InputError
+from ..core.output_files import written_aside
+from ..core.volumes import first_line
+from .dicom import SeriesVolume, open_series
+from .dicom_header import PATIENT, SERIES_NUMBER, STUDY, dicom_package, missing_package, set_patient
+
+# segments by the codes of BraTS 2023; the enhancing 4 of 2020 is another way to write 3
+REGIONS = {"WT": ("whole tumour", "SCT", "Neoplasm"), "TC": ("tumour core", "SCT", "Neoplasm")}
+ENHANCING = ("enhancing tumour", "NCIt", "EnhancingLesion")
+NESTED = {
+    1: ("tumour core without enhancement", "NCIt", "NonEnhancingLesion"),
+    2: ("oedema", "SCT", "Edema"),
+    3: ENHANCING,
+}
+IDENTIFYING = (
+    "PatientComments", "OtherPatientIDs", "OtherPatientIDsSequence", "PatientBirthTime", "PatientAge", "PatientWeight",
+    "PatientSize", "EthnicGroup", "IssuerOfPatientID", "StudyDescription", "InstitutionName", "RequestingPhysician",
+)  # fmt: skip
+
+
+def highdicom_package():
+    """The package highdicom.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import highdicom
+    except ImportError as error:
+        raise missing_package("highdicom") from error
+    return highdicom
+
+
+def write_segmentation(
+    labels: np.ndarray,
+    path: str | Path,
+    source: str | Path,
+    regions: Sequence[str] = ("WT",),
+    keep_patient: bool = False,
+    description: str = "Segmentation, research only",
+) -> Path:
+    """Writes labels (I, J, K) as one binary DICOM SEG that refers, slice by slice, to its source series.
+
+    Study and frame of reference are the source's, or no viewer could lay one over the other.
+
+    Args:
+        labels: codes on the source's grid: 1 where there is one region; else 1, 2 and 3 (or 4, as BraTS 2020 writes 3).
+        source: folder (or file) of the source series, as `open_series` reads it.
+        regions: WT, TC, ET or some of them.
+        keep_patient: keep the source's patient; else PatientName and PatientID are ANONYMOUS.
+
+    Raises:
+        InputError: highdicom missing; another grid than the source's; a source that lacks what a SEG must refer to.
+    """
+    highdicom, pydicom, path = highdicom_package(), dicom_package(), Path(path)
+    series = open_series(source)
+    if not isinstance(series, SeriesVolume) or series.shape != labels.shape:
+        raise InputError(
+            f"{path.name} should have the grid of its source {series.name}, {tuple(series.shape)}, but has "
+            f"{labels.shape}; give the series that was segmented."
+        )
+    images = [pydicom.dcmread(s.path, stop_before_pixels=True) for s in series.slices]
+    codes = np.where(labels == 4, 3, labels).astype(np.uint8)
+    segments = _segments(highdicom, regions)
+    numbers = np.zeros(256, np.uint8)  # code -> number of the segment, from 1 on without gaps
+    numbers[list(segments)] = range(1, len(segments) + 1)
+    # it tells at length that frames without segment are left out
+    logging.getLogger("highdicom").setLevel(logging.ERROR)
+    try:
+        made = highdicom.seg.Segmentation(
+            source_images=images,
+            pixel_array=np.ascontiguousarray(numbers[codes].transpose(2, 1, 0)),
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=list(segments.values()),
+            series_instance_uid=highdicom.UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="hiresmed",
+            manufacturer_model_name="hiresmed",
+            software_versions=__version__,
+            device_serial_number="none",
+            content_label="SEGMENTATION",
+            content_description=description[:64],
+            series_description=description[:64],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{series.name} should hold all that a DICOM SEG must refer to, but does not ({first_line(error)}); export "
+            "the series again, or set output_format to nii.gz."
+        ) from error
+    _set_whose(made, images[0], keep_patient)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as aside:
+        made.save_as(aside)
+    return path
+
+
+def _segments(highdicom, regions: Sequence[str]) -> dict[int, object]:
+    """{code: description of its segment}, in ascending order of codes."""
+    codes = dicom_package().sr.codedict.codes  # highdicom has imported the module
+    named = {"WT": 2, "TC": 1, "ET": 3}
+    if len(regions) == 1:
+        wanted = {1: (REGIONS | {"ET": ENHANCING})[regions[0]]}
+    else:
+        wanted = {named[region]: NESTED[named[region]] for region in sorted(regions, key=named.get)}
+        if "ET" not in regions:
+            wanted[1] = REGIONS["TC"]
+        if "TC" not in regions:
+            wanted[2] = ("tumour without enhancement", "SCT", "Neoplasm")
+    how = highdicom.AlgorithmIdentificationSequence(
+        name="hiresmed", version=__version__, family=codes.cid7162.ArtificialIntelligence
+    )
+    return {
+        code: highdicom.seg.SegmentDescription(
+            segment_number=n,
+            segment_label=label,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=getattr(getattr(codes, scheme), keyword),
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=how,
+            anatomic_regions=[codes.SCT.Brain],
+        )
+        for n, (code, (label, scheme, keyword)) in enumerate(wanted.items(), 1)
+    }
+
+
+def _set_whose(made, source, keep_patient: bool) -> None:
+    study = made.StudyInstanceUID
+    if not keep_patient:
+        for keyword in (*IDENTIFYING, *PATIENT, *STUDY):
+            if keyword in made:
+                del made[keyword]
+    set_patient(made, source, keep_patient)
+    made.StudyInstanceUID = study

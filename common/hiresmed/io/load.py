@@ -1,0 +1,73 @@
+"""The first preprocessing step of inference: what is marked for streaming stays on disk, all else becomes a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, MapTransform
+
+from ..core.errors import InputError
+from ..core.volumes import ArrayVolume
+from ..core.windows import WindowedView, robust_window
+
+PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+
+
+class LoadImageStreamd(MapTransform):
+    """Opens a case's files as volumes that are read box by box, or loads them as MONAI does.
+
+    A dict with a "name" comes from the run's own case list and is streamed: each key becomes a volume, and the output
+    is checked before any work. A bare path (MONAI Label, a notebook) becomes a MetaTensor (1, *S), a picture's axes
+    being rows and columns as in a stream.
+
+    Args:
+        keys: image, sketch, mask; those that are missing are passed over.
+        output: a hiresmed.io.CaseOutput.
+        size: output grid if it is not the input's own.
+        intensity: None leaves values as they are; "robust" shows the key "image" (no sketch, no mask) as 0 ... 65535
+            between its 0.5th and 99.5th percentile, see hiresmed.core.windows.robust_window.
+
+    Raises:
+        InputError: another intensity.
+    """
+
+    def __init__(self, keys: KeysCollection, output, size=None, intensity: str | None = None) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        if intensity not in (None, "robust"):
+            raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
+        self.output, self.size, self.intensity = output, size, intensity
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        case = dict(data)
+        if "name" not in case:
+            return case | {key: self._shown(key, self._tensor(case[key])) for key in self.key_iterator(case)}
+        shape = None
+        for key in self.key_iterator(case):
+            case[key] = self.output.open(case[key], case["name"])
+            shape = shape or case[key].shape
+        self.output.check(case, self.size or shape)
+        if self.intensity and "image" in case:
+            case["image"] = WindowedView(case["image"], robust_window(case["image"]))
+        return case
+
+    def _tensor(self, path) -> torch.Tensor:
+        """MONAI reads volumes; but of pictures it makes columns of rows, drops the spacing, and keeps colours."""
+        if Path(str(path)).suffix.lower() in PICTURES:
+            picture = self.output.open(path, "picture")
+            return MetaTensor(picture.read((0, 0), picture.shape)[None].astype("float32"), affine=picture.affine)
+        return LoadImage(image_only=True, ensure_channel_first=True)(path)  # made when needed: it registers all readers
+
+    def _shown(self, key: Hashable, image: torch.Tensor) -> torch.Tensor:
+        """A loaded image (C, *S) through its window, each channel through its own."""
+        if not self.intensity or key != "image":
+            return image
+        shown = image.clone()
+        for channel in shown:
+            volume = ArrayVolume(channel.numpy(), name=str(key))
+            view = WindowedView(volume, robust_window(volume))
+            channel[...] = torch.from_numpy(view.read([0] * channel.ndim, view.shape).astype("float32"))
+        return shown

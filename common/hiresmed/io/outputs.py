@@ -1,0 +1,204 @@
+"""Where a case's results go: checked before any work, gathered in a working folder, given their name when whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+
+import ignite.distributed as idist
+
+from ..core.errors import InputError
+from ..core.knobs import flag, whole_number
+from ..core.tiles import check_region, check_size
+from ..core.volumes import Volume
+from .dicom import dicom_files, is_dicom, lone_image
+from .pictures import picture_shape
+from .readers import cases, open_volume
+from .stores import ZarrStores
+from .writers import PNG_PIXELS, check_output, check_png, final_name, save_volume
+
+_BYTES_PER_VOXEL = 8  # pyramid 2.3, sketch 1.2, file 2, compressed copy at most 2
+
+
+class CaseOutput:
+    """The output folder of one run: what its cases are called, which formats they get, what is kept on the way.
+
+    Results of a single case lie in `output_dir`, those of several in a folder per case. While a case is worked on,
+    its pyramids lie in `<name>.partial`, from which an interrupted run resumes.
+
+    Args:
+        output_dir: created; nothing outside it is written.
+        output_format: nii, nii.gz, ome-zarr, dicom (a series, or one file for a 2-D image), dcm, png or tiff; None: as
+            the input.
+        overwrite: replace results that exist.
+        resume: go on with an interrupted case.
+        fingerprint: what the result depends on, beside the inferer's settings (say, the weights' sha256).
+        postfix: of the result's name.
+        region: of the output, if not all is made; an OME-Zarr cannot hold that.
+        size: output grid if it is not the input's own; a picture's format depends on it.
+        seed: from which the identifiers of DICOM are made, together with its content.
+        keep_patient: DICOM made of DICOM keeps the source's patient and study; else they are anonymous and new.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        output_format: str | None = None,
+        overwrite: bool | str = False,
+        resume: bool | str = False,
+        fingerprint: Mapping | None = None,
+        postfix: str = "synthetic",
+        seed: int = 0,
+        region=None,
+        size: Sequence[int] | None = None,
+        keep_patient: bool | str = False,
+    ) -> None:
+        if output_format == "ome-zarr" and region is not None:
+            raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
+        self.folder, self.output_format = pathlib.Path(output_dir).expanduser(), output_format
+        self.overwrite, self.resume = flag(overwrite, "overwrite"), flag(resume, "resume")
+        self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, whole_number(seed, "seed")
+        self.region, self.size, self.several = region, size, False
+        self.keep_patient = flag(keep_patient, "keep_patient")
+
+    def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
+        """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk.
+
+        Raises:
+            InputError: nothing to work on; a result that exists, without `overwrite` and not left to resume.
+        """
+        if sketch is not None and image is None and dataset_dir is None:
+            found = [{"sketch": sketch, "name": cases(image=sketch)[0]["name"]}]
+        else:
+            found = cases(image=image, dataset_dir=dataset_dir, default=default)
+        self.several = len(found) > 1
+        for case in found:
+            case["source"] = case.get("image", sketch)
+            case |= {k: v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
+        return found if self.overwrite else self._left(found)
+
+    def _left(self, found: list[dict]) -> list[dict]:
+        """The cases without a result; on resume also those whose result was written, but not yet its report."""
+        left = [c for c in found if not self.final(c).exists() or (self.resume and self._begun(c))]
+        if len(left) < len(found) and not (self.resume and left):
+            final = next(self.final(c) for c in found if self.final(c).exists())
+            cure = "there is nothing to resume" if self.resume else "resume goes on with a folder that is not complete"
+            raise InputError(
+                f"{final.parent} should not yet hold {final.name}, but does; set overwrite to true to replace it or "
+                f"choose another output_dir ({cure})."
+            )
+        return left
+
+    def _begun(self, case: Mapping) -> bool:
+        return any(self.work_dir(case["name"]).glob("*.ome.zarr"))
+
+    def open(self, path, name: str) -> Volume:
+        """A case's file as a volume; what must be unpacked goes to the working folder."""
+        return open_volume(path, self.work_dir(name))
+
+    def check(self, case: Mapping, shape: Sequence[int]) -> None:
+        """Before any work: a folder that can be written, a format and enough room for the output grid's voxels."""
+        kind = {"png": "PNG", "dcm": "DICOM file of one picture"}.get(self.format_of(case))
+        if kind is not None:
+            check_png([b - a for a, b in check_region(self.region, shape)], kind)
+        check_output(self.final(case).parent, math.prod(check_size(shape)) * _BYTES_PER_VOXEL)
+        if idist.get_rank() == 0 and not self.resume:
+            for pyramid in self.work_dir(case["name"]).glob("*.ome.zarr"):
+                shutil.rmtree(pyramid, ignore_errors=True)
+
+    def stores(self, case: Mapping, recipe: Mapping) -> ZarrStores:
+        """Pyramids of a case in its working folder; `recipe` tells what they depend on."""
+        fingerprint = {**self.fingerprint, **recipe}
+        return ZarrStores(self.work_dir(case["name"]), fingerprint, self.resume)
+
+    def save(self, case: Mapping, image: Volume, whole: bool) -> pathlib.Path:
+        """The result under its final name (rank 0 writes); an OME-Zarr gets its name in `finish`.
+
+        Args:
+            whole: the image is the whole pyramid, not a region of it.
+        """
+        final, kind = self.final(case), self.format_of(case)
+        if kind == "ome-zarr" and not whole:
+            raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
+        if idist.get_rank() == 0 and kind != "ome-zarr":
+            stem = final.parent / f"{case['name']}_{self.postfix}"
+            options = {} if kind not in ("dicom", "dcm") else {"seed": self.seed, "keep_patient": self.keep_patient}
+            if options and _dicom(case.get("source")):
+                options["reference"] = case["source"]
+            save_volume(image, stem, kind, **options)
+        idist.barrier()
+        return final
+
+    def finish(self, case: Mapping) -> None:
+        """All that reads the working folder is done: name the OME-Zarr, remove the rest."""
+        work, final = self.work_dir(case["name"]), self.final(case)
+        if self.format_of(case) == "ome-zarr":
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(work / "result.ome.zarr", final)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def format_of(self, case: Mapping) -> str:
+        """The format asked for, else that of the input.
+
+        A DICOM series for a DICOM series and one DICOM file for a radiograph (with pydicom); .nii for .nii; TIFF for
+        TIFF; PNG for PNG, JPEG and a 2-D phantom; TIFF where a picture would be too large for one; else .nii.gz.
+        """
+        source = case.get("source")
+        if self.output_format is not None:
+            flat = self.output_format == "dicom" and _is_picture(source)
+            return "dcm" if flat else str(self.output_format)
+        name = "" if source is None or isinstance(source, Volume) else str(source).lower()
+        if name.endswith((".tif", ".tiff")):
+            return "tiff"
+        shape = _picture_shape(source)
+        if shape is not None:
+            kind = "dcm" if _dicom(source) and importlib.util.find_spec("pydicom") else "png"
+            return kind if self._pixels(shape) <= PNG_PIXELS else "tiff"
+        if _dicom(source) and importlib.util.find_spec("pydicom"):
+            return "dicom"
+        return "nii" if name.endswith(".nii") else "nii.gz"
+
+    def _pixels(self, shape: Sequence[int]) -> int:
+        if not shape:
+            return 0
+        box = check_region(self.region, check_size(self.size or shape, 2))
+        return math.prod(b - a for a, b in box)
+
+    def final(self, case: Mapping) -> pathlib.Path:
+        """Path of the finished result."""
+        stem, kind = f"{case['name']}_{self.postfix}", self.format_of(case)
+        return self.case_folder(case["name"]) / (f"{stem}.ome.zarr" if kind == "ome-zarr" else final_name(stem, kind))
+
+    def case_folder(self, name: str) -> pathlib.Path:
+        """Folder of a case's results, preview and report."""
+        return self.folder / name if self.several else self.folder
+
+    def work_dir(self, name: str) -> pathlib.Path:
+        """Folder of what is not finished."""
+        return self.case_folder(name) / f"{name}.partial"
+
+
+def _picture_shape(source) -> tuple[int, ...] | None:
+    """(rows, columns) of a source that is best shown as a picture, () if they cannot be read; None for all others."""
+    if source is None or isinstance(source, Volume):
+        return source.shape if source is not None and len(source.shape) == 2 else None
+    path = pathlib.Path(source)
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        return picture_shape(path) or ()  # what is wrong with it is said when it is opened
+    image = lone_image(path) if _dicom(path) else None
+    return None if image is None else image.size[1::-1]
+
+
+def _is_picture(source) -> bool:
+    return _picture_shape(source) is not None or str(source).lower().endswith((".tif", ".tiff"))
+
+
+def _dicom(source) -> bool:
+    if source is None or isinstance(source, Volume):
+        return False
+    path = pathlib.Path(source)
+    return bool(dicom_files(path)) if path.is_dir() else path.is_file() and is_dicom(path)

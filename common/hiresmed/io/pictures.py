@@ -1,0 +1,114 @@
+"""Pictures in: PNG, JPEG and TIFF as grey 2-D volumes with their pixel spacing.
+
+Through Pillow they are held whole; TIFFs that can be read box by box go through `tiff`. MONAI's PILReader turns rows
+into columns and knows no spacing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..core.errors import InputError
+from ..core.volumes import ArrayVolume, Volume, finite, first_line, picture_affine
+from .tiff import open_tiff, resolution_spacing
+
+
+def read_picture(path: str | Path) -> Volume:
+    """A PNG, JPEG or TIFF as a 2-D volume (rows, columns), grey; transparency is dropped.
+
+    Values are the stored ones (8 or 16 bit, 32 bit, float); colours become ITU-R 601 luma. Spacing in mm comes from
+    the resolution of a PNG or TIFF, else it is 1 mm (a JPEG's 72 dpi mean nothing). Columns run to the left, rows to
+    the back of the patient, as DICOM and ITK place an image without orientation. PNG, JPEG and TIFFs of another kind
+    than `open_tiff` streams are held in memory.
+
+    Raises:
+        InputError: not such a picture, truncated, several pages, NaN or infinite values.
+    """
+    path = Path(path)
+    streamed = open_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else None
+    if streamed is not None:
+        return streamed
+    try:
+        with _opened(path) as picture:
+            if getattr(picture, "n_frames", 1) > 1:
+                raise InputError(
+                    f"{path.name} should be one 2-D image, but has {picture.n_frames} pages; save one of them, or the "
+                    "stack as NIfTI."
+                )
+            spacing = _spacing(picture)
+            values = _grey(picture)
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
+            "truncated or of another kind: export it again."
+        ) from error
+    return ArrayVolume(finite(values, path.name, (0, 0)), picture_affine(*spacing), path.name)
+
+
+def read_colours(path: str | Path) -> np.ndarray:
+    """A PNG, JPEG or TIFF as (rows, columns, 3) uint8 in RGB, turned as its EXIF says; transparency is dropped.
+
+    Raises:
+        InputError: not such a picture, or truncated.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as picture:
+            picture.load()
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        raise InputError(
+            f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
+            "truncated or of another kind: export it again."
+        ) from error
+
+
+def picture_shape(path: str | Path) -> tuple[int, int] | None:
+    """(rows, columns) by the header alone; None where the file is no picture."""
+    try:
+        with _opened(Path(path)) as picture:
+            return picture.size[::-1]
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large images are what this library is for
+    try:
+        with Image.open(path) as picture:
+            picture.filename = ""  # Pillow maps a named file into memory, and then turns a rotated TIFF wrongly
+            yield picture
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _grey(picture: Image.Image) -> np.ndarray:
+    if picture.mode == "1":
+        return np.asarray(picture.convert("L"))
+    if picture.mode not in ("L", "I", "F") and not picture.mode.startswith("I;16"):
+        if picture.mode in ("LA", "La"):
+            return np.asarray(picture.getchannel(0))
+        picture = picture.convert("RGB").convert("L")
+    values = np.asarray(picture)
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def _spacing(picture: Image.Image) -> tuple[float, float]:
+    """Distance of rows and of columns in mm; 1 where the file does not say."""
+    x, y, unit_mm = 0.0, 0.0, 0.0
+    if picture.format == "PNG" and "dpi" in picture.info:
+        (x, y), unit_mm = picture.info["dpi"], 25.4
+    elif picture.format == "TIFF":
+        tags = picture.tag_v2
+        x, y = float(tags.get(282, 0)), float(tags.get(283, 0))
+        unit_mm = {2: 25.4, 3: 10.0}.get(tags.get(296, 2), 0.0)
+    return resolution_spacing(x, y, unit_mm)

@@ -1,0 +1,302 @@
+"""Image files in: one case opened as a volume without loading it, and the list of cases to work on.
+
+Formats that cannot be read box by box (gzip, NRRD, MetaImage, DICOM series) become a plain NIfTI in a working folder
+first, in constant memory where the format allows; MONAI's LoadImage would hold the whole image.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..core.volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape
+from .dicom import RAS_FROM_LPS, SeriesVolume, dicom_files, is_dicom, open_series, read_header
+from .pictures import read_picture
+from .writers import check_space, write_nifti
+
+NIFTI = (".nii", ".nii.gz")
+ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (*reversed(NIFTI), *ITK_FORMATS, *PICTURES, ".dcm", ".zarr")
+CHUNK = 2**20  # bytes decompressed at a time
+SLAB = 16  # slices converted at a time
+
+
+def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
+    """Opens one case without loading it.
+
+    Args:
+        path: `.nii`, `.nii.gz`, NRRD, MetaImage, PNG, JPEG, TIFF, DICOM (a series folder or a file of it), or a
+            `.zarr` folder; a Volume is returned as it is.
+        work_dir: where a plain NIfTI is put for formats that cannot be read box by box; made if needed, and what lies
+            there from an earlier run over the same unchanged file is used again.
+
+    Returns:
+        A volume of shape (I, J, K) or (I, J); pictures and single DICOM images are (rows, columns).
+
+    Raises:
+        InputError: nothing there, empty, not an image, truncated, not 2-D or 3-D, several channels, a bad affine.
+    """
+    if isinstance(path, Volume):
+        return path
+    source = _existing(path)
+    suffix = _suffix(source)
+    if suffix == ".zarr" and source.is_dir():
+        return _open_zarr(source)
+    if source.is_dir():
+        if not dicom_files(source) and _image_files(source):
+            raise InputError(
+                f"{source} should be one image, but is a folder with {_image_files(source)[0].name} and others in it; "
+                "name one of them as image, or the folder as dataset_dir."
+            )
+        return _open_dicom(source, Path(work_dir))
+    if suffix == ".nii":
+        return NiftiVolume(source)
+    if suffix == ".nii.gz":
+        return _open_compressed(source, Path(work_dir))
+    if suffix in ITK_FORMATS:
+        volume = ItkVolume(source)
+        return _converted(volume, [source], Path(work_dir), (*volume.shape[:-1], volume.slab))
+    if suffix in PICTURES:
+        return read_picture(source)
+    if is_dicom(source):
+        return _open_dicom(source, Path(work_dir))
+    raise InputError(
+        f"{source} should be an image ({', '.join(SUFFIXES)} or a DICOM folder), but is none of these; convert it."
+    )
+
+
+def _existing(path: str | Path) -> Path:
+    if not str(path).strip():
+        raise InputError("image should be the path of an image, but is empty; give a file or a DICOM folder.")
+    source = Path(path).expanduser()
+    if not source.exists():
+        raise InputError(f"image should be an existing file or folder, but there is no {source}; check the path.")
+    if source.is_file() and source.stat().st_size == 0:
+        raise InputError(f"{source} should be an image, but the file is empty; copy or export it again.")
+    return source
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), path.suffix.lower())
+
+
+def case_name(path: str | Path) -> str:
+    """The name of a case: its file or folder name without the image suffix."""
+    path = Path(path).expanduser()
+    name = path.name or path.resolve().name
+    return name[: -len(_suffix(path))] if _suffix(path) in SUFFIXES and len(name) > len(_suffix(path)) else name
+
+
+def _open_zarr(source: Path) -> Volume:
+    try:
+        from .stores import open_level
+    except ImportError as error:
+        raise InputError(
+            f"{source.name} should be an image file, but is an OME-Zarr, which this version cannot read as input; "
+            "export its level 0 as NIfTI."
+        ) from error
+    return open_level(source)
+
+
+def _open_compressed(source: Path, work_dir: Path) -> NiftiVolume:
+    NiftiVolume(source, header_only=True)  # a mistake in the header shows before gigabytes are written
+
+    def decompress(target: Path) -> None:
+        try:
+            with gzip.open(source, "rb") as packed, open(target, "wb") as plain:
+                shutil.copyfileobj(packed, plain, CHUNK)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{source.name} should be a whole gzip file, but is truncated or damaged ({first_line(error)}); "
+                "copy or export it again."
+            ) from error
+
+    return NiftiVolume(_made_once([source], work_dir, decompress), name=source.name)
+
+
+def _open_dicom(source: Path, work_dir: Path) -> Volume:
+    volume = open_series(source)
+    if not isinstance(volume, SeriesVolume):
+        return volume
+    return _converted(volume, [s.path for s in volume.slices], work_dir, (*volume.shape[:2], 1))
+
+
+def _converted(volume: Volume, sources: Sequence[Path], work_dir: Path, box: Sequence[int]) -> NiftiVolume:
+    plain = _made_once(sources, work_dir, lambda target: write_nifti(volume, target, box=box), volume.name)
+    return NiftiVolume(plain, name=volume.name)
+
+
+def _made_once(
+    sources: Sequence[Path], work_dir: Path, make: Callable[[Path], object], name: str | None = None
+) -> Path:
+    """The `.nii` made from `sources`; its name holds a hash of their paths, sizes and times, so that it is made anew
+    for other or changed files."""
+    stamps = [(str(s.resolve()), s.stat().st_size, s.stat().st_mtime_ns) for s in sources]
+    key = hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
+    target = work_dir / f"{case_name(name or sources[0].name)}-{key}.nii"
+    if target.exists():
+        return target
+    # the process id keeps processes apart that open the same case at once
+    aside = target.with_name(f"{target.name}.{os.getpid()}.nii")
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        check_space(work_dir, sum(size for _, size, _ in stamps))
+        try:
+            make(aside)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The working folder {work_dir} should take a plain copy of {sources[0].name}, but cannot be written "
+            f"({error.strerror or error}); choose another output_dir or free some space."
+        ) from error
+    return target
+
+
+class ItkVolume(Volume):
+    """A NRRD or MetaImage file: uncompressed MetaImage is read slab by slab, others are held whole (ITK's limit)."""
+
+    def __init__(self, path: str | Path) -> None:
+        import itk  # here, as loading ITK's modules costs seconds and about 450 MB
+
+        self.name = Path(path).name
+        try:
+            info = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+            info.SetFileName(str(path))
+            info.ReadImageInformation()
+        except (RuntimeError, AttributeError) as error:  # no factory knows the file: None
+            raise InputError(
+                f"{self.name} should be a NRRD or MetaImage file, but ITK cannot read it; it is damaged, or its data "
+                "file is missing."
+            ) from error
+        dims = info.GetNumberOfDimensions()
+        sizes = [int(info.GetDimensions(a)) for a in range(dims)]
+        if info.GetNumberOfComponents() != 1:
+            sizes = [info.GetNumberOfComponents(), *sizes]
+            raise InputError(
+                f"{self.name} should have one channel, but has {sizes[0]} per voxel (shape {tuple(sizes)}); "
+                "save the wanted channel as a file of its own."
+            )
+        self.shape = spatial_shape(sizes, self.name)
+        self.affine = checked_affine(RAS_FROM_LPS @ _lps_affine(info), len(self.shape), self.name)
+        self.dtype = ITK_TYPES.get(info.GetComponentTypeAsString(info.GetComponentType()), np.dtype(np.float32))
+        self.slab = SLAB if info.CanStreamRead() else self.shape[-1]
+        pixel = itk.D if self.dtype.itemsize > 2 else itk.F  # double holds every int32
+        image = itk.Image[pixel, dims]
+        self._region = itk.ImageRegion[dims]
+        # an ITK image does not keep its source alive
+        self._reader = itk.ImageFileReader[image].New(FileName=str(path), UseStreaming=True)
+        self._extract = itk.RegionOfInterestImageFilter[image, image].New(Input=self._reader.GetOutput())
+        self._array = itk.array_view_from_image
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        region = self._region()
+        rest = region.GetImageDimension() - len(start)
+        region.SetIndex([*map(int, start), *[0] * rest])
+        region.SetSize([*map(int, shape), *[1] * rest])
+        self._extract.SetRegionOfInterest(region)
+        try:
+            self._extract.Update()
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.name} should hold {self.shape} voxels, but ITK cannot read them all; it is truncated or "
+                "damaged: export it again."
+            ) from error
+        return self._array(self._extract.GetOutput()).T.reshape(shape, order="F").astype(self.dtype)
+
+
+ITK_TYPES = {
+    "unsigned_char": np.dtype(np.uint8),
+    "char": np.dtype(np.int16),
+    "short": np.dtype(np.int16),
+    "unsigned_short": np.dtype(np.uint16),
+    "int": np.dtype(np.int32),
+    "unsigned_int": np.dtype(np.int32),  # label numbers; NIfTI writers and MONAI do not go beyond
+    "float": np.dtype(np.float32),
+}
+
+
+def _lps_affine(info) -> np.ndarray:
+    dims = min(3, info.GetNumberOfDimensions())
+    affine = np.eye(4)
+    for axis in range(dims):
+        affine[:dims, axis] = np.array(info.GetDirection(axis))[:dims] * info.GetSpacing(axis)
+        affine[axis, 3] = info.GetOrigin(axis)
+    return affine
+
+
+def cases(
+    image: str | Path | Volume | None = None,
+    dataset_dir: str | Path | None = None,
+    default: Volume | None = None,
+) -> list[dict]:
+    """The cases to work on, sorted, each `{"image": path or Volume, "name": str}`; names are distinct.
+
+    Args:
+        image: one case.
+        dataset_dir: a folder of cases: image files, DICOM files, sub-folders with a DICOM series, `.zarr` folders.
+        default: what is used when neither is given (a phantom).
+
+    Raises:
+        InputError: both given; none and no default; nothing in the folder.
+    """
+    if image is not None and dataset_dir is not None:
+        raise InputError(
+            f"Either image or dataset_dir should be given, but both are ({image}, {dataset_dir}); leave one out."
+        )
+    if dataset_dir is not None:
+        return _named(_cases_in(_existing(dataset_dir)))
+    chosen = default if image is None else image
+    if chosen is None:
+        raise InputError("An image or a dataset_dir should be given, but neither is; give one of them.")
+    return _named([chosen if isinstance(chosen, Volume) else _existing(chosen)])
+
+
+def _cases_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"dataset_dir should be a folder of images, but {folder} is a file; give it as image.")
+    found = _image_files(folder)
+    found += [child for child in folder.iterdir() if child.is_dir() and _folder_is_case(child)]
+    found += _loose_dicom(folder)
+    if not found:
+        raise InputError(
+            f"dataset_dir should hold images or DICOM sub-folders, but none is in {folder}; check the path."
+        )
+    return sorted(found)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    wanted = (*NIFTI, *ITK_FORMATS, *PICTURES)
+    files = (f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith("."))
+    return [f for f in files if _suffix(f) in wanted]
+
+
+def _folder_is_case(folder: Path) -> bool:
+    return folder.suffix.lower() == ".zarr" or bool(dicom_files(folder))
+
+
+def _loose_dicom(folder: Path) -> list[Path]:
+    """DICOM files directly in the folder: a radiograph is a case of its own, a series is named by its first file."""
+    headers = [read_header(file) for file in dicom_files(folder)]
+    series = {h.series: h.path for h in reversed(headers) if h.placed}
+    return [h.path for h in headers if not h.placed] + list(series.values())
+
+
+def _named(found: Sequence[Path | Volume]) -> list[dict]:
+    names = [case_name(f.name if isinstance(f, Volume) else f) for f in found]
+    twice = {name for name, n in Counter(names).items() if n > 1}
+    # a.nii and a.png would write the same result
+    names = [f.name.replace(".", "_") if name in twice else name for f, name in zip(found, names)]
+    return [{"image": f, "name": name} for f, name in zip(found, names)]

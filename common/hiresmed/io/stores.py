@@ -1,0 +1,189 @@
+"""Pyramids of levels that are written tile by tile, on disk: OME-Zarr 0.5 with the same face as `pyramids` in memory.
+
+Level 0 is the finest. A cascade's stages are the levels of one pyramid, so the result is itself a multiscale image that
+a viewer can open while it grows. MONAI has no zarr dataset or writer; zarr v3 keeps the chunks, we keep the geometry
+and the journal of finished tiles.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import ignite.distributed as idist
+import numpy as np
+import zarr
+
+from ..core.errors import InputError
+from ..core.pyramids import Level, MemoryStores, level_affine
+
+__all__ = ["Level", "MemoryStores", "ZarrStores", "level_affine", "open_level"]
+
+_AXES = {2: ("y", "x"), 3: ("x", "y", "z")}
+
+
+class ZarrStores:
+    """OME-Zarr 0.5 pyramids in one working folder, resumable.
+
+    Args:
+        folder: where the pyramids and their journals lie; created.
+        fingerprint: what the content depends on (weights, seed, tile size, input); a store made with another one is
+            refused on resume.
+        resume: go on with stores that exist instead of starting them anew.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, fingerprint: dict | None = None, resume: bool = False) -> None:
+        self.folder, self.fingerprint, self.resume = pathlib.Path(folder), fingerprint or {}, resume
+        # one reader thread: zarr's pool fragments glibc's arenas and the resident size creeps with the volume
+        zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
+
+    def path(self, name: str) -> pathlib.Path:
+        """Folder of one pyramid."""
+        return self.folder / f"{name}.ome.zarr"
+
+    def pyramid(
+        self,
+        name: str,
+        shapes: Sequence[Sequence[int]],
+        scales: Sequence[int],
+        affine: np.ndarray,
+        dtype: str,
+        slope: float,
+        tiles: Sequence[Sequence[int]],
+    ) -> list[Level]:
+        """Levels on disk, chunks of half a tile, uncompressed (chunks are read many times).
+
+        Args:
+            name: of the pyramid, in this folder.
+            shapes: spatial shape S of each level, finest first.
+            scales: voxels of the volume per cell of each level.
+            affine: (4, 4), of the volume's own grid (scale 1).
+            dtype: of the stored numbers.
+            slope: what one stored unit is worth.
+            tiles: shape in which each level's tiles are written.
+
+        Raises:
+            InputError: resume was asked for with other settings than the pyramid was begun with.
+        """
+        path = self.path(name)
+        recipe = {
+            "fingerprint": self.fingerprint,
+            "shapes": [[int(n) for n in shape] for shape in shapes],
+            "scales": [int(n) for n in scales],
+            "tile": [int(n) for n in tiles[0]],
+            "dtype": dtype,
+        }
+        if idist.get_rank() == 0 and not self._resumed(path, recipe):
+            self._create(path, name, affine, recipe, tiles)
+        idist.barrier()
+        return self._open(path, name, slope)
+
+    def finish(self) -> None:
+        """Drop the journals: what is left is a plain OME-Zarr."""
+        for journal in self.folder.glob("*.tiles"):
+            journal.unlink()
+
+    def _resumed(self, path: pathlib.Path, recipe: dict) -> bool:
+        """Whether the pyramid is there to go on with."""
+        if not (self.resume and path.exists()):
+            return False
+        found = dict(zarr.open_group(str(path), mode="r").attrs["hiresmed"]["recipe"])
+        changed = sorted(_changes(recipe, found))
+        if changed:
+            raise InputError(
+                f"resume wants the settings that {path.name} was begun with, but {', '.join(changed)} changed; "
+                "set them back, or start anew with --overwrite true."
+            )
+        return True
+
+    def _create(self, path: pathlib.Path, name: str, affine: np.ndarray, recipe: dict, tiles) -> None:
+        # under a name of its own until whole, so that a run killed here leaves nothing that looks like a store
+        half = path.with_suffix(".begun")
+        for old in (path, half):
+            shutil.rmtree(old, ignore_errors=True)
+        for journal in self.folder.glob(f"{name}.*.tiles"):
+            journal.unlink()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        group = zarr.open_group(str(half), mode="w", zarr_format=3)
+        for k, (shape, tile) in enumerate(zip(recipe["shapes"], tiles)):
+            group.create_array(
+                str(k),
+                shape=tuple(shape),
+                chunks=tuple(_chunk(t, n) for t, n in zip(tile, shape)),
+                dtype=recipe["dtype"],
+                compressors=None,
+                fill_value=0,
+                dimension_names=_AXES[len(shape)],
+            )
+        group.attrs.update(_ome_attributes(name, affine, recipe) | {"hiresmed": _ours(affine, recipe)})
+        os.replace(half, path)
+
+    def _open(self, path: pathlib.Path, name: str, slope: float) -> list[Level]:
+        group = zarr.open_group(str(path), mode="r+")
+        ours = group.attrs["hiresmed"]
+        levels = []
+        for k, scale in enumerate(ours["recipe"]["scales"]):
+            array = group[str(k)]
+            affine = level_affine(np.array(ours["affine"]), [scale] * array.ndim)
+            levels.append(Level(array, affine, name, slope, self.folder / f"{name}.{k}.tiles"))
+        return levels
+
+
+def open_level(path: str | pathlib.Path, level: int = 0) -> Level:
+    """One level of an OME-Zarr image as a volume, read-only; geometry from our affine, else from its scale."""
+    path = pathlib.Path(path)
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        image = group.attrs["ome"]["multiscales"][0]
+        array = group[image["datasets"][level]["path"]]
+    except (KeyError, IndexError, FileNotFoundError, ValueError) as error:
+        raise InputError(f"{path.name} should be an OME-Zarr 0.5 image, but {error!r} is missing in it.") from error
+    if array.ndim not in (2, 3):
+        raise InputError(f"{path.name} should have 2 or 3 spatial axes, but its shape is {array.shape}.")
+    ours = group.attrs.get("hiresmed")
+    if ours:
+        affine = level_affine(np.array(ours["affine"]), [ours["recipe"]["scales"][level]] * array.ndim)
+    else:
+        scale = image["datasets"][level]["coordinateTransformations"][0]["scale"]
+        affine = np.diag([*scale, *[1.0] * (4 - array.ndim)])
+    return Level(array, affine, path.name)
+
+
+def _chunk(tile: int, size: int) -> int:
+    """Half a tile, or a whole one where that is odd: a chunk of two tiles would be written by two processes at once."""
+    return min(tile // 2 if tile % 2 == 0 else tile, size)
+
+
+def _changes(wanted: dict, found: dict, prefix: str = "") -> list[str]:
+    names = []
+    for key in wanted.keys() | found.keys():
+        a, b = wanted.get(key), found.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += _changes(a, b)
+        elif a != b:
+            names.append(str(key))
+    return names
+
+
+def _ours(affine: np.ndarray, recipe: dict) -> dict:
+    return {"affine": np.asarray(affine).tolist(), "affine_frame": "RAS+ mm, voxel centres", "recipe": recipe}
+
+
+def _ome_attributes(name: str, affine: np.ndarray, recipe: dict) -> dict:
+    """OME-NGFF 0.5 multiscales metadata; axes in array order."""
+    dims = len(recipe["shapes"][0])
+    spacing = np.linalg.norm(affine[:3, :dims], axis=0)
+    datasets = [
+        {
+            "path": str(k),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": (spacing * scale).tolist()},
+                {"type": "translation", "translation": (spacing * (scale - 1) / 2).tolist()},
+            ],
+        }
+        for k, scale in enumerate(recipe["scales"])
+    ]
+    axes = [{"name": n, "type": "space", "unit": "millimeter"} for n in _AXES[dims]]
+    return {"ome": {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}}

@@ -1,0 +1,26 @@
+"""Multi-scale patch GANs (Uzunova et al., MICCAI 2019, arXiv:1907.01376)."""
+
+from .batches import EvaluationBatch, MultiScaleBatch
+from .cascade import CascadeInferer, Rendering
+from .critic import PatchCritic
+from .generator import MultiScaleGenerator, PatchGenerator
+from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
+from .prepared_cases import training_cases
+from .sketch import GradientSketch, GradientSketchd
+
+__all__ = [
+    "CascadeInferer",
+    "EvaluationBatch",
+    "GradientSketch",
+    "GradientSketchd",
+    "MultiScaleBatch",
+    "MultiScaleGenerator",
+    "MultiScalePatches",
+    "PatchCritic",
+    "PatchGenerator",
+    "PreparedCase",
+    "Rendering",
+    "collate_stage",
+    "prepare_case",
+    "training_cases",
+]

@@ -1,0 +1,302 @@
+"""The multi-scale cascade in one tile's memory: each stage reads the level below it and its sketch, writes its tiles.
+
+Uzunova et al. 2019 (arXiv:1907.01376), made exact: every stage, the coarsest too, is a network of finite receptive
+field run by ExactTiledInferer between levels of a pyramid, so neither the GPU nor the host ever holds a volume.
+
+Letters: S = spatial shape, D = spatial axes, k = level (0 the finest), K = coarsest level; stage s = K - k.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from monai.inferers import Inferer
+
+from ...core.errors import InputError
+from ...core.exact_tiling import ExactTiledInferer
+from ...core.knobs import whole_number
+from ...core.noise import place_noise
+from ...core.pyramids import MemoryStores
+from ...core.receptive_field import field_of
+from ...core.tiles import Box, check_region, check_size, whole
+from ...core.views import RegionView, ResampledView
+from ...core.volumes import ArrayVolume, Volume
+from ...core.windows import to_unit_range
+from .conditions import Conditions, SketchVolume, shared_tiles
+from .levels import number_of_scales, plan_levels
+from .stage_inputs import StageBox, stage_conditions, stage_input
+
+
+@dataclass
+class Rendering:
+    """What a cascade made of one case.
+
+    Attributes:
+        image: the generated volume (the region of it), in the window's units.
+        sketch: the sketch it was drawn from, same grid.
+        source: the real image on the same grid, or None where only a sketch came.
+        levels: all levels of the generated pyramid, finest first.
+        network_seconds: time spent inside the networks.
+        whole: the image is all of level 0, not a region.
+    """
+
+    image: Volume
+    sketch: Volume
+    source: Volume | None
+    levels: list[Volume] = field(default_factory=list)
+    network_seconds: float = 0.0
+    whole: bool = True
+
+
+class CascadeInferer(Inferer):
+    """Draws an image from a sketch, scale by scale, tile by tile.
+
+    Called with a tensor (1, 1, *S), in the window's units, it returns a tensor (1, 1, *S); called with volumes it
+    streams and returns a Rendering. Both go through the same code.
+
+    Args:
+        sketcher: draws the sketch of an image; see Conditions.
+        stores: has `stores(case, recipe)`, giving the pyramids of a case (tensors are always held in memory).
+        tile_size: T in voxels.
+        base_size: the base stage's image has at most this many voxels an axis.
+        num_scales: how many times the base is enlarged; None: as often as `base_size` asks.
+        window: values shown as -1 and 1, for CT in HU.
+        dtype: of the stored image.
+        seed: of the place-bound noise.
+        noise: its standard deviation; 0 leaves it out.
+        first_image: "generated" by the base stage, or "real": the coarsest level is the input image, coarsened, and
+            the cascade only adds detail (super-resolution).
+        size: output grid; None is the input's own.
+        region: box of the output to make, [[first, one-past-last], ...] in voxels; None is all.
+        device, amp, progress: see ExactTiledInferer.
+    """
+
+    def __init__(
+        self,
+        sketcher,
+        stores,
+        tile_size: int | Sequence[int] = 128,
+        base_size: int = 32,
+        num_scales: int | None = None,
+        window: Sequence[float] = (-1024.0, 1024.0),
+        dtype: str = "int16",
+        seed: int = 0,
+        noise: float = 0.1,
+        first_image: str = "generated",
+        size: Sequence[int] | None = None,
+        region: Sequence[Sequence[int]] | None = None,
+        device: torch.device | str = "cpu",
+        amp: bool = False,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        if first_image not in ("generated", "real"):
+            raise InputError(f"first_image must be generated or real, but {first_image!r} came.")
+        self.sketcher, self.stores, self.tile_size = sketcher, stores, tile_size
+        self.base_size, self.num_scales = whole_number(base_size, "base_size", 1), num_scales
+        if num_scales is not None:
+            self.num_scales = whole_number(num_scales, "num_scales")
+        self.window, self.dtype = _increasing(window), dtype
+        self.seed, self.noise = whole_number(seed, "seed"), _not_negative(noise)
+        self.first_image = first_image
+        self.size, self.region = size, region
+        self.progress = progress
+        self.tiled = ExactTiledInferer(tile_size, device, amp, progress)
+
+    def __call__(self, inputs, network, *args, **kwargs):
+        """A tensor for a tensor, a Rendering for a volume or a mapping of volumes (image, sketch, mask)."""
+        if torch.is_tensor(inputs):
+            return self._on_tensor(inputs, network)
+        case = dict(inputs) if isinstance(inputs, Mapping) else {"image": inputs}
+        case.setdefault("name", getattr(case.get("image") or case.get("sketch"), "name", "case"))
+        return CascadeRun(self, self.stores.stores(case, self.recipe(case)), case, network).run()
+
+    def recipe(self, case: Mapping) -> dict:
+        """What a case's pyramids depend on, for the check on resume."""
+        inputs = {k: [v.name, list(v.shape)] for k, v in case.items() if isinstance(v, Volume)}
+        names = ("base_size", "num_scales", "window", "dtype", "seed", "noise", "first_image", "size")
+        settings = {n: getattr(self, n) for n in names}
+        return json.loads(json.dumps({"inputs": inputs, **settings, "amp": self.tiled.amp}))
+
+    def _on_tensor(self, inputs: torch.Tensor, network) -> torch.Tensor:
+        outputs = []
+        for image in inputs:
+            if image.shape[0] != 1:
+                raise InputError(f"the cascade wants one channel, but the image has {image.shape[0]}.")
+            array = image[0].detach().cpu().numpy()
+            stores = MemoryStores(str(array.dtype) if np.issubdtype(array.dtype, np.floating) else "float32")
+            affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
+            case = {"image": ArrayVolume(array, affine)}
+            made = CascadeRun(self, stores, case, network).run().image
+            outputs.append(torch.from_numpy(made.read([0] * len(made.shape), made.shape))[None])
+        return torch.stack(outputs).to(inputs.device)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Window's units -> [-1, 1], clipped; float32 unless the values are float64."""
+        return to_unit_range(values, self.window)
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        """[-1, 1] -> the window's units, clipped."""
+        a, b = self.window
+        values = values.clip(-1, 1)
+        values += 1
+        values *= (b - a) / 2
+        values += a
+        return values
+
+
+class CascadeRun:
+    """One case on its way through the cascade."""
+
+    def __init__(self, inferer: CascadeInferer, stores, case: dict, network) -> None:
+        self.inferer, self.stores, self.network = inferer, stores, network
+        self.image, self.sketch, self.mask = (self._fitted(case.get(k)) for k in ("image", "sketch", "mask"))
+        if self.sketch is not None:
+            self.sketch = SketchVolume.of(self.sketch)
+        given = self.image or self.sketch
+        if given is None:
+            raise InputError("the cascade wants an image or a sketch, but neither came; give --image or --sketch.")
+        self.shape, self.affine = given.shape, given.affine
+        for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
+            if volume is not None and volume.shape != self.shape:
+                raise InputError(f"the {name} should have the image's {self.shape} voxels, but has {volume.shape}.")
+        if self.image is None and (self.mask is not None or inferer.first_image == "real"):
+            raise InputError("inpainting and super-resolution want an image, but only a sketch came; give --image.")
+        self._plan()
+
+    def _fitted(self, volume: Volume | None) -> Volume | None:
+        if volume is None or self.inferer.size is None:
+            return volume
+        size = check_size(self.inferer.size, len(volume.shape))
+        return volume if size == tuple(volume.shape) else ResampledView(volume, size)
+
+    def _plan(self) -> None:
+        inferer, dims = self.inferer, len(self.shape)
+        if dims != self.network.spatial_dims:
+            raise InputError(f"the network wants {self.network.spatial_dims} spatial axes, but the input has {dims}.")
+        self.factor = self.network.factor
+        scales = inferer.num_scales
+        self.scales = number_of_scales(self.shape, inferer.base_size, self.factor) if scales is None else scales
+        networks = [self.network.stage(self.scales - k) for k in range(self.scales + 1)]
+        self.fields = [field_of(n, n.in_channels, dims) for n in networks]
+        self.region: Box = check_region(inferer.region, self.shape)
+        halo = inferer.sketcher.halo if self.image is not None else 0
+        self.plans = plan_levels(self.shape, self.region, self.factor, self.fields, inferer.tile_size, halo)
+
+    def run(self) -> Rendering:
+        """Conditions first, then every level from the coarsest to the finest."""
+        inferer = self.inferer
+        conditions = Conditions(
+            self.plans, self.stores, self.factor, inferer.sketcher, inferer.encode, inferer.progress
+        )
+        self.images = self._pyramid(conditions, "image", self.image, "mean", inferer.dtype, 1.0)
+        self.masks = self._pyramid(conditions, "mask", self.mask, "max", "uint8", 1.0)
+        if self.sketch is not None:
+            self.sketches = conditions.pyramid("sketch", self.sketch, "max", "uint8", 1 / 255)
+        else:
+            self.sketches = conditions.sketches(self.images)
+        self.levels = self.stores.pyramid(
+            "result",
+            [p.shape for p in self.plans],
+            [p.scale for p in self.plans],
+            self.affine,
+            inferer.dtype,
+            1.0,
+            [p.grid.tile for p in self.plans],
+        )
+        before = inferer.tiled.network_seconds
+        for k in range(self.scales, -1, -1):
+            self._make_level(k)
+            idist.barrier()
+        return self._rendering(inferer.tiled.network_seconds - before)
+
+    def _pyramid(self, conditions: Conditions, name: str, volume: Volume | None, *how) -> list[Volume] | None:
+        return None if volume is None else conditions.pyramid(name, volume, *how)
+
+    def _rendering(self, seconds: float) -> Rendering:
+        everything = self.region == whole(self.shape)
+
+        def seen(volume: Volume | None) -> Volume | None:
+            return volume if volume is None or everything else RegionView(volume, self.region)
+
+        image, sketch, source = seen(self.levels[0]), seen(self.sketches[0]), seen(self.image)
+        return Rendering(image, sketch, source, self.levels, seconds, everything)
+
+    def _make_level(self, k: int) -> None:
+        plan, level = self.plans[k], self.levels[k]
+        stage = self.scales - k
+        numbers = list(shared_tiles(plan.grid, plan.made, level))
+        if stage == 0 and self.inferer.first_image == "real":
+            for number in numbers:
+                start, inside = plan.grid.start(number), plan.grid.inside(number)
+                level.write(start, self._real(k, start, inside))
+                level.mark(number)
+            return
+
+        def write(number: int, tile: torch.Tensor) -> None:
+            start = plan.grid.start(number)
+            values = self.inferer.decode(tile[0, 0].float().numpy() if self.inferer.tiled.amp else tile[0, 0].numpy())
+            level.write(start, self._keep_outside_mask(k, start, values))
+            level.mark(number)
+
+        network = self.network.stage(stage)
+        title = f"stage {stage + 1} of {self.scales + 1}, {' x '.join(map(str, plan.shape))}"
+        self.inferer.tiled.run(
+            network, lambda start, shape: self._read(k, start, shape), write, plan.grid, self.fields[k], numbers, title
+        )
+
+    def _read(self, k: int, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+        """A stage's input for one box, which may lie beyond the volume: (1, C, *shape)."""
+        stage, plan = self.scales - k, self.plans[k]
+        noise = torch.from_numpy(place_noise(self.inferer.seed, start, shape, stream=stage))[None]
+        noise *= self.inferer.noise
+        sketch = torch.from_numpy(self._read_sketch(k, start, shape))[None]
+        dtype = next(self.network.parameters()).dtype
+
+        def read_coarser(low: Sequence[int], extent: Sequence[int]) -> torch.Tensor:
+            return torch.from_numpy(self.inferer.encode(self.levels[k + 1].read_extended(low, extent)))[None]
+
+        box = StageBox(stage, start, shape, plan.shape, self.affine)
+        coordinates = self.network.coordinates
+        conditions = stage_conditions(box, sketch, noise, read_coarser, self.factor, coordinates, dtype)
+        batch = {name: values[None] for name, values in conditions.items()}
+        return stage_input(batch, self.factor, start, dtype)
+
+    def _read_sketch(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        sketch = self.sketches[k].read_extended(start, shape)
+        if self.masks is not None and self.sketch is None:
+            # what is to be replaced must not draw itself again
+            sketch = np.where(self.masks[k].read_extended(start, shape) > 0, 0, sketch).astype(sketch.dtype)
+        return sketch
+
+    def _real(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        assert self.images is not None
+        a, b = self.inferer.window
+        return self.images[k].read(start, shape).clip(a, b)
+
+    def _keep_outside_mask(self, k: int, start: Sequence[int], values: np.ndarray) -> np.ndarray:
+        if self.masks is None:
+            return values
+        return np.where(self.masks[k].read(start, values.shape) > 0, values, self._real(k, start, values.shape))
+
+
+def _not_negative(noise) -> float:
+    if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
+        raise InputError(f"noise should be a strength from 0 on, but is {noise!r}.")
+    return float(noise)
+
+
+def _increasing(window) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in window)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not low < high < math.inf or low == -math.inf:
+        raise InputError(f"window should be two increasing numbers, shown as -1 and 1, but is {window!r}.")
+    return low, high

@@ -1,0 +1,128 @@
+"""Listed cases -> the pyramids and sketches from which the multi-scale GAN learns, in memory or in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import ignite.distributed as idist
+
+from ...core.errors import InputError
+from ...core.tiles import check_region
+from ...core.views import RegionView, ResampledView
+from ...core.volumes import ArrayVolume, NiftiVolume, Volume, real_world_cast
+from ...core.windows import FULL, WindowedView, robust_window, to_unit_range
+from ...datasets.datalists import list_cases
+from ...io.readers import open_volume
+from ...io.writers import write_nifti
+from .patches import PreparedCase, prepare_case, stored_dtype
+
+
+def training_cases(
+    dataset_dir: str | None,
+    section: str,
+    network,
+    sketcher,
+    window: Sequence[float] = (-1024.0, 1024.0),
+    base_size: int = 32,
+    cache_dir: str | None = None,
+    cases_list: Sequence[Mapping] | None = None,
+    phantoms: int = 12,
+    intensity: str | None = None,
+    phantom: str | None = None,
+    subject: str | None = None,
+    base_crops: Sequence[float] = (),
+) -> list[PreparedCase]:
+    """Prepared cases of one section: pyramids and sketches of every image.
+
+    Args:
+        network: the generator (its factor and spatial_dims are read).
+        sketcher: as at inference.
+        cache_dir: where pyramids are kept (made once, memory does not grow with the dataset); None keeps them in RAM.
+        intensity: None: values as they are. "robust": each image through its own percentiles as uint16, as at
+            inference (LoadImageStreamd's window); `window` is then 0 ... 65535, and MultiScalePatches needs the same.
+        phantom: kind of phantoms; None: thorax for a 3-D network, xray for a 2-D one.
+        base_crops: shares of an image's sides, each in (0, 1]: the boxes of that share in the corners of every image
+            of the training section teach the base stage, too. It sees a whole image at once, so few images are few
+            examples; these are shifted and larger.
+
+    Other arguments: see list_cases and MultiScalePatches.
+
+    Raises:
+        InputError: see list_cases; a share outside (0, 1].
+    """
+    if intensity not in (None, "robust"):
+        raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
+    encode = partial(to_unit_range, window=window if intensity is None else (0.0, float(FULL)))
+    phantom = phantom or ("xray" if network.spatial_dims == 2 else "thorax")
+    shares = [_share(s) for s in base_crops] if section == "training" else []
+    prepared = []
+    for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):
+        folder = None if cache_dir is None else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case, intensity)}"
+        volume = _volume(case, folder, intensity)
+        made = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
+        made.stages = case.get("stages")
+        prepared.append(made)
+        if made.stages is None or 0 in made.stages:
+            small = [_reduced(RegionView(volume, box), 4 * base_size) for box in _corners(volume.shape, shares)]
+            crops = [prepare_case(v, sketcher, encode, network.factor, base_size, None) for v in small]
+            prepared += [replace(crop, stages=[0]) for crop in crops]
+    return prepared
+
+
+def _share(share) -> float:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise InputError(
+            f"base_crops should be shares of an image's sides, above 0 and at most 1, but holds {share!r}; mend it."
+        )
+    return float(share)
+
+
+def _corners(shape: Sequence[int], shares: Sequence[float]) -> Iterator[list[tuple[int, int]]]:
+    """The boxes in an image's corners that have these shares of its sides."""
+    for share in shares:
+        sides = [max(1, round(share * n)) for n in shape]
+        yield from map(list, product(*([(0, m), (n - m, n)] if m < n else [(0, n)] for n, m in zip(shape, sides))))
+
+
+def _reduced(volume: Volume, size: int) -> ArrayVolume:
+    """In memory, at most `size` voxels an axis: all that a base stage's level and its sketch are made of."""
+    scale = min(1.0, size / max(volume.shape))
+    view = ResampledView(volume, [max(1, round(n * scale)) for n in volume.shape])
+    values = real_world_cast(view.read([0] * len(view.shape), view.shape), stored_dtype(volume))
+    return ArrayVolume(values, view.affine, volume.name)
+
+
+def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -> Volume:
+    """A case's image or region: in RAM without a folder; with one, what a window shows is kept there as NIfTI."""
+    if folder is None:
+        volume = _view(case, pathlib.Path(tempfile.mkdtemp(prefix="hiresmed_")), intensity)
+        values = volume.read([0] * len(volume.shape), volume.shape)
+        return ArrayVolume(real_world_cast(values, stored_dtype(volume)), volume.affine, volume.name)
+    if intensity is None:
+        return _view(case, folder, None)
+    kept = folder / "image.nii"
+    if idist.get_rank() == 0 and not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_nifti(_view(case, folder, intensity), kept)
+    idist.barrier()
+    return NiftiVolume(kept, name=case["name"])
+
+
+def _view(case: Mapping, folder: pathlib.Path, intensity: str | None) -> Volume:
+    volume = open_volume(case["image"], folder)
+    if intensity is not None:
+        volume = WindowedView(volume, robust_window(volume))
+    return RegionView(volume, check_region(case["region"], volume.shape)) if case.get("region") else volume
+
+
+def _digest(case: Mapping, intensity: str | None) -> str:
+    image = case["image"]
+    identity = (image.name, image.shape) if isinstance(image, Volume) else str(image)
+    shown = () if intensity is None else (intensity,)
+    return hashlib.sha256(repr((identity, case.get("region"), *shown)).encode()).hexdigest()[:8]

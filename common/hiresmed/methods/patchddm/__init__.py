@@ -1,0 +1,53 @@
+"""PatchDDM: segmentation by diffusion on patches (Bieder et al., MIDL 2023, arXiv:2303.15288)."""
+
+from .baseline import ImageOnly
+from .choice import build_sampler
+from .crops import CoordinateCropd
+from .ddim import DDIM
+from .dpm_solver import DPMSolver
+from .frame import Ensemble
+from .heun import Heun
+from .inferer import DiffusionInferer
+from .lean import lean_forward
+from .noise_start import start_as_noise
+from .region_dice import RegionDiceLoss
+from .region_metrics import RegionMetrics
+from .regions import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
+from .schedule import NoiseSchedule
+from .segmentation import SegmentationInferer
+from .segmentation_output import SegmentationOutput
+from .segmentation_pictures import SegmentationPictures
+from .segmentation_report import SegmentationReport
+from .trainer import DiffusionTrainer, LabelBatch
+from .unet import PatchDDMUNet
+from .working_grid import WorkingGridd
+
+__all__ = [
+    "DDIM",
+    "CoordinateCropd",
+    "DPMSolver",
+    "DiffusionInferer",
+    "DiffusionTrainer",
+    "Ensemble",
+    "Heun",
+    "ImageOnly",
+    "LabelBatch",
+    "LabelsToRegionsd",
+    "LoadImageBraind",
+    "NoiseSchedule",
+    "NormalizeBraind",
+    "PatchDDMUNet",
+    "RegionDiceLoss",
+    "RegionMetrics",
+    "RegionsToLabelsd",
+    "SegmentationInferer",
+    "SegmentationOutput",
+    "SegmentationPictures",
+    "SegmentationReport",
+    "SplitEnsembled",
+    "WorkingGridd",
+    "build_sampler",
+    "lean_forward",
+    "region_codes",
+    "start_as_noise",
+]

@@ -1,0 +1,157 @@
+"""Where the results of segmented BraTS cases go: labels, probability and variance beside one another."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from ...core.errors import InputError
+from ...core.knobs import flag
+from ...core.volumes import ArrayVolume
+from ...datasets.brats import brain_cases, brats_case
+from ...datasets.brats_dicom import dicom_series
+from ...io.dicom_seg import highdicom_package, write_segmentation
+from ...io.outputs import CaseOutput
+from ...io.writers import check_output, write_nifti
+from ...phantoms.brain import BrainPhantom
+
+_BYTES_PER_VOXEL = 9  # a byte of labels, two float32 maps, each uncompressed for a while
+
+
+class SegmentationOutput(CaseOutput):
+    """The output folder of one run over BraTS cases: `<name>_labels.nii.gz`, `_probability`, `_variance`.
+
+    Labels of a case of DICOM series are a DICOM SEG, `<name>_labels.dcm`, that refers to its FLAIR; the maps are NIfTI.
+
+    The labels are written last, so what has them has all. A case that was broken off is begun anew on resume (it ends
+    with the same bytes); those that are finished are left alone.
+
+    Args:
+        output_dir: created; nothing outside it is written.
+        output_format: nii, nii.gz, or dicom where the input is; None: as the input.
+        overwrite: replace results that exist.
+        resume: go on with a folder of cases at the first one without a result.
+        regions: names of the maps' channels; with several of them each map is a file a region.
+        keep_patient: a DICOM SEG keeps the source's patient; else it is anonymous.
+
+    Raises:
+        InputError: another format.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        output_format: str | None = None,
+        overwrite: bool | str = False,
+        resume: bool | str = False,
+        regions: Iterable[str] = ("WT",),
+        keep_patient: bool | str = False,
+    ) -> None:
+        if output_format not in (None, "nii", "nii.gz", "dicom"):
+            raise InputError(f"output_format should be nii, nii.gz or dicom, but is {output_format!r}; choose one.")
+        more = {"postfix": "labels", "keep_patient": keep_patient}
+        super().__init__(output_dir, output_format, flag(overwrite, "overwrite"), resume, **more)
+        self.regions = list(regions)
+
+    def cases(self, image=None, dataset_dir=None, label=None, section=None, phantom=None) -> list[dict]:
+        """The run's cases, each {"image", "label" if known, "name", "subject", "format", "header"}.
+
+        Args:
+            image: whatever brats_case takes; None with no dataset_dir: a phantom.
+            dataset_dir: a folder of cases.
+            label: path of the truth, or which one if several lie there (see brats_case).
+            section: training, validation or test of dataset_dir; None: all.
+            phantom: arguments of the BrainPhantom that is made where neither image nor dataset_dir is given.
+
+        Raises:
+            InputError: both image and dataset_dir; what brats_case and brain_cases raise; a result that exists.
+        """
+        if image is not None and dataset_dir is not None:
+            raise InputError(f"Either image or dataset_dir should be given, but both are ({image}, {dataset_dir}).")
+        if dataset_dir is not None:
+            found = brain_cases(dataset_dir, section, label=label)
+        else:
+            found = [brats_case(BrainPhantom(**(phantom or {})) if image is None else _listed(image), label)]
+            if label is not None and not isinstance(found[0]["image"], BrainPhantom):
+                found[0].setdefault("label", label)
+        self.several = len(found) > 1
+        names = [str(case["name"]) for case in found]
+        for case in found:
+            if names.count(str(case["name"])) > 1:  # case folders whose files are called plainly t1, t2 ...
+                case["name"] = Path(_first(case)).parent.name
+            source = _first(case)
+            case["format"] = self._format(source)
+            case["header"] = str(source or "")
+            # FLAIR, on which the whole tumour shows, is what a DICOM SEG refers to
+            case["series"] = str(case["image"][-1]) if isinstance(case["image"], list) else ""
+        return found if self.overwrite else self._left(found)
+
+    def _format(self, source: str | Path | None) -> str:
+        if source is None or not dicom_series(Path(source)):
+            if self.output_format == "dicom":
+                raise InputError(
+                    f"A DICOM SEG should refer to the DICOM series that was segmented, but the image is "
+                    f"{Path(source or 'a phantom').name}; set output_format to nii.gz."
+                )
+            return self.output_format or ("nii" if str(source).endswith(".nii") else "nii.gz")
+        if self.output_format is None and importlib.util.find_spec("highdicom") is None:
+            warnings.warn("Labels are NIfTI, as a DICOM SEG needs: pip install highdicom.", stacklevel=3)
+            return "nii.gz"
+        if self.output_format in (None, "dicom"):
+            highdicom_package()  # what is missing is said before any work
+            return "dcm"
+        return str(self.output_format)
+
+    def format_of(self, case: Mapping) -> str:
+        return str(case["format"])
+
+    def _begun(self, case: Mapping) -> bool:
+        return self.work_dir(case["name"]).exists()
+
+    def save(self, case: Mapping, labels, maps: Mapping[str, object]) -> list[str]:
+        """Writes the maps (R, *S), then the labels (1, *S), on the input's grid; returns the files' names.
+
+        Raises:
+            InputError: a folder that cannot be written, a disk too small.
+        """
+        labels = np.asarray(labels)
+        folder, affine = self.case_folder(case["name"]), np.asarray(case["given"].meta["original_affine"])
+        check_output(folder, math.prod(labels.shape) * _BYTES_PER_VOXEL * len(self.regions))
+        self.work_dir(case["name"]).mkdir(exist_ok=True)
+        source = Path(case["header"] or ".")
+        header = nibabel.load(source).header if source.is_file() and not dicom_series(source) else None
+        written = []
+        for kind, values in maps.items():
+            for region, channel in zip(self.regions, np.asarray(values)):
+                end = kind if len(self.regions) == 1 else f"{kind}_{region}"
+                path = folder / f"{case['name']}_{end}.{'nii.gz' if case['format'] == 'dcm' else case['format']}"
+                write_nifti(ArrayVolume(channel.astype(np.float32), affine), path, header)
+                written.append(path.name)
+        final = self.final(case)
+        if case["format"] == "dcm":
+            write_segmentation(labels[0], final, case["series"], self.regions, self.keep_patient)
+        else:
+            write_nifti(ArrayVolume(labels[0].astype(np.uint8), affine), final, header)
+        return [final.name, *written]
+
+    def finish(self, case: Mapping) -> None:
+        """All is written, the report too."""
+        shutil.rmtree(self.work_dir(case["name"]), ignore_errors=True)
+
+
+def _listed(image):
+    """A list or dict of paths stays one; a path's text too."""
+    return image if isinstance(image, (str, Path, Mapping)) else list(image)
+
+
+def _first(case: Mapping) -> str | Path | None:
+    """The file whose name and header stand for a case's; None for a phantom."""
+    image = case["image"]
+    return None if isinstance(image, BrainPhantom) else image[0] if isinstance(image, list) else image

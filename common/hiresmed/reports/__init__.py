@@ -1,0 +1,6 @@
+"""What a run leaves beside its result: preview.png, report.json, metrics.json and the last line."""
+
+from .case_report import CaseReport
+from .metrics_file import MetricsFile
+
+__all__ = ["CaseReport", "MetricsFile"]

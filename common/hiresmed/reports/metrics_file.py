@@ -1,0 +1,72 @@
+"""metrics.json of an evaluation: every case and their mean."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import pathlib
+from collections.abc import Mapping
+
+import ignite.distributed as idist
+import numpy as np
+from ignite.engine import Engine, Events
+
+from ..core.output_files import written_aside
+from .report import to_json_safe
+
+
+class MetricsFile:
+    """Collects what CaseReport measured and writes output_dir/metrics.json: cases, mean, N, units, protocol.
+
+    Args:
+        output_dir: the run's folder.
+        units: name -> unit, for the reader.
+        protocol: one sentence on what was compared with what.
+    """
+
+    def __init__(self, output_dir: str, units: Mapping[str, str], protocol: str) -> None:
+        self.path, self.units, self.protocol = pathlib.Path(output_dir) / "metrics.json", dict(units), protocol
+        self.cases: dict[str, dict] = {}
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._case)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _case(self, engine: Engine) -> None:
+        batch, output = engine.state.batch, engine.state.output
+        # a list where the evaluator took the batch apart, else one case
+        for case, made in zip(batch, output) if isinstance(batch, list) else [(batch, output)]:
+            if made.get("metrics") is not None:
+                self.cases[case["name"]] = made["metrics"]
+
+    def _write(self, engine: Engine) -> None:
+        if idist.get_rank() != 0:
+            return
+        content = {
+            "protocol": self.protocol,
+            "units": self.units,
+            "n": len(self.cases),
+            "mean": mean_of(list(self.cases.values())),
+            "cases": self.cases,
+        }
+        with written_aside(self.path) as aside:
+            aside.write_text(json.dumps(to_json_safe(content), indent=2) + "\n", encoding="utf-8")
+
+
+def mean_of(cases: list[Mapping]) -> dict:
+    """Mean over cases of every number that all have; a nested figure counts by its "value", None is left out.
+
+    >>> mean_of([{"mae": 1.0, "seam_z": {"value": 2.0}}, {"mae": 3.0, "seam_z": {"value": 4.0}}])
+    {'mae': 2.0, 'seam_z': 3.0}
+    """
+
+    def value(figure):
+        return figure.get("value") if isinstance(figure, Mapping) else figure
+
+    means = {}
+    for name in cases[0] if cases else {}:
+        if all(name in c for c in cases):
+            found = [value(c[name]) for c in cases if c[name] is not None]
+            if found and all(isinstance(v, numbers.Real) for v in found):
+                means[name] = float(np.mean(found))
+    return means

@@ -1,0 +1,50 @@
+"""What the reports of all runs share: bundle, weights, knobs, seed, time and memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ignite.engine import Engine
+
+from ..core.memory import peak_device_bytes, peak_rss_bytes
+from .report import write_report
+
+
+class RunReport:
+    """Base of the handlers that write report.json; its time runs from when it is built, or from `_start`.
+
+    Args:
+        output: the run's output folder, as its handler wants it.
+        bundle_root: the bundle's folder; its metadata.json gives name and version.
+        config: resolved knobs to report.
+        weights_sha256: of the weight file.
+    """
+
+    def __init__(self, output, bundle_root: str | Path, config: Mapping, weights_sha256: str | None = None) -> None:
+        self.output, self.config = output, dict(config)
+        self.bundle = json.loads((Path(bundle_root) / "configs" / "metadata.json").read_text())
+        self.about = {"bundle": self.bundle["name"], "version": self.bundle["version"]}
+        self.about |= {"weights_sha256": weights_sha256, "seed": self.config.get("seed", 0)}
+        self.started = time.perf_counter()
+
+    def _start(self, engine: Engine) -> None:
+        self.started = time.perf_counter()
+
+    def write_report(self, folder: Path, engine: Engine, **fields) -> dict:
+        """folder/report.json of these fields and the run's own; returns what it says.
+
+        Args:
+            fields: input, output, metrics, and synthetic where the result is not an image that a network made up.
+        """
+        return write_report(
+            folder / "report.json",
+            **self.about,
+            config=self.config,
+            seconds=round(time.perf_counter() - self.started, 2),
+            peak_rss_bytes=peak_rss_bytes(),
+            peak_device_bytes=peak_device_bytes(engine.state.device),
+            **{"synthetic": True, **fields},
+        )

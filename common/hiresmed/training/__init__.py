@@ -1,0 +1,40 @@
+"""What trainings share: the alternating trainer, batches, losses, checkpoints, seeding, logging."""
+
+from .averaging import averaged
+from .batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
+from .best_models import BestModels
+from .checkpoint import BestModel, Checkpoint
+from .objectives import BinaryCrossEntropy, Hinge, LeastSquares, NonSaturating, Wasserstein
+from .output_scalars import scalars
+from .peak_memory import PeakMemory
+from .penalties import GradientPenalty, R1Penalty
+from .sample_grid import SampleGrid
+from .seeding import Seeding
+from .shared_buffers import SharedBuffers
+from .tensorboard import summary_writer
+from .trainer import AdversarialTrainer
+
+__all__ = [
+    "AdversarialTrainer",
+    "BestModel",
+    "BestModels",
+    "BinaryCrossEntropy",
+    "Checkpoint",
+    "ConditionalBatch",
+    "GanBatch",
+    "GradientPenalty",
+    "Hinge",
+    "LatentBatch",
+    "LatentEvaluation",
+    "LeastSquares",
+    "NonSaturating",
+    "PeakMemory",
+    "R1Penalty",
+    "SampleGrid",
+    "Seeding",
+    "SharedBuffers",
+    "Wasserstein",
+    "averaged",
+    "scalars",
+    "summary_writer",
+]

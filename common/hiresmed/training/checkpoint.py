@@ -1,0 +1,259 @@
+"""Checkpoints that a killed training continues from, and the flat weights of the best model.
+
+MONAI's CheckpointSaver and CheckpointLoader keep neither the random states of all ranks nor the engine's place
+under one name, and meet a damaged file with a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+from ..core.knobs import flag
+from .seeding import random_state, set_random_state
+
+logger = logging.getLogger(__name__)
+
+
+def save_atomically(value: Any, path: Path) -> None:
+    """torch.save under the final name only when whole: written aside, flushed to the disk, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    with open(aside, "wb") as file:
+        torch.save(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def load_safely(path: Path) -> Any:
+    """A file of `save_atomically`, on the CPU; runs no code that the file may hold.
+
+    Raises:
+        InputError: if the file is damaged, or holds anything but tensors and plain types.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, from EOFError to UnpicklingError
+        kind = type(error).__name__
+        raise InputError(
+            f"A whole checkpoint of this library was expected in {path} ({path.stat().st_size} bytes), but the file is "
+            f"damaged or holds something else ({kind}); delete it, or start again with resume set to false."
+        ) from error
+
+
+class Checkpoint:
+    """Writes output_dir/checkpoints/latest.pt after an epoch, atomically, and with `resume` goes on from it.
+
+    The file holds all of engine.checkpoint_objects() (networks, optimisers, EMA), the `also` objects (schedulers, the
+    best metric), the engine's place, and the random states of every rank. With handlers.seeding.Seeding a run killed at
+    any moment ends with the same weights, bit for bit, as one left alone. It saves after all other handlers of the
+    epoch's end, wherever it stands in the list.
+
+    Args:
+        output_dir: the training's folder.
+        every: epochs between two checkpoints; the last epoch is always saved.
+        resume: continue from latest.pt; without the file, start from the beginning.
+        overwrite: without `resume`, allow to replace a latest.pt that is there.
+        also: name -> further object with state_dict and load_state_dict.
+        rates: on resume, learning rates are those "saved" (an uninterrupted run's), or those "configured" now (a later
+            phase of training that goes on at another rate).
+
+    Raises:
+        InputError: latest.pt exists and neither `resume` nor `overwrite` is set; it is damaged; it belongs to other
+            networks or settings; the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        every: int = 1,
+        resume: bool = False,
+        overwrite: bool = False,
+        also: Mapping[str, Any] | None = None,
+        rates: str = "saved",
+    ) -> None:
+        if rates not in ("saved", "configured"):
+            raise InputError(f"rates should be saved or configured, but is {rates!r}; choose one of the two.")
+        self.rates = rates
+        self.path = Path(output_dir) / "checkpoints" / "latest.pt"
+        self.every = every
+        self.resume = flag(resume, "resume")
+        self.overwrite = flag(overwrite, "overwrite")
+        self.also = dict(also or {})
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+
+    def start(self, engine: Engine) -> None:
+        """Refuses, or goes on from, a checkpoint that is there; then listens for the epochs' ends."""
+        if self.path.exists():
+            if self.resume:
+                self.load(engine)
+            elif not self.overwrite:
+                raise InputError(
+                    f"A new training needs a folder without checkpoints, but {self.path} exists; set resume to true to "
+                    "go on from it, overwrite to true to replace it, or choose another output_dir."
+                )
+        _make_writable(self.path.parent)
+        # registered only here, so that schedulers, validation and EMA of this epoch are done before
+        if not engine.has_event_handler(self.epoch_completed, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+
+    def epoch_completed(self, engine: Engine) -> None:
+        if engine.state.epoch % self.every == 0 or engine.state.epoch == engine.state.max_epochs:
+            self.save(engine)
+
+    def save(self, engine: Engine) -> None:
+        """Writes latest.pt on rank 0; all ranks must call it."""
+        states = _of_all_ranks(random_state())
+        if idist.get_rank() == 0:
+            content = {
+                "epoch": engine.state.epoch,
+                "iteration": engine.state.iteration,
+                "epoch_length": engine.state.epoch_length,
+                "objects": {name: value.state_dict() for name, value in self._objects(engine).items()},
+                "random": states,
+            }
+            save_atomically(content, self.path)
+
+    def load(self, engine: Engine) -> None:
+        """Puts objects, random state of this rank and the engine's place as latest.pt has them."""
+        content = load_safely(self.path)
+        objects = self._objects(engine)
+        self._check(content, objects, engine.state.epoch_length)
+        for name, value in objects.items():
+            if name not in content["objects"]:
+                continue  # optional, and the checkpoint is of a version without it
+            configured = [group["lr"] for group in getattr(value, "param_groups", [])]
+            try:
+                value.load_state_dict(content["objects"][name])
+                if self.rates == "configured":
+                    for group, rate in zip(getattr(value, "param_groups", []), configured):
+                        group["lr"] = rate
+            except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise InputError(
+                    f"The '{name}' of {self.path} should fit the one of this configuration, but does not ({reason}); "
+                    "resume with the configuration that wrote the checkpoint, or choose another output_dir."
+                ) from error
+        rank = idist.get_rank()
+        if rank < len(content["random"]):
+            set_random_state(content["random"][rank])
+        engine.state.epoch, engine.state.iteration = content["epoch"], content["iteration"]
+        logger.info("Resumed from %s after epoch %d.", self.path, engine.state.epoch)
+
+    def _objects(self, engine: Engine) -> dict[str, Any]:
+        return {**engine.checkpoint_objects(), **self.also}
+
+    def _check(self, content: Any, objects: Mapping[str, Any], epoch_length: int | None) -> None:
+        expected = {"epoch", "iteration", "epoch_length", "objects", "random"}
+        if not isinstance(content, dict) or set(content) != expected:
+            raise InputError(
+                f"A training checkpoint with {sorted(expected)} was expected in {self.path}, but it holds something "
+                "else; delete it, or start again with resume set to false."
+            )
+        required = {name for name, value in objects.items() if not getattr(value, "optional", False)}
+        if not required <= set(content["objects"]) <= set(objects):
+            raise InputError(
+                f"The checkpoint {self.path} should hold {sorted(objects)}, but holds {sorted(content['objects'])}; "
+                "resume with the configuration that wrote it, or choose another output_dir."
+            )
+        if content["epoch_length"] != epoch_length:
+            raise InputError(
+                f"The checkpoint {self.path} counts {content['epoch_length']} iterations per epoch, but this run has "
+                f"{epoch_length}; keep batch size, epoch length and data when resuming, or choose another output_dir."
+            )
+
+
+class BestModel:
+    """Writes output_dir/model.pt, a flat float32 state_dict, whenever the validation metric is the best so far.
+
+    Attach it to the evaluator (its `val_handlers`), and name it in `Checkpoint(also=...)` so that a resumed run
+    remembers the best. Attached to an engine without metrics it keeps the newest model.
+
+    Args:
+        output_dir: the training's folder.
+        network: what is written: the generator, or the AveragedModel around it (its averaged network is written).
+        metric: a key of engine.state.metrics; None: the engine's key metric.
+        mode: "max" if larger is better, "min" if smaller is.
+        name: file name.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        network: nn.Module,
+        metric: str | None = None,
+        mode: str = "max",
+        name: str = "model.pt",
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise InputError(f"BestModel's mode should be 'min' or 'max', but is '{mode}'; choose one of the two.")
+        self.path = Path(output_dir) / name
+        self.network = network
+        self.metric = metric
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.best: float | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        name = self.metric or getattr(engine.state, "key_metric_name", None)
+        if name is not None:
+            if name not in engine.state.metrics:
+                raise InputError(
+                    f"BestModel should follow the metric '{name}', but the engine computes "
+                    f"{sorted(engine.state.metrics)}; name one of these as its metric."
+                )
+            value = float(engine.state.metrics[name])
+            if math.isnan(value) or (self.best is not None and self.sign * value <= self.sign * self.best):
+                return
+            self.best = value
+        if idist.get_rank() == 0:
+            save_atomically(flat_weights(self.network), self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best = state["best"]
+
+
+def flat_weights(network: nn.Module) -> dict[str, Tensor]:
+    """state_dict of the network inside AveragedModel or DistributedDataParallel, on the CPU, floats as float32."""
+    while isinstance(network, (nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)):
+        network = network.module
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _of_all_ranks(value: Any) -> list[Any]:
+    if idist.get_world_size() == 1:
+        return [value]
+    gathered: list[Any] = [None] * idist.get_world_size()
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"The output_dir should be a folder that can be written, but making {folder} failed ({error.strerror}); "
+            "choose another output_dir."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"The folder {folder} should be writable, but is not; choose another output_dir.")

@@ -1,0 +1,78 @@
+"""Results are named when whole; formats follow the input; nothing that exists is replaced unasked."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hiresmed.core.errors import InputError
+from hiresmed.core.volumes import ArrayVolume
+from hiresmed.io import CaseOutput
+from hiresmed.phantoms import ThoraxPhantom
+
+
+def output(tmp_path, **options) -> CaseOutput:
+    return CaseOutput(str(tmp_path / "out"), **options)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a.nii", "nii"),
+        ("a.nii.gz", "nii.gz"),
+        ("a.nrrd", "nii.gz"),
+        ("a.png", "png"),
+        ("a.JPG", "png"),
+        ("a.tif", "tiff"),
+    ],
+)
+def test_the_format_follows_the_input_unless_it_is_named(tmp_path, source, expected):
+    case = {"name": "a", "source": tmp_path / source}
+    assert output(tmp_path).format_of(case) == expected
+    assert output(tmp_path, output_format="nii").format_of(case) == "nii"
+
+
+def test_a_result_that_exists_is_refused_unless_overwrite(tmp_path):
+    image = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), image)
+    first = output(tmp_path)
+    case = first.cases(image=str(image))[0]
+    first.check(case, (4, 4, 4))
+    volume = ArrayVolume(np.arange(64, dtype=np.int16).reshape(4, 4, 4), np.diag([2.0, 3.0, 4.0, 1.0]))
+    final = first.save(case, volume, True)
+    assert np.array_equal(np.asarray(nib.load(final).dataobj), volume.array)
+    with pytest.raises(InputError, match=r"a_synthetic\.nii"):
+        output(tmp_path).cases(image=str(image))
+    assert len(output(tmp_path, overwrite="true").cases(image=str(image))) == 1
+
+
+def test_a_disk_too_small_is_said_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="GB free"):
+        output(tmp_path).check({"name": "a", "source": "a.nii"}, (10**6, 10**6, 10**6))
+
+
+def test_several_cases_get_a_folder_each_and_one_case_none(tmp_path):
+    for name in ("a", "b"):
+        nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)), tmp_path / f"{name}.nii")
+    many, one = output(tmp_path), output(tmp_path)
+    assert [c["name"] for c in many.cases(dataset_dir=str(tmp_path))] == ["a", "b"]
+    assert many.final({"name": "a", "source": "a.nii"}).parent.name == "a"
+    one.cases(image=str(tmp_path / "a.nii"))
+    assert one.final({"name": "a", "source": "a.nii"}).parent == tmp_path / "out"
+
+
+def test_without_image_the_embedded_phantom_is_the_case(tmp_path):
+    phantom = ThoraxPhantom((8, 8, 8))
+    cases = output(tmp_path).cases(default=phantom)
+    assert cases[0]["image"] is phantom and cases[0]["name"] == phantom.name
+
+
+def test_a_sketch_alone_is_a_case_without_image(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4)), tmp_path / "drawn.nii.gz")
+    case = output(tmp_path).cases(sketch=str(tmp_path / "drawn.nii.gz"), default=ThoraxPhantom((8, 8, 8)))[0]
+    assert "image" not in case and case["name"] == "drawn"
+
+
+def test_an_ome_zarr_of_a_region_is_refused(tmp_path):
+    with pytest.raises(InputError, match="region"):
+        output(tmp_path, output_format="ome-zarr", region=[[0, 1]] * 3)
+    with pytest.raises(InputError, match="region"):
+        output(tmp_path, output_format="ome-zarr").save({"name": "a", "source": None}, None, whole=False)
