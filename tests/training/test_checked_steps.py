@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 HERE = Path(__file__).parent
 GAN = runpy.run_path(str(HERE / "tiny_gan.py"))
-DIFFUSION = runpy.run_path(str(HERE / "test_diffusion_training.py"))
-Falsified = runpy.run_path(str(HERE.parent / "test_bfloat16.py"))["Falsified"]
+DIFFUSION = runpy.run_path(str(HERE.parent / "methods/patchddm/test_diffusion_training.py"))
+Falsified = runpy.run_path(str(HERE.parent / "core/test_bfloat16.py"))["Falsified"]
 
 
 class FalselyScaled(nn.Module):
