@@ -1,79 +1,241 @@
-"""Mistyped knobs are refused with the nearest name; every other override passes; errors speak plainly."""
+"""On every way in, mistyped knobs are refused, paths and null arrive as they were written, and errors speak plainly."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hiresmed.cli.door import check_overrides
+import yaml
+from hiresmed.cli.bundle_folders import BundleFolder
+from hiresmed.cli.door import options_of, restore_text
 from hiresmed.core.errors import InputError, first_input_error
+from hiresmed.core.knobs import TEXT_KNOBS, as_expression, text_of
+from monai.bundle import ConfigParser, ConfigWorkflow
 
+ROOT = Path(__file__).parents[2]
 CONFIG = """
 tile_size: 128
 image: null
-network_def: {_target_: torch.nn.Conv2d, in_channels: 1}
-train: {trainer: {max_epochs: 3}}
+spacing: 2.0                  # mm; null: the image's own
+learning_rate: 1.0e-3
+max_epochs: 3
+phantom: {shape: [8, 8]}
+network_def: {_target_: torch.nn.Conv2d, in_channels: 1, out_channels: 1, kernel_size: 3}
+optimizer: {_target_: torch.optim.Adam, params: $@network_def.parameters(), lr: "@learning_rate"}
+train:
+  trainer: {_target_: hiresmed.training.batches.GanBatch, inputs: [], real: "@tile_size"}
+result: {_target_: builtins.dict, image: "@image", spacing: "@spacing", tile_size: "@tile_size", epochs: "@max_epochs",
+         phantom: "@phantom"}
+initialize: [{_target_: hiresmed.cli.open_door, workflow: train}]
+run: ["$print('result:', ascii(@result))"]
 """
 
 
 @pytest.fixture
 def config(tmp_path) -> str:
-    (tmp_path / "inference.yaml").write_text(CONFIG)
-    (tmp_path / "overlay.yaml").write_text("rollout: 0.5\n")
-    return str(tmp_path / "inference.yaml")
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "inference.yaml").write_text(CONFIG)
+    (folder / "overlay.yaml").write_text('rollout: 0.5\ntile_size: "$int(64 * @rollout)"\n')
+    (folder / "metadata.json").write_text("{}")
+    return str(folder / "inference.yaml")
 
 
-def argv(config: str, *words: str) -> list[str]:
-    return ["/venv/monai/bundle/__main__.py", "run", "--config_file", config, *words]
+@pytest.fixture(autouse=True)
+def hook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # which the front door replaces
+
+
+def opened(files, **overrides) -> ConfigWorkflow:
+    """A workflow after its `initialize`; the InputError in what MONAI makes of one."""
+    try:
+        workflow = ConfigWorkflow(files, logging_file=False, **overrides)
+        workflow.initialize()
+    except Exception as error:
+        raise first_input_error(error) or error from None
+    return workflow
+
+
+def result(files, **overrides) -> dict:
+    return opened(files, **overrides).parser.get_parsed_content("result")
+
+
+MISTYPED = {
+    "tile_sise": "--tile_sise is no knob of this config; did you mean --tile_size?",
+    "imagee": "--imagee is no knob of this config; did you mean --image?",
+    "qqq": "--qqq is no knob of this config; its knobs are the first lines of the config.",
+    "rollout": "--rollout is no knob of this config; its knobs are the first lines of the config.",
+    "network_def::in_chanels": "did you mean --network_def::in_channels?",
+    "network_def::paddin": "did you mean --network_def::padding?",
+    "train::trainer::conditon": "--train::trainer::conditon is no knob of this config; did you mean --train::trainer::",
+    "phantom::shap": "did you mean --phantom::shape?",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTYPED)
+def test_python_refuses_a_mistyped_knob_with_the_nearest(config, name):
+    with pytest.raises(InputError) as caught:
+        opened(config, **{name: 64})
+    assert MISTYPED[name] in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    "overrides",
     [
-        ("--tile_sise", "did you mean --tile_size"),
-        ("--tilesize=64", "did you mean --tile_size"),
-        ("--imgae", "did you mean --image"),
-        ("--networkdef#in_channels", "did you mean --network_def"),
-        ("--qqq", "its knobs are the first lines of the config"),
-        ("--rollout", "its knobs are the first lines of the config"),
+        {},
+        {"tile_size": 64, "image": "/data/--strange.nii"},
+        {"network_def#in_channels": 2, "network_def::padding": 1},
+        {"phantom::seed": 3},
+        {"network_def": {"_target_": "torch.nn.ReLU"}, "optimizer": None},
+        {"width": 3, "network_def::padding": "@width"},
     ],
 )
-def test_a_mistyped_knob_is_refused_with_the_nearest_name(config, word, told):
-    with pytest.raises(InputError, match=rf"{word.split('=')[0]} is no knob of this config; {told}"):
-        check_overrides(argv(config, word, "64"))
+def test_knobs_parts_of_knobs_and_what_something_refers_to_pass(config, overrides):
+    opened(config, **overrides)
+    with pytest.raises(InputError, match="did you mean --tile_size"):
+        opened(config, **overrides, tile_sise=64)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        (),
-        ("--tile_size", "64"),
-        ("--tile_size=64", "--image", "/data/--strange.nii"),
-        ("--network_def#in_channels", "2", "--network_def::out_channels", "3"),
-        ("--train#trainer#max_epochs", "5"),
-        ("--meta_file", "m.json", "--logging_file", "l.conf", "--run_id", "run", "--tracking", "none"),
-        ("--init_id=initialize", "--final-id", "finalize", "--args_file", "a.json", "--workflow_type", "infer"),
-    ],
-)
-def test_knobs_parts_of_knobs_and_monais_own_arguments_pass(config, words):
-    check_overrides(argv(config, *words))
-    with pytest.raises(InputError):
-        check_overrides(argv(config, *words, "--tile_sise", "64"))
+def test_an_overlay_may_bring_knobs_of_another_workflow(config):
+    overlay = Path(config).with_name("both.yaml")
+    overlay.write_text("tile_size: 32\nema_decay: 0.0\n")
+    with pytest.raises(InputError, match="--ema_decay is no knob"):
+        opened(config, ema_decay=0.1)
+    opened([config, str(overlay)], ema_decay=0.1)
 
 
 def test_a_knob_of_an_overlay_counts(config):
-    both = f"['{config}','{Path(config).with_name('overlay.yaml')}']"
-    check_overrides(argv(both, "--rollout", "0.2", "--tile_size", "4"))
+    both = [config, str(Path(config).with_name("overlay.yaml"))]
+    opened(both, rollout=0.2)
     with pytest.raises(InputError, match="did you mean --rollout"):
-        check_overrides(argv(both, "--rolout", "0.2"))
+        opened(both, rolout=0.2)
 
 
-def test_other_programs_arguments_are_none_of_ours(config):
-    check_overrides(["/venv/bin/pytest", "--config_file", config, "--tile_sise", "4"])
-    check_overrides(["/venv/monai/bundle/__main__.py", "run", "--tile_sise", "4"])
-    check_overrides([])
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "bundles").glob("*/configs/**/*.yaml")), ids=lambda p: p.parts[-3] + p.stem
+)
+def test_every_config_of_ours_is_its_own_and_no_knob_in_it_is_refused(path):
+    from hiresmed.cli.door import check_ids, config_contents
+
+    folder = BundleFolder(next(p.parent for p in path.parents if p.name == "configs"))
+    files = folder.files([path.relative_to(folder.root / "configs").as_posix()])
+    config = ConfigParser.load_config_files([str(file) for file in files])
+    contents = config_contents(folder.root / "configs", ConfigParser(config))
+    check_ids(config, contents)
+    with pytest.raises(InputError, match="did you mean --output_dir"):
+        check_ids({**config, "output_dirr": 1}, contents)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"learning_rate": -1}, "learning_rate should be a number above 0, but is -1"),
+        ({"learning_rate": "1e-3x"}, "learning_rate should be a number above 0"),
+        ({"max_epochs": 0, "train::trainer::targets": {"_target_": "builtins.dict", "max_epochs": "@max_epochs"}},
+         "max_epochs should be a whole number from 1 on"),
+    ],
+)  # fmt: skip
+def test_a_rate_or_a_count_that_is_none_is_refused_before_work(config, overrides, sentence):
+    with pytest.raises(InputError, match=sentence):
+        opened(config, **overrides)
+
+
+NAMES = ["a b.png", "a#1.png", "$(x).png", "$1#.png", "[a].png", "a,b.png", "a::b.png", "it's.png", '"a".png', "@image",
+         "%tile_size", "{a}.png", "1e5", "null", "$image.png", "ä€.png", "back\\slash", "x%::y", "$'a'"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_is_the_same_after_monais_parser_whatever_it_holds(name, tmp_path, config):
+    (tmp_path / name).touch()
+    path = str(tmp_path / name)
+    for text in (path, name):
+        assert result(config, image=as_expression(text))["image"] == text
+    assert text_of(path) == path
+    assert result(config, image=Path(path))["image"] == Path(path)
+
+
+def test_text_knobs_lists_and_quotes(tmp_path):
+    assert text_of("['a#.nii', '$b.nii']") == ["a#.nii", "$b.nii"] == text_of(str(as_expression(["a#.nii", "$b.nii"])))
+    assert text_of(ascii(as_expression("$x#"))) == "$x#" and text_of('"$y()"') == "$y()"
+    assert text_of("null") is None is text_of("None") and text_of("12") == "12" and text_of("[a]") == "[a]"
+
+
+def command_line(config: str, *words: str, cwd: Path) -> subprocess.CompletedProcess:
+    words = (sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *words)
+    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def printed(done: subprocess.CompletedProcess) -> dict:
+    line = next(line for line in done.stdout.splitlines() if line.startswith("result: "))
+    return yaml.safe_load(line.removeprefix("result: ").replace("None", "null"))
+
+
+def test_monais_command_takes_a_users_file_name_as_a_name_and_null_as_null(config, tmp_path):
+    """Executed, cut at #, and split before."""
+    evil = "$open('executed', 'w')"
+    done = command_line(config, "--image", evil, "--spacing", "null", "--phantom::shape", "null", cwd=tmp_path)
+    assert not (tmp_path / "executed").exists() and printed(done)["image"] == evil, done.stderr[-2000:]
+    assert printed(done)["spacing"] is None and printed(done)["phantom"] == {"shape": None}
+    done = command_line(config, "--image=a,b#1.png", "--spacing=None", "--tile_size", "[1,2]", cwd=tmp_path)
+    assert printed(done) == {
+        "image": "a,b#1.png", "spacing": None, "tile_size": [1, 2], "epochs": 3, "phantom": {"shape": [8, 8]}
+    }  # fmt: skip
+
+
+def test_an_args_file_is_checked_and_read_as_it_was_written(config, tmp_path):
+    """args_file drew the phantom for `imagee`."""
+    file = tmp_path / "args.json"
+    file.write_text(json.dumps({"config_file": config, "imagee": "/my/xray.png"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "--args_file", str(file)], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "result:" not in done.stdout
+    assert "error: --imagee is no knob of this config; did you mean --image?\n" in done.stderr
+    file.write_text(json.dumps({"image": "$a#b", "spacing": None}))
+    done = command_line(config, "--args_file", str(file), cwd=tmp_path)
+    assert printed(done)["image"] == "$a#b" and printed(done)["spacing"] is None, done.stderr[-2000:]
+
+
+def test_from_python_text_that_says_null_is_null_and_an_existing_path_keeps_its_hash(config, tmp_path):
+    (tmp_path / "a#1.png").touch()
+    values = result(config, spacing="null", image=str(tmp_path / "a#1.png"))
+    assert values["spacing"] is None and values["image"] == str(tmp_path / "a#1.png")
+
+
+def test_every_knob_that_offers_null_takes_it():
+    """Seven did not."""
+    count = 0
+    for folder in (BundleFolder(path) for path in sorted((ROOT / "bundles").iterdir())):
+        for workflow in ("train", "inference"):
+            parser = ConfigParser(ConfigParser.load_config_file(folder.config(workflow)))
+            for knob in folder.knobs(workflow):
+                if "null" in knob.meaning and knob.value != "null":
+                    for word in ("null", "None"):
+                        parser[knob.name] = word
+                        restore_text(parser, {knob.name: word})
+                        assert parser[knob.name] is None, (folder.name, workflow, knob.name)
+                    count += 1
+    assert count >= 7
+
+
+def test_other_programs_arguments_are_none_of_ours():
+    words = ["run", "--config_file", "x", "--tile-size=4", "--a#b", "c"]
+    assert options_of(["/venv/bin/pytest", *words]) == {} == options_of([])
+    assert options_of(["/venv/monai/bundle/__main__.py", *words]) == {"config_file": "x", "tile_size": "4", "a::b": "c"}
+
+
+def test_the_text_knobs_are_knobs_of_ours():
+    known = {
+        knob.name
+        for path in (ROOT / "bundles").iterdir()
+        for w in ("train", "inference")
+        for knob in BundleFolder(path).knobs(w)
+    }
+    assert set(TEXT_KNOBS) <= known
 
 
 PROGRAM = """

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fire.parser import DefaultParseValue
 from hiresmed.cli import bundle_folders
 from hiresmed.cli.bundle_folders import BundleFolder, Knob, bundle, bundles
 from hiresmed.cli.command import main, run_command
+from hiresmed.cli.door import restore_text
 from hiresmed.core.errors import InputError
+from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).parents[2]
 METADATA = {
@@ -106,6 +109,31 @@ def test_the_command_is_monais_own_with_the_bundles_root(adder):
     assert run_command(BundleFolder(adder), ["--bundle_root", "x"])[6:] == ["--bundle_root", "x"]
 
 
+IMAGE = INFERENCE.replace("size:", "image: null\nsize:").replace("run: [", 'run: ["$print(ascii(@image))", ')
+NAMES = ["a#1.png", "$open('executed', 'w')", "[a],b.png", "a::b.png", "%first", "@first", "it's.png", "$import os"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_reaches_monais_parser_as_what_it_is(name, adder):
+    (adder / "configs" / "inference.yaml").write_text(IMAGE)
+    for words in (["--image", name], [f"--image={name}"]):
+        word = run_command(BundleFolder(adder), words)[-1]
+        value = DefaultParseValue(word.removeprefix("--image="))
+        parser = ConfigParser({"image": value, "first": 1})
+        assert parser.get_parsed_content("image") == name
+        restore_text(parser, {"image": word.removeprefix("--image=")})
+        assert parser.get_parsed_content("image") == name
+
+
+def test_a_file_name_is_never_executed_whatever_folder_the_bundle_lies_in(tmp_path, monkeypatch, capsys):
+    door = "initialize: [{_target_: hiresmed.cli.open_door}]\n"
+    folder = write(tmp_path, "adder#1,2", inference=IMAGE + door)
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(folder), "--image", "$open('executed', 'w')"]) == 0
+    assert capsys.readouterr().out == "\"$open('executed', 'w')\"\nthe mean is 1.5\n"
+    assert not (tmp_path / "executed").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -114,6 +142,8 @@ def test_the_command_is_monais_own_with_the_bundles_root(adder):
         (["run", "adder", "moer"], "moer is no config of adder; did you mean"),
         (["run", "adder", "--frist", "3"], "--frist is no knob of this config; did you mean --first?"),
         (["run", "adder", "--width", "3"], "--width is no knob of this config"),
+        (["run", "adder", "--maen::data", "3"], "--maen is no knob of this config; did you mean --mean?"),
+        (["run", "adder", "--mean::dat::0", "3"], "--mean::dat is no knob of this config; did you mean --mean::data?"),
         (["info", "adder", "infrence"], "did you mean inference?"),
         (["export", "adder"], "scripts/export_bundle.py"),
     ],

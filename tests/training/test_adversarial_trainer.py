@@ -15,6 +15,8 @@ from hiresmed.training.objectives import Hinge, LeastSquares, LogitsOnly, Wasser
 from hiresmed.training.penalties import GradientPenalty, R1Penalty
 from hiresmed.training.trainer import AdversarialTrainer
 from ignite.engine import Events
+from monai.engines import Evaluator
+from monai.handlers import ValidationHandler
 from monai.networks.nets import PatchDiscriminator
 from torch import nn
 from torch.utils.data import DataLoader
@@ -327,6 +329,12 @@ def test_the_condition_stands_before_the_image_and_may_be_left_out():
     ("changes", "words"),
     [
         ({"n_critic": 0}, "n_critic"),
+        ({"max_epochs": 0}, "max_epochs should be a whole number from 1 on"),
+        ({"epoch_length": 0}, "iterations should be a whole number from 1 on"),
+        (
+            {"train_handlers": [ValidationHandler(0, object.__new__(Evaluator))]},
+            "val_interval should be a whole number",
+        ),
         ({"amp": True, "amp_dtype": "float16"}, "bfloat16"),
         ({"adversarial_weight": 0.0, "generator_losses": None}, "generator_losses is empty"),
         ({"generator_losses": {"loss_g": (1.0, nn.L1Loss())}}, "rename"),

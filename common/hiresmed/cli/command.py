@@ -15,15 +15,15 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import __version__
 from ..core.errors import InputError
-from ..core.knobs import check_names
+from ..core.knobs import TEXT_KNOBS, as_expression, check_names, text_of
 from ..core.weight_files import weights_sha256
 from ..reports.report import in_bytes
-from .bundle_folders import BundleFolder, bundle, bundles, search_path, top_names
+from .bundle_folders import BundleFolder, bundle, bundles, known_ids, search_path
 
 # MONAI's listing of what it was given
 _LISTING = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ - (INFO - |WARNING - Default logging file)|^\s*$")
@@ -116,13 +116,33 @@ def run_command(chosen: BundleFolder, words: Sequence[str]) -> list[str]:
         InputError: a config that the bundle has not, or a knob that its configs have not, with the nearest name.
     """
     first = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
-    names, knobs = list(words[:first]), list(words[first:])
-    files = chosen.files(names)
-    given = [word[2:].partition("=")[0] for word in knobs if word.startswith("--") and len(word) > 2]
-    check_names(given, top_names(files))
+    knobs = list(words[first:])
+    files = chosen.files(words[:first])
+    names = [word[2:].partition("=")[0] for word in knobs if word.startswith("--") and len(word) > 2]
+    check_names(names, known_ids(files))
     listed = str(files[0]) if len(files) == 1 else "[" + ",".join(repr(str(f)) for f in files) + "]"
-    root = [] if "bundle_root" in given else ["--bundle_root", str(chosen.root)]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", listed, *root, *knobs]
+    if "bundle_root" not in names:
+        knobs = ["--bundle_root", str(chosen.root), *knobs]
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", listed, *_as_text(knobs)]
+
+
+def _as_text(knobs: Sequence[str]) -> Iterator[str]:
+    """The words of a command with each path written so that MONAI does not evaluate it, whatever it holds."""
+    name = ""
+    for word in knobs:
+        flag, equals, value = word.partition("=")
+        if word.startswith("--"):
+            name = flag[2:]
+            yield flag + equals + (_quoted(value) if name in TEXT_KNOBS and equals else value)
+        else:
+            yield _quoted(word) if name in TEXT_KNOBS else word
+
+
+def _quoted(word: str) -> str:
+    """A path as it is, or, if MONAI would read it otherwise, as Python text in quotes."""
+    value = text_of(word)
+    written = as_expression(value)
+    return word if written == value else ascii(written)
 
 
 def _run(arguments: argparse.Namespace) -> int:

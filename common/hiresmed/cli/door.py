@@ -1,55 +1,230 @@
-"""The front door of every config: plain errors, checked knobs, a steady allocator."""
+"""The front door of every config: plain errors, checked knobs, paths as they were written, a steady allocator."""
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from pydoc import ErrorDuringImport, locate
+from typing import Any
 
-from monai.bundle import ConfigParser
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.config_item import ConfigComponent
+from monai.bundle.reference_resolver import ReferenceResolver
 
 from ..core.errors import speak_plainly
-from ..core.knobs import check_names
+from ..core.knobs import (
+    MONAI_OWN,
+    TEXT_KNOBS,
+    as_expression,
+    is_null,
+    nearest,
+    positive_number,
+    text_of,
+    unknown_knob,
+    whole_number,
+)
 from ..core.memory import keeping_allocator, steady_allocator
+from .bundle_folders import SUFFIXES, ids_of, loaded
+
+# arguments of a training's components, most of them torch's and ignite's, which meet a mistake late, with a traceback
+COUNTS = (
+    "max_epochs", "epoch_length", "iterations", "interval", "every", "batch_size", "n_critic", "accumulation_steps",
+)  # fmt: skip
+CONFIG_BYTES = 1_000_000  # a larger file beside the configs is none
 
 
 def open_door(workflow: str = "infer") -> None:
-    """First step of each config's `initialize`: errors become one sentence, mistyped knobs are refused.
+    """First step of each config's `initialize`: errors become one sentence, wrong knobs are refused before any work.
 
     Args:
         workflow: train or infer; inference gets the allocator that keeps the resident size flat, training the faster
             one that keeps what was freed for the next step.
 
     Raises:
-        InputError: an override on the command line that no config file knows.
+        InputError: an override, by whichever way it came, that the config has no use for; in training a count or a
+            rate that is none.
     """
     speak_plainly()
     if workflow == "infer":
         steady_allocator()
     else:
         keeping_allocator()
-    check_overrides(sys.argv)
+    running = _running_workflow()
+    if running is None:
+        return
+    check_ids(running.parser.get(), config_contents(running.config_root_path, running.parser))
+    restore_text(running.parser, options_of(sys.argv))
+    if workflow != "infer":
+        check_limits(running.parser)
 
 
-def check_overrides(argv: list[str]) -> None:
-    """Refuse `--knob value` whose first name stands in none of the `--config_file`s; MONAI would take it silently."""
+def _running_workflow() -> ConfigWorkflow | None:
+    """The workflow whose `initialize` is running; None where there is none.
+
+    MONAI gives a component its arguments and nothing of the config around it, and keeps no list of what was overridden
+    in Python: so the callers are searched for it, here and nowhere else.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def config_contents(folder: Path, parser: ConfigParser) -> list[dict]:
+    """What the config files in a folder define, of those that were read.
+
+    MONAI does not say which were: a file counts if all its names are there, one of them at least with its value.
+    """
+    contents = []
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        if path.suffix in SUFFIXES and path.name != "metadata.json":
+            try:
+                content = loaded(path) if path.stat().st_size < CONFIG_BYTES else None
+            except (yaml.YAMLError, UnicodeDecodeError, OSError):
+                continue
+            if not isinstance(content, dict):
+                continue
+            names = {name.split("::")[0] for name in ids_of(content)}
+            values = (parser.get(name.lstrip("+~")) == value for name, value in content.items())
+            if names <= parser.get().keys() and any(values):
+                contents.append(content)
+    return contents
+
+
+def check_ids(config: Mapping, contents: Sequence[Mapping]) -> None:
+    """Refuse what an override added to a config although nothing reads it; MONAI would take it silently.
+
+    At the top that is what no file defines and nothing refers to; in a component what its signature does not have; in a
+    section of plain values what no file defines and looks like a name that one does.
+
+    Args:
+        config: all that is to be run.
+        contents: of the files that it was read from, where they are known.
+
+    Raises:
+        InputError: the first such id, with the nearest right one.
+    """
+    known = {name for content in contents for name in ids_of(content)}
+    top = {name for name in known if "::" not in name}
+    references = (reference for text in _texts(config) for reference in ReferenceResolver.match_refs_pattern(text))
+    read = {reference.split("::")[0] for reference in references}
+    for name in config:
+        if not name.startswith("_") and name not in top | read:
+            raise unknown_knob(name, top | read)
+    for section, content in _sections(config):
+        for key, value in content.items():
+            name = f"{section}::{key}"
+            if name in known:
+                continue
+            arguments = _arguments_of(content)
+            if arguments is not None and key not in arguments:
+                raise unknown_knob(name, [f"{section}::{argument}" for argument in arguments])
+            if "_target_" not in content and not isinstance(value, dict) and not re.search(r"::\d+(::|$)", section):
+                siblings = [other for other in known if other.rpartition("::")[0] == section]
+                if nearest(name.rpartition("::")[2], [other.rpartition("::")[2] for other in siblings]):
+                    raise unknown_knob(name, siblings)
+
+
+def _texts(config: Any) -> Iterator[str]:
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _texts(value)
+
+
+def _sections(config: Mapping | list, prefix: str = "") -> Iterator[tuple[str, Mapping]]:
+    """(id, content) of all that a config nests, but for MONAI's own `_meta_`."""
+    for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and key != ConfigParser.meta_key:
+            yield name, value
+        if isinstance(value, dict | list) and key != ConfigParser.meta_key:
+            yield from _sections(value, f"{name}::")
+
+
+def _arguments_of(component: Mapping) -> set[str] | None:
+    """What a component takes by name; None where that cannot be said."""
+    target = component.get("_target_")
+    if not isinstance(target, str) or target.startswith(("$", "@")):
+        return None
+    try:
+        parameters = inspect.signature(locate(target)).parameters.values()
+    except (ErrorDuringImport, TypeError, ValueError):
+        return None
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters} | ConfigComponent.non_arg_keys
+
+
+def options_of(argv: Sequence[str]) -> dict[str, str]:
+    """The `--name value` and `--name=value` of a `python -m monai.bundle` command line, words as they were typed."""
     if not argv or "monai" not in argv[0] or "bundle" not in argv[0]:
-        return
-    given = options_of(argv)
-    files = given.get("config_file") or given.get("config-file")
-    if files is None:
-        return
-    check_names(given, ConfigParser.load_config_files(_as_list(files)))
-
-
-def options_of(argv: list[str]) -> dict[str, str]:
-    """The `--name value` and `--name=value` of a command line."""
+        return {}
     options = {}
     for n, word in enumerate(argv):
         if word.startswith("--") and len(word) > 2:
-            name, _, value = word[2:].partition("=")
-            options[name] = value or (argv[n + 1] if n + 1 < len(argv) else "")
+            name, equals, value = word[2:].partition("=")
+            following = argv[n + 1] if n + 1 < len(argv) else ""
+            options[name.replace("#", "::").replace("-", "_")] = value if equals else following
     return options
 
 
-def _as_list(files: str) -> list[str] | str:
-    text = files.strip()
-    return [part.strip(" '\"") for part in text[1:-1].split(",")] if text.startswith("[") else text
+def restore_text(parser: ConfigParser, options: Mapping[str, str]) -> None:
+    """Give knobs back what fire and MONAI's parser took from them: null, and the characters of paths.
+
+    Args:
+        parser: of the workflow; nothing of what is changed may have been resolved.
+        options: of the command line, see `options_of`.
+    """
+    written = {}
+    if "args_file" in options:
+        values = ConfigParser.load_config_file(options["args_file"])
+        written = {name: value for name, value in values.items() if isinstance(value, str)}
+    for name in parser.get():
+        value = parser[name]
+        if name in TEXT_KNOBS and name in written:
+            parser[name] = as_expression(written[name])
+        elif is_null(value):
+            parser[name] = None
+        elif name in TEXT_KNOBS and isinstance(value, str) and "::" in value:
+            parser[name] = as_expression(_with_hashes(value)) if not value.startswith("$") else value
+    for name, word in options.items():
+        if name in parser and name not in MONAI_OWN:
+            if name in TEXT_KNOBS:
+                parser[name] = as_expression(text_of(word))
+            elif is_null(word):
+                parser[name] = None
+
+
+def _with_hashes(path: str) -> str:
+    """A path of which MONAI turned # into ::, where one exists so; others, and expressions, as they are."""
+    original = path.replace("::", "#")
+    return original if os.path.exists(original) and not os.path.exists(path) else path
+
+
+def check_limits(parser: ConfigParser) -> None:
+    """Refuse knobs of training that are no counts or rates, before data is read.
+
+    Engines check again what they are given; here every knob is named as the user gave it.
+
+    Raises:
+        InputError: the first that is not.
+    """
+    for _, component in list(_sections(parser.get())):
+        for argument, reference in component.items():
+            if "_target_" not in component or not re.fullmatch(r"@\w+", str(reference)):
+                continue
+            value = parser.get_parsed_content(reference[1:]) if argument in ("lr", *COUNTS) else None
+            if argument == "lr":
+                positive_number(value, reference[1:])
+            elif value is not None:
+                whole_number(value, reference[1:], least=1)

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..core.bfloat16 import Likeness, TrainingPrecision, probe_gradients, shapes
 from ..core.errors import InputError
 from ..core.gradient_guard import GradientGuard, gradient_norm
-from ..core.knobs import flag
+from ..core.knobs import check_training, flag, whole_number
 from .batches import GanBatch
 
 RESERVED = ("loss_d", "loss_g", "adversarial", "pred", "image", "skipped_steps")
@@ -111,6 +111,8 @@ class AdversarialTrainer(Trainer):
         non_blocking: bool = False,
         train_handlers: Sequence | None = None,
     ) -> None:
+        train_handlers = train_handlers or []
+        check_training(max_epochs, epoch_length, train_handlers)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -126,8 +128,9 @@ class AdversarialTrainer(Trainer):
         self.generator_losses = {name: (float(w), loss) for name, (w, loss) in (generator_losses or {}).items()}
         self.penalties = tuple(penalties)
         self.adversarial_weight = float(adversarial_weight)
-        self.n_critic, self.accumulation_steps = n_critic, accumulation_steps
-        self.reuse_fake = flag(reuse_fake, "reuse_fake") and accumulation_steps == 1
+        self.n_critic = whole_number(n_critic, "n_critic", least=1)
+        self.accumulation_steps = whole_number(accumulation_steps, "accumulation_steps", least=1)
+        self.reuse_fake = flag(reuse_fake, "reuse_fake") and self.accumulation_steps == 1
         self.max_grad_norm = max_grad_norm
         self.ema = ema
         # not MONAI's `amp`, which makes a loss scaler (float16's tool)
@@ -137,14 +140,9 @@ class AdversarialTrainer(Trainer):
         self.amp_dtype = getattr(torch, amp_dtype) if isinstance(amp_dtype, str) else amp_dtype
         self._check_knobs()
         # only now, as a handler may look at what stands above
-        self._register_handlers(train_handlers or [])
+        self._register_handlers(train_handlers)
 
     def _check_knobs(self) -> None:
-        if self.n_critic < 1 or self.accumulation_steps < 1:
-            raise InputError(
-                f"n_critic and accumulation_steps should be whole numbers from 1 on, but are {self.n_critic} and "
-                f"{self.accumulation_steps}; set them to 1 for plain alternating training."
-            )
         if self.precision.asked and self.amp_dtype != torch.bfloat16:
             raise InputError(
                 f"amp_dtype should be bfloat16, which needs no loss scaling, but is {self.amp_dtype}; "

@@ -151,3 +151,13 @@ def test_a_frozen_batch_norm_is_scale_and_shift_alone_as_in_the_published_dcgan(
     nn.init.constant_(norm.weight, 3.0)
     nn.init.constant_(norm.bias, 0.5)
     torch.testing.assert_close(norm(values), 3 * values / (1 + norm.eps) ** 0.5 + 0.5)
+
+
+def test_one_latent_has_no_batch_statistics_and_is_met_with_a_sentence():
+    one = torch.zeros(1, 8)
+    network = DcganGenerator(size=16, width=8, latent_size=8)
+    with pytest.raises(InputError, match="batch_size must be at least 2"):
+        network(one)
+    assert network.eval()(one).isfinite().all()
+    for norm in ("group", "frozen_batch", "none"):
+        assert DcganGenerator(size=16, width=8, latent_size=8, norm=norm)(one).isfinite().all()

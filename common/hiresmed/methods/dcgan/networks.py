@@ -93,7 +93,7 @@ class DcganGenerator(nn.Module):
         last_width: L; None: C, as in the paper. A grey image then passes through one channel, whose values of the four
             phases of the last doubling no layer can set right: a checkered noise stays.
 
-    Raises InputError for a size, a width or a norm that it cannot have.
+    Raises InputError for a size, a width or a norm that it cannot have; in training, for one latent with batch norm.
 
     Example:
         >>> DcganGenerator(size=16, width=8)(torch.randn(2, 128)).shape
@@ -113,7 +113,7 @@ class DcganGenerator(nn.Module):
         super().__init__()
         steps = _doublings(size, width)
         last_width = out_channels if last_width is None else whole_number(last_width, "last_width", least=1)
-        self.latent_size = latent_size
+        self.latent_size = whole_number(latent_size, "latent_size", least=1)
         by_unit = norm in ("batch", "sync_batch", "frozen_batch")
         self.dense = nn.Linear(latent_size, width * GRID**2)
         self.dense_norm = norm_layer(norm, width * GRID**2, 1) if by_unit else nn.Identity()
@@ -130,8 +130,18 @@ class DcganGenerator(nn.Module):
         return nn.Sequential(enlarge, norm_layer(norm, outputs), nn.Dropout(dropout), nn.LeakyReLU(0.2))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():
+            self._check_batch(len(latents))
         x = self.grid_norm(self.unflatten(self.dense_norm(self.dense(latents))))
         return self.last(self.blocks(x)).tanh()
+
+    @torch.jit.unused
+    def _check_batch(self, size: int) -> None:
+        if size == 1 and self.training and isinstance(self.dense_norm, nn.BatchNorm1d):
+            raise InputError(
+                "batch_size must be at least 2 in each process and micro-batch: batch norm takes the variance of each "
+                "dense unit over the batch, got 1; raise batch_size, or set norm to group or instance."
+            )
 
 
 class DcganCritic(nn.Module):

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ...core.bfloat16 import Likeness, TrainingPrecision, probe_gradients, shapes
 from ...core.errors import InputError
 from ...core.gradient_guard import GradientGuard, gradient_norm
-from ...core.knobs import flag, whole_number
+from ...core.knobs import check_training, flag, whole_number
 from ...core.memory import out_of_memory
 from ...training.batches import take
 from ...training.trainer import full, plain
@@ -41,14 +41,21 @@ class LabelBatch:
     Args:
         image: key of (B, C, *P).
         label: key of (B, K, *P) in {0, 1}, one channel a class.
-        coordinates: key of (B, D, *P); None: the network gets no coordinates.
+        coordinates: key of (B, D, *P).
+        convention: of the coordinates, as in CoordinateCropd; None: the network gets no coordinates.
 
     Raises:
         InputError: a key is missing, the grids differ, or the label has values beyond 0 and 1.
     """
 
-    def __init__(self, image: str = Keys.IMAGE, label: str = Keys.LABEL, coordinates: str | None = "coords") -> None:
-        self.keys = [key for key in (image, coordinates) if key is not None]
+    def __init__(
+        self,
+        image: str = Keys.IMAGE,
+        label: str = Keys.LABEL,
+        coordinates: str = "coords",
+        convention: str | None = "centre",
+    ) -> None:
+        self.keys = [image] if convention is None else [image, coordinates]
         self.label = label
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> tuple[Tensor, Tensor]:
@@ -121,6 +128,8 @@ class DiffusionTrainer(Trainer):
         non_blocking: bool = False,
         train_handlers: Sequence | None = None,
     ) -> None:
+        train_handlers = train_handlers or []
+        check_training(max_epochs, epoch_length, train_handlers)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -142,7 +151,7 @@ class DiffusionTrainer(Trainer):
         self.precision = TrainingPrecision(flag(amp, "amp"))
         self.guard = GradientGuard("network")
         # only now, as a handler may look at what stands above
-        self._register_handlers(train_handlers or [])
+        self._register_handlers(train_handlers)
 
     def checkpoint_objects(self) -> dict[str, Any]:
         """All that training changes, by name, each with state_dict and load_state_dict; the network unwrapped."""
