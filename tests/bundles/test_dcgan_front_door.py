@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from hiresmed.core import bfloat16
 from hiresmed.core.errors import InputError
 from hiresmed.methods.dcgan import DcganGenerator
 from hiresmed.methods.sampling import SampleSeries
@@ -279,6 +280,21 @@ def test_a_mistake_in_sampling_is_one_sentence_and_leaves_no_image(knobs, senten
         run({**settings(weights, tmp_path / "out", num_samples=2), **knobs})
     assert sentence in str(caught.value)
     assert not list((tmp_path / "out").rglob("*.png")) and not (tmp_path / "out" / "report.json").exists()
+
+
+def test_amp_is_bfloat16_on_a_cpu_too_and_a_machine_where_it_is_wrong_gets_float32_and_a_warning(
+    tmp_path, weights, samples, monkeypatch
+):
+    def report(name: str) -> dict:
+        run(settings(weights, tmp_path / name, num_samples=7, amp="true"))
+        return json.loads((tmp_path / name / "report.json").read_text())
+
+    assert report("right")["warnings"] == []
+    assert digests(tmp_path / "right") != digests(samples)
+    monkeypatch.setattr(bfloat16, "OUTPUT_TOLERANCE", 0.0)
+    (sentence,) = report("wrong")["warnings"]
+    assert sentence.startswith("amp is true, but outputs in bfloat16 are not those of float32 on this machine")
+    assert digests(tmp_path / "wrong") == digests(samples)
 
 
 def test_damaged_weights_and_an_output_that_exists_are_refused(tmp_path, weights, samples):

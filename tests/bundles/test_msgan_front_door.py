@@ -83,7 +83,7 @@ def test_an_oblique_image_is_answered_on_its_own_grid_with_preview_report_and_la
     report = json.loads((out / "report.json").read_text())
     assert set(report) == {
         "bundle", "version", "weights_sha256", "config", "seed", "input", "output", "seconds", "peak_rss_bytes",
-        "peak_device_bytes", "metrics", "synthetic",
+        "peak_device_bytes", "metrics", "synthetic", "warnings",
     }  # fmt: skip
     assert report["bundle"] == "msgan_ct3d" and report["synthetic"] is True and report["seed"] == 3
     assert report["weights_sha256"] == digest(weights)

@@ -34,7 +34,8 @@ def test_the_file_holds_exactly_the_promised_fields_and_is_what_is_returned(tmp_
     assert tuple(read) == FIELDS and read == returned
     assert read["output"] == {"files": ["result.nii.gz"], "shape": [512, 512, 120], "dtype": "int16"}
     assert read["seconds"] == 83.5 and read["config"]["tile_size"] == 128 and read["metrics"] is None
-    assert read["synthetic"] is True
+    assert read["synthetic"] is True and read["warnings"] == []
+    assert write_report(tmp_path / "report.json", **fields(warnings=["It is large."]))["warnings"] == ["It is large."]
 
 
 def test_no_folder_of_the_user_is_in_it(tmp_path):

@@ -270,6 +270,10 @@ class InferencePrecision:
                 logger.warning("%s", refusal("outputs", likeness, machine(self.device)))
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
+    def noise(self, *shape: int) -> Tensor:
+        """N(0, 1) on the device, for an example: the same values at each call."""
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+
 
 def probe_output(example: Callable[[], Tensor], device: torch.device) -> Likeness:
     """Compares example() under bfloat16 autocast with example() in float32."""

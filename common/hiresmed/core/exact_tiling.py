@@ -18,6 +18,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import nn
 from tqdm import tqdm
 
+from .bfloat16 import InferencePrecision
 from .errors import InputError
 from .knobs import flag
 from .memory import blocks_apart, release_heap
@@ -34,7 +35,8 @@ class ExactTiledInferer(Inferer):
     Args:
         tile_size: T in voxels (one number or one per axis), rounded down to the network's lattice.
         device: where tiles are computed; inputs and outputs stay where they are.
-        amp: bfloat16 autocast: faster, results differ in the third digit.
+        amp: bfloat16 autocast, if a small example comes out like float32 on this machine: faster, results differ in
+            the third digit.
         progress: show a progress bar in a terminal.
         halo: override of the probed halo, for experiments; None finds it.
 
@@ -57,6 +59,7 @@ class ExactTiledInferer(Inferer):
         self.tile_size = check_tile_size(tile_size)
         self.device = torch.device(device)
         self.amp, self.progress, self.halo = flag(amp, "amp"), progress, halo
+        self.precision = InferencePrecision(self.amp, self.device)
         self.network_seconds = 0.0
         self._field: tuple[nn.Module, ReceptiveField] | None = None
 
@@ -115,13 +118,13 @@ class ExactTiledInferer(Inferer):
         if cut < 0:
             raise InputError(f"the network consumes {field.shrink} voxels a side, but the halo is {field.halo}.")
         shape = [t + 2 * field.halo for t in grid.tile]
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if self.amp else contextlib.nullcontext()
         for number in tqdm(numbers, desc=title, disable=None if self.progress else True, leave=False):
             x = read([s - field.halo for s in grid.start(number)], shape).to(self.device)
             x = _fast_layout(x)
             release_heap()
             # in three dimensions all but few of a tile's blocks are larger than the heap takes
             apart = blocks_apart() if x.ndim == 4 else contextlib.nullcontext()
+            autocast = self._autocast(compute, x, field)
             begun = time.perf_counter()
             with torch.inference_mode(), autocast, apart:
                 y = compute(x)
@@ -133,6 +136,17 @@ class ExactTiledInferer(Inferer):
             inside = tuple(slice(cut, cut + n) for n in grid.inside(number))
             write(number, y[(..., *inside)].cpu())
             del x, y  # or the next tile's network would run beside this one's result
+
+    def _autocast(self, compute: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, field: ReceptiveField):
+        """The precision of tiles like x; networks of one receptive field and number of channels count as alike."""
+        # the smallest tile of the lattice from 8 voxels on, so that the trial costs little beside a tile
+        size = 2 * field.halo + -(-8 // field.alignment) * field.alignment
+        shape = [min(size, n) for n in x.shape[2:]]
+
+        def example() -> torch.Tensor:
+            return compute(_fast_layout(self.precision.noise(1, x.shape[1], *shape).to(x.dtype)))
+
+        return self.precision.context((field, x.shape[1], x.ndim), example)
 
 
 def _fast_layout(x: torch.Tensor) -> torch.Tensor:

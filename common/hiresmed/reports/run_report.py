@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,23 @@ from ignite.engine import Engine
 
 from ..core.memory import peak_device_bytes, peak_rss_bytes
 from .report import write_report
+
+
+class ShownWarnings(logging.Handler):
+    """Collects what the loggers of this package say from level WARNING on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.sentences: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sentences.append(record.getMessage())
+        if not logging.getLogger().handlers and logging.lastResort is not None:
+            logging.lastResort.handle(record)  # logging does so only where there is no handler at all
+
+
+SHOWN = ShownWarnings()
+logging.getLogger(__name__.partition(".")[0]).addHandler(SHOWN)
 
 
 class RunReport:
@@ -29,6 +47,7 @@ class RunReport:
         self.about = {"bundle": self.bundle["name"], "version": self.bundle["version"]}
         self.about |= {"weights_sha256": weights_sha256, "seed": self.config.get("seed", 0)}
         self.started = time.perf_counter()
+        self.shown_before = len(SHOWN.sentences)
 
     def _start(self, engine: Engine) -> None:
         self.started = time.perf_counter()
@@ -46,5 +65,6 @@ class RunReport:
             seconds=round(time.perf_counter() - self.started, 2),
             peak_rss_bytes=peak_rss_bytes(),
             peak_device_bytes=peak_device_bytes(engine.state.device),
+            warnings=dict.fromkeys(SHOWN.sentences[self.shown_before :]),
             **{"synthetic": True, **fields},
         )

@@ -19,6 +19,7 @@ from monai.inferers import Inferer
 from torch import Tensor
 from tqdm import tqdm
 
+from ...core.bfloat16 import InferencePrecision
 from ...core.errors import InputError
 from ...core.knobs import flag, whole_number
 from ...core.memory import release_heap
@@ -104,7 +105,8 @@ class ImplicitInferer(Inferer):
         tile_size: voxels that are written at once, one number or one per axis.
         places: voxels that go through the layers at once; a thousand stay in a CPU's cache, a GPU likes 65536 or more.
         device: where tiles are computed.
-        amp: bfloat16 autocast: faster, results differ in the third digit.
+        amp: bfloat16 autocast, if the first tile's first places come out like float32 on this machine: faster, results
+            differ in the third digit.
         progress: show a progress bar in a terminal.
     """
 
@@ -120,7 +122,8 @@ class ImplicitInferer(Inferer):
         super().__init__()
         self.frame, self.places = frame, whole_number(places, "places", 1)
         self.grid = TileGrid.fit(frame.shape, check_tile_size(tile_size))
-        self.device, self.amp, self.progress = torch.device(device), flag(amp, "amp"), progress
+        self.device, self.progress = torch.device(device), progress
+        self.precision = InferencePrecision(flag(amp, "amp"), self.device)
 
     def __call__(self, inputs: Tensor, network, *args, **kwargs) -> Tensor:
         """Images (B, C, *S) of latents (B, Z), in memory and on the latents' device."""
@@ -180,9 +183,15 @@ class ImplicitInferer(Inferer):
             )
         network.eval()
         weights = next(network.parameters()).dtype
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
-        with torch.inference_mode(), autocast:
-            modulation = network.modulate(network.mapping(z[None].to(self.device, weights)))
+        latent = z[None].to(self.device, weights)
+
+        def example() -> Tensor:
+            first = self.frame.coordinates(self.grid.start(0), self.grid.tile).to(weights)
+            part = first.flatten(1)[:, : self.places].to(self.device)
+            return network.synthesise(part[None], network.modulate(network.mapping(latent)))
+
+        with torch.inference_mode(), self.precision.context(self.places, example):
+            modulation = network.modulate(network.mapping(latent))
             numbers = list(self.grid) if numbers is None else list(numbers)
             for number in tqdm(numbers, desc="tiles", disable=None if self.progress else True, leave=False):
                 places = self.frame.coordinates(self.grid.start(number), self.grid.tile).to(weights)

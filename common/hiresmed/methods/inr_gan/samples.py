@@ -16,6 +16,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from ...core.bfloat16 import InferencePrecision
 from ...core.errors import InputError
 from ...core.knobs import whole_number
 from ...core.latents import latent_path, latents_of
@@ -129,15 +130,16 @@ class SampleInferer(Inferer):
         self.affine = sample_affine(len(frame.trained), trained_spacing)
         self.window, self.dtype = checked_window(window, dtype), str(np.dtype(dtype))
         self.how = {"tile_size": tile_size, "places": places, "device": device, "amp": amp, "progress": progress}
-        ImplicitInferer(frame, **self.how)  # a mistaken knob shows before any work
+        # a mistaken knob shows before any work; what is found out of bfloat16 holds for all cases
+        self.precision = ImplicitInferer(frame, **self.how).precision
 
     def __call__(self, inputs, network, *args, **kwargs):
         """A Sample for a case; for latents (B, Z) images (B, C, *S) in [-1, 1]."""
         if torch.is_tensor(inputs):
-            return ImplicitInferer(self.frame, **self.how)(inputs, network)
+            return self._inferer(self.frame)(inputs, network)
         frame = inputs["frame"]
         region = check_region(self.region, frame.shape)
-        inferer = ImplicitInferer(frame, **self.how)
+        inferer = self._inferer(frame)
         stores, affine = self.stores.stores(inputs, self.recipe(inputs)), frame.affine(self.affine)
         levels = []
         for channel in range(network.out_channels):
@@ -148,6 +150,11 @@ class SampleInferer(Inferer):
         everything = region == whole(frame.shape)
         images = levels if everything else [RegionView(level, region) for level in levels]
         return Sample(images[0] if len(images) == 1 else images, levels, everything)
+
+    def _inferer(self, frame: Frame) -> ImplicitInferer:
+        inferer = ImplicitInferer(frame, **self.how)
+        inferer.precision = self.precision
+        return inferer
 
     def recipe(self, case: Mapping) -> dict:
         """What a case's stores depend on, for the check on resume."""
@@ -179,13 +186,16 @@ class TiledSampler(nn.Module):
         super().__init__()
         self.network, self.frame = network, frame
         self.how = {"tile_size": tile_size, "places": places, "amp": amp}
+        self.precision: InferencePrecision | None = None  # of the first call's device
 
     def forward(self, z: Tensor) -> Tensor:
         network = getattr(self.network, "module", self.network)
         training, device = network.training, next(network.parameters()).device
         try:
+            inferer = ImplicitInferer(self.frame, device=device, **self.how)
+            self.precision = inferer.precision = self.precision or inferer.precision
             # the inferer's tensors are of inference mode, which later metrics may want to change
-            return ImplicitInferer(self.frame, device=device, **self.how)(z, network).clone()
+            return inferer(z, network).clone()
         finally:
             network.train(training)
 

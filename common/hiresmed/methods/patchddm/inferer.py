@@ -19,6 +19,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...core.bfloat16 import InferencePrecision
 from ...core.coordinates import CONVENTIONS, patch_coordinates
 from ...core.errors import InputError
 from ...core.knobs import flag, whole_number
@@ -59,7 +60,8 @@ class DiffusionInferer(Inferer):
         num_samples: draws per image, at most 1024.
         seed: of the noise.
         device: where network and sampler compute.
-        amp: bfloat16 autocast of the network; the sampler stays in full precision.
+        amp: bfloat16 autocast of the network, if a small image comes out like float32 on this machine; the sampler
+            stays in full precision.
         forward: (network, x, t) -> output in place of network(x, t), e.g. one that needs less memory.
         window_batch: windows computed at a time.
         progress: show a progress bar in a terminal.
@@ -100,7 +102,8 @@ class DiffusionInferer(Inferer):
         self.patch_size, self.reference_size = patch_size, reference_size
         self.overlap, self.pad_value = float(overlap), float(pad_value)
         self.num_samples, self.seed = whole_number(num_samples, "num_samples", 1), whole_number(seed, "seed")
-        self.device, self.amp, self.progress = torch.device(device), flag(amp, "amp"), flag(progress, "progress")
+        self.device, self.progress = torch.device(device), flag(progress, "progress")
+        self.precision = InferencePrecision(flag(amp, "amp"), self.device)
         self.forward = forward or (lambda network, x, t: network(x, t))
         self.window_batch = whole_number(window_batch, "window_batch", 1)
         self._check_knobs()
@@ -238,7 +241,13 @@ class DiffusionInferer(Inferer):
 
     def _ask(self, network: nn.Module, x: Tensor, t: float) -> Tensor:
         times = torch.full((len(x),), t, device=x.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+        # where the sides must be multiples of a number, twice that is a whole, small image
+        shape = [n if self.multiple == 1 else min(n, 2 * self.multiple) for n in x.shape[2:]]
+
+        def example() -> Tensor:
+            return self.forward(network, self.precision.noise(1, x.shape[1], *shape).to(x.dtype), times[:1])
+
+        with self.precision.context((x.shape[1], *shape), example):
             output = self.forward(network, x, times)
         wanted = (len(x), self.label_channels, *x.shape[2:])
         if tuple(output.shape) != wanted:

@@ -1,0 +1,39 @@
+"""A whole image in one pass, in bfloat16 where that is asked for and right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from .bfloat16 import InferencePrecision
+from .knobs import flag
+
+
+class AutocastInferer(Inferer):
+    """network(inputs) as float32, computed under bfloat16 autocast with `amp`.
+
+    MONAI's SimpleInferer leaves that to the evaluator, whose `amp` is float16 on CUDA and nothing on a CPU.
+
+    Args:
+        device: that the network is on.
+        amp: bfloat16, if it comes out like float32 on this machine.
+
+    >>> float(AutocastInferer()(torch.ones(1, 2), nn.Identity()).sum())
+    2.0
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", amp: bool = False) -> None:
+        super().__init__()
+        self.precision = InferencePrecision(flag(amp, "amp"), torch.device(device))
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Inputs (B, ...) -> the network's output."""
+
+        def example() -> Tensor:
+            return network(self.precision.noise(1, *inputs.shape[1:]), *args, **kwargs)
+
+        with self.precision.context(tuple(inputs.shape[1:]), example):
+            return network(inputs, *args, **kwargs).float()
