@@ -187,7 +187,11 @@ MISTAKES = {
     ),
     "two axes": (
         lambda f, i, w: {"image": save_nifti(f / "p.nii", np.zeros((8, 8), np.int16))},
-        "wants 3 spatial axes, but the input has 2",
+        r"p.nii must be a 3-D volume of more than one slice, got shape \(8, 8\)",
+    ),
+    "one slice": (
+        lambda f, i, w: {"image": save_nifti(f / "s.nii", np.zeros((8, 9, 1), np.int16))},
+        r"s.nii must be a 3-D volume of more than one slice, got shape \(",
     ),
     "singular affine": (lambda f, i, w: {"image": singular(f)}, "flat.nii should have an invertible"),
     "image and folder": (lambda f, i, w: {"dataset_dir": f}, "Either image or dataset_dir should be given"),

@@ -155,6 +155,29 @@ def test_a_region_is_the_crop_of_the_whole_to_the_byte(tmp_path, weights, image,
     assert np.array_equal(pixels(tmp_path / "chest_synthetic.png"), pixels(whole)[11:60, 33:34])
 
 
+def one_slice(path: Path, values: np.ndarray) -> Path:
+    """A picture as SimpleITK and MONAI write it: (columns, rows, 1)."""
+    affine = np.diag([-SPACING[1], -SPACING[0], 1, 1])
+    nibabel.save(nibabel.Nifti1Image(values.T[..., None], affine), path)
+    return path
+
+
+@pytest.mark.parametrize("region", [None, [[11, 60], [33, 44]]])
+def test_a_nifti_of_one_slice_is_the_picture_that_it_holds_and_is_answered_on_its_own_grid(
+    tmp_path, weights, whole, region
+):
+    """The network sees rows and columns; a region names rows, then columns; the result lies as the file does."""
+    given = one_slice(tmp_path / "chest.nii.gz", grey())
+    run(settings(weights, tmp_path / "out", image=str(given), region=region))
+    made = nibabel.load(tmp_path / "out/chest_synthetic.nii.gz")
+    rows, columns = region or [[0, SHAPE[0]], [0, SHAPE[1]]]
+    picture = pixels(whole)[slice(*rows), slice(*columns)]
+    assert np.array_equal(np.asarray(made.dataobj), picture.T[..., None])
+    corner = nibabel.load(given).affine @ [columns[0], rows[0], 0, 1]
+    assert np.allclose(made.affine @ [0, 0, 0, 1], corner, atol=1e-4)
+    assert np.allclose(made.affine[:3, :3], nibabel.load(given).affine[:3, :3], atol=1e-6)
+
+
 class Killed(BaseException):
     """Nothing that tidies up after errors may catch it."""
 
@@ -242,7 +265,7 @@ def test_a_sketch_alone_is_enough(tmp_path, weights):
 MISTAKES = {
     "a volume": (
         lambda f: {"image": volume(f / "ct.nii")},
-        "wants 2 spatial axes, but the input has 3",
+        r"ct.nii must be a 2-D image, or one slice, got shape \(20, 18, 16\)",
     ),
     "pages": (lambda f: {"image": pages(f / "pages.tiff")}, "pages.tiff should be one 2-D image, but has 2 pages"),
     "one grey": (lambda f: {"image": png(f / "flat.png", np.full(SHAPE, 7, np.uint8))}, "flat.png should hold a pict"),

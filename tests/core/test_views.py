@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hiresmed.core.views import RegionView, ResampledView
+from hiresmed.core.views import RegionView, ResampledView, TurnedView, picture_turn
 from hiresmed.core.volumes import ArrayVolume
 
 OBLIQUE = np.array([[0.6, -0.4, 0.0, 11.0], [0.3, 0.8, 0.1, -7.0], [0.0, -0.1, 2.0, 30.0], [0, 0, 0, 1]])
@@ -99,3 +99,38 @@ def test_a_box_of_a_vast_view_reads_a_small_box_of_its_source():
     seen: list[list[int]] = []
     ResampledView(Watched(np.zeros((400, 400), np.float32)), (1600, 800)).read((700, 300), (40, 20))
     assert len(seen) == 1 and max(seen[0]) <= 12
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("flips", [(False, False, False), (True, False, True), (False, True, False)])
+def test_a_turned_volume_lies_where_it_lay_and_turns_back(axes, flips):
+    whole = ramp(7, 8, 9)
+    view = TurnedView(whole, axes, flips)
+    assert np.allclose(everything(view), at_centres(view)), "voxels keep their place in mm"
+    assert np.array_equal(view.read((1, 2, 3), (2, 3, 4)), everything(view)[1:3, 2:5, 3:7])
+    again = view.back(view)
+    assert np.array_equal(everything(again), whole.array) and np.allclose(again.affine, whole.affine)
+    part = view.back(RegionView(view, ((0, 2), (1, 4), (2, 3))))
+    assert np.allclose(everything(part), at_centres(part)), "and so does a region, turned back"
+
+
+DIRECTIONS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+
+
+@pytest.mark.parametrize("plane", ["RA", "RS", "AS"])
+def test_a_picture_has_rows_to_the_back_or_the_feet_and_columns_to_the_left_or_the_back(plane):
+    """However a slice is stored, in all eight ways; and then it is left alone."""
+    opposite = dict(zip("RALPSI", "LPRAIS"))
+    for first, second in (plane, plane[::-1]):
+        for one in (first, opposite[first]):
+            for two in (second, opposite[second]):
+                affine = np.eye(4)
+                affine[:3, :3] = np.column_stack(
+                    [DIRECTIONS[one], DIRECTIONS[two], np.cross(DIRECTIONS[one], DIRECTIONS[two])]
+                )
+                view = TurnedView(ArrayVolume(np.zeros((4, 5)), affine), *picture_turn(affine, undirected=False))
+                found = [
+                    letter for axis in (0, 1) for letter, d in DIRECTIONS.items() if (view.affine[:3, axis] == d).all()
+                ]
+                assert found == [opposite[plane[1]], opposite[plane[0]]]
+                assert picture_turn(view.affine) == ((0, 1), (False, False))

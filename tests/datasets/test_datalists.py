@@ -107,3 +107,13 @@ def test_base_crops_are_made_of_no_validation_case_and_of_none_that_teaches_fine
     for wrong in (0, 1.5, "half"):
         with pytest.raises(InputError, match="base_crops should be shares"):
             cropped(tmp_path, shares=(wrong,))
+
+
+@pytest.mark.parametrize(("dims", "shape"), [(3, (24, 20, 1)), (2, (24, 20, 16))])
+def test_an_image_that_the_network_cannot_see_is_named_before_training(tmp_path, dims, shape):
+    save(tmp_path, "one", shape)
+    network = MultiScaleGenerator(dims, base=SMALL, stage=SMALL)
+    with pytest.raises(InputError, match=rf"one must have {dims} spatial axes as the network, got shape \(2"):
+        training_cases(
+            str(tmp_path), "training", network, GradientSketch(), base_size=8, cases_list=[{"image": "one.nii.gz"}]
+        )

@@ -12,6 +12,7 @@ import torch
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume
 from hiresmed.datasets.mri_slices import AxialSlices, MriSlices, listed_subjects, percentiles, slice_cases
+from hiresmed.io.readers import open_volume
 
 DATA = Path(os.environ.get("HIRESMED_DATA", "/nowhere"))
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
@@ -51,6 +52,20 @@ def test_the_front_is_up_and_the_right_is_left_in_every_orientation():
         assert len(slices) == 5 and slices.shape == (7, 6)
         for k in range(5):
             np.testing.assert_array_equal(slices[k], expected[k])
+
+
+@pytest.mark.parametrize("code", ["LPS", "RAS", "PRS"])
+def test_a_nifti_of_one_slice_is_the_slice_that_its_volume_has(tmp_path, code):
+    values, affine = lps_volume()
+    image = nibabel.Nifti1Image(values, affine)
+    lps = nibabel.orientations.axcodes2ornt(("L", "P", "S"))
+    turned = image.as_reoriented(
+        nibabel.orientations.ornt_transform(lps, nibabel.orientations.axcodes2ornt(tuple(code)))
+    )
+    nibabel.save(turned.slicer[:, :, 2:3], tmp_path / "one.nii")
+    slices = AxialSlices(open_volume(tmp_path / "one.nii", tmp_path))
+    assert len(slices) == 1 and slices.shape == (7, 6)
+    np.testing.assert_array_equal(slices[0], AxialSlices(ArrayVolume(values, affine))[2])
 
 
 @pytest.mark.parametrize("shares", [(0.0, 99.8), (0.5, 99.5), (10, 90), (0, 100), (40, 60)])
@@ -184,3 +199,8 @@ def test_a_real_brats_volume_lies_with_its_front_up():
     np.testing.assert_allclose(image[8:248, 8:248], expected, atol=1e-5)
     rows, columns = (torch.nonzero((image > image[0, 0] + 0.1).any(axis)).flatten() for axis in (1, 0))
     assert rows[-1] - rows[0] > columns[-1] - columns[0]
+
+
+def test_subjects_of_one_slice_each_make_a_data_set(tmp_path):
+    data = MriSlices(brats_folder(tmp_path, ["a", "b"], shape=(6, 7, 1)), contrasts=["t2"], slices=None, size=8)
+    assert [data[n]["name"] for n in range(len(data))] == ["a_t2_000", "b_t2_000"]

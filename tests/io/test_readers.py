@@ -12,6 +12,7 @@ from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume, NiftiVolume, Volume, boxes
 from hiresmed.io.pictures import read_picture
 from hiresmed.io.readers import ItkVolume, case_name, cases, open_volume
+from hiresmed.io.stores import ZarrStores
 from PIL import Image
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("image_files.py"))))
@@ -115,10 +116,56 @@ def test_a_plain_metaimage_is_converted_in_slabs(tmp_path):
     assert_boxes_equal(volume, random_array(shape=(40, 9, 7)).T)
 
 
-def test_a_2d_metaimage_is_2d(tmp_path):
-    volume = open_volume(save_itk(tmp_path / "a.mha", random_array(shape=(9, 7)), dims=2), tmp_path)
-    assert_boxes_equal(volume, random_array(shape=(9, 7)).T)
-    np.testing.assert_allclose(volume.spacing, (0.5, 0.75), rtol=1e-6)
+@pytest.mark.parametrize("name", ["a.mha", "a.nrrd"])
+def test_a_2d_file_of_itk_is_rows_and_columns(tmp_path, name):
+    rows_and_columns = random_array(shape=(9, 7))
+    volume = open_volume(save_itk(tmp_path / name, rows_and_columns, dims=2), tmp_path)
+    assert_boxes_equal(volume, rows_and_columns)
+    np.testing.assert_allclose(volume.spacing, (0.75, 0.5), rtol=1e-6)
+
+
+def save_picture(path: Path, values: np.ndarray) -> Path:
+    """One picture of (rows, columns) as each format's usual writer stores it."""
+    if path.suffix in (".png", ".tiff"):
+        Image.fromarray(values).save(path)
+    elif path.suffix in (".mha", ".nrrd"):
+        import itk
+
+        itk.imwrite(itk.image_from_array(values), str(path))
+    elif path.suffix == ".zarr":
+        stores = ZarrStores(path.parent, {})
+        (level,) = stores.pyramid("result", [values.shape], [1], np.eye(4), "uint16", 1.0, [(8, 8)])
+        level.write((0, 0), values)
+        (path.parent / "result.ome.zarr").rename(path)
+    else:  # as SimpleITK and MONAI write pictures: columns first
+        columns_first = values.T if path.name.startswith("two_axes") else values.T[..., None]
+        nibabel.save(nibabel.Nifti1Image(columns_first, np.diag([-1.0, -1, 1, 1])), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.tiff", "a.mha", "a.nrrd", "a.zarr", "two_axes.nii", "two_axes.nii.gz", "a.nii", "a.nii.gz"]
+)
+def test_a_picture_is_rows_and_columns_whatever_its_file(tmp_path, name):
+    volume = open_volume(save_picture(tmp_path / name, GREY16), tmp_path / "work")
+    assert_boxes_equal(volume, GREY16)
+
+
+def test_a_slice_of_a_nifti_is_turned_as_that_plane_of_its_volume_is_shown(tmp_path):
+    """(I, J, 1) of an oblique coronal slice: rows to the feet, columns to the patient's left, at its place in mm."""
+    values = random_array(shape=(5, 8, 1))
+    affine = np.array([[0.1, 0.8, 0.3, 5.0], [0.0, -0.3, 0.9, 6.0], [1.2, 0.1, 0.1, 7.0], [0, 0, 0, 1]])  # S, R, A
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "a.nii")
+    volume = open_volume(tmp_path / "a.nii", tmp_path)
+    assert_boxes_equal(volume, values[::-1, ::-1, 0])
+    np.testing.assert_allclose(volume.affine @ [1, 2, 0, 1], affine @ [3, 5, 0, 1], atol=1e-5)
+
+
+def test_a_nifti_of_one_slice_without_a_direction_is_rows_and_columns_as_stored(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(GREY16[..., None], np.diag([0.5, 0.7, 1, 1])), tmp_path / "a.nii")
+    volume = open_volume(tmp_path / "a.nii", tmp_path)
+    assert_boxes_equal(volume, GREY16)
+    np.testing.assert_allclose(volume.spacing, (0.5, 0.7), rtol=1e-6)
 
 
 GREY8 = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -44,4 +45,15 @@ def test_a_bare_picture_is_loaded_as_rows_and_columns_in_grey(tmp_path):
     load = LoadImageStreamd(["image"], CaseOutput(str(tmp_path / "out")))
     for name in ("a.png", "rgb.png"):
         assert np.array_equal(load({"image": str(tmp_path / name)})["image"].numpy(), grey[None])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["two_axes.nii.gz", "one_slice.nii.gz"])
+def test_a_bare_slice_is_loaded_as_rows_and_columns_too_and_leaves_nothing_behind(tmp_path, name):
+    grey = np.arange(12, dtype=np.int16).reshape(3, 4)
+    stored = grey.T if name.startswith("two") else grey.T[..., None]
+    nibabel.save(nibabel.Nifti1Image(stored, np.diag([-2.0, -3, 1, 1])), tmp_path / name)
+    image = LoadImageStreamd(["image"], CaseOutput(str(tmp_path / "out")))({"image": str(tmp_path / name)})["image"]
+    assert np.array_equal(image.numpy(), grey[None])
+    assert np.allclose(image.affine.numpy() @ [1, 2, 0, 1], [-4, -3, 0, 1]), "row 1, column 2"
     assert not (tmp_path / "out").exists()

@@ -1,10 +1,11 @@
-"""Volumes seen through other volumes: a region of one, or one on another grid; nothing is copied."""
+"""Volumes seen through other volumes: a region of one, one on another grid, one turned; nothing is copied."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import nibabel
 import numpy as np
 
 from .volumes import Volume
@@ -70,3 +71,86 @@ class ResampledView(Volume):
         at = ((cells + 0.5) / samples * ratio - 0.5).clip(0, n - 1)
         left = np.floor(at).astype(np.int64)
         return left, np.minimum(left + 1, n - 1), at - left, samples
+
+
+class TurnedView(Volume):
+    """A volume with its axes in another order, some of them backwards; voxels stay where they are in mm.
+
+    Args:
+        volume: the source.
+        axes: which axis of the source each axis of the view is.
+        flips: which axes of the view run backwards along theirs.
+
+    >>> from hiresmed.core.volumes import ArrayVolume
+    >>> view = TurnedView(ArrayVolume([[1, 2, 3], [4, 5, 6]]), axes=(1, 0), flips=(True, False))
+    >>> view.read((0, 0), view.shape).tolist()
+    [[3, 6], [2, 5], [1, 4]]
+    """
+
+    def __init__(self, volume: Volume, axes: Sequence[int], flips: Sequence[bool]) -> None:
+        self.volume, self.axes, self.flips = volume, tuple(axes), tuple(flips)
+        self.shape = tuple(volume.shape[axis] for axis in axes)
+        index = np.eye(4)
+        for axis, (source, flip) in enumerate(zip(axes, flips)):
+            index[:, axis] = 0
+            index[source, axis] = -1 if flip else 1
+            index[source, 3] = volume.shape[source] - 1 if flip else 0
+        self.affine = volume.affine @ index
+        self.dtype, self.name = volume.dtype, volume.name
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        source_start, source_shape = [0] * len(self.axes), [0] * len(self.axes)
+        for axis, flip, first, count, size in zip(self.axes, self.flips, start, shape, self.shape):
+            source_start[axis] = size - first - count if flip else first
+            source_shape[axis] = count
+        values = self.volume.read(source_start, source_shape).transpose(self.axes)
+        return values[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+
+    def back(self, volume: Volume) -> TurnedView:
+        """A volume on this view's axes (or a region of it) with the axes of the source."""
+        axes = [self.axes.index(axis) for axis in range(len(self.axes))]
+        return TurnedView(volume, axes, [self.flips[axis] for axis in axes])
+
+
+class SliceView(Volume):
+    """A 2-D image as a volume of one slice, (*S, 1)."""
+
+    def __init__(self, image: Volume) -> None:
+        self.image, self.shape = image, (*image.shape, 1)
+        self.affine, self.dtype, self.name = image.affine, image.dtype, image.name
+
+    def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        return self.image.read(start[:2], shape[:2])[..., None]
+
+
+def picture_turn(affine: np.ndarray, undirected: bool = True) -> tuple[tuple[int, int], tuple[bool, bool]]:
+    """Axes and flips that bring a 2-D image to rows and columns, as a viewer shows that plane of a volume.
+
+    Rows run to the back or the feet, columns to the left or the back. ITK writes a picture's columns as the first axis
+    of a NIfTI, and a slice lies as its volume did.
+
+    Args:
+        affine: (4, 4), voxel to mm in RAS+.
+        undirected: axes that run exactly along +R and +A, as those of an image without direction, are taken for rows
+            and columns as they are.
+
+    >>> picture_turn(np.diag([-1.0, -1.0, 1.0, 1.0]))
+    ((1, 0), (False, False))
+    """
+    direction = affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)
+    if undirected and np.allclose(direction, np.eye(3)[:, :2]):
+        return (0, 1), (False, False)
+    plane = np.eye(4)
+    plane[:3, :3] = np.column_stack([direction, np.cross(direction[:, 0], direction[:, 1])])
+    orientation = nibabel.io_orientation(plane)
+    rows = 0 if orientation[0, 0] > orientation[1, 0] else 1  # of R, A, S the later one points up
+    columns = 1 - rows
+    return (rows, columns), (bool(orientation[rows, 1] > 0), bool(orientation[columns, 1] > 0))
+
+
+def as_picture(image: Volume) -> Volume:
+    """A 2-D image as rows and columns; all others as they are."""
+    if len(image.shape) != 2:
+        return image
+    axes, flips = picture_turn(image.affine)
+    return image if axes == (0, 1) and not any(flips) else TurnedView(image, axes, flips)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from ..core.errors import InputError
+from ..core.views import SliceView, TurnedView, picture_turn
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import to_unit_range
 from ..io.readers import open_volume
@@ -34,14 +35,15 @@ class AxialSlices:
     """A 3-D volume as its axial slices in LPS, as a radiologist sees them: anterior up, the patient's right at left.
 
     Rows run from anterior to posterior, columns from right to left, slices from inferior to superior, however the file
-    stores them. One slice at a time is read.
-
-    Raises InputError for a volume that is not 3-D.
+    stores them. One slice at a time is read. A 2-D image is its own only slice.
     """
 
     def __init__(self, volume: Volume) -> None:
-        if len(volume.shape) != 3:
-            raise InputError(f"{volume.name} should be a 3-D volume, but has shape {volume.shape}; give volumes.")
+        if len(volume.shape) == 2:  # rows and columns, as the plane of a volume is shown
+            self.volume = SliceView(TurnedView(volume, *picture_turn(volume.affine, undirected=False)))
+            self._axes = [1, 0, 2]
+            self._flips = [False, False, False]
+            return
         self.volume = volume
         lps = nibabel.orientations.axcodes2ornt(("L", "P", "S"))
         turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(volume.affine), lps)

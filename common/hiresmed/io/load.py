@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 
 from ..core.errors import InputError
-from ..core.volumes import ArrayVolume
+from ..core.views import as_picture
+from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import WindowedView, robust_window
 
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 class LoadImageStreamd(MapTransform):
@@ -57,9 +60,20 @@ class LoadImageStreamd(MapTransform):
     def _tensor(self, path) -> torch.Tensor:
         """MONAI reads volumes; but of pictures it makes columns of rows, drops the spacing, and keeps colours."""
         if Path(str(path)).suffix.lower() in PICTURES:
-            picture = self.output.open(path, "picture")
-            return MetaTensor(picture.read((0, 0), picture.shape)[None].astype("float32"), affine=picture.affine)
-        return LoadImage(image_only=True, ensure_channel_first=True)(path)  # made when needed: it registers all readers
+            return self._picture(self.output.open(path, "picture"))
+        image = LoadImage(image_only=True, ensure_channel_first=True)(path)  # here, as it registers all readers
+        if image.ndim > 3 and image.shape[-1] > 1:
+            return image
+        # one slice, of which MONAI makes columns and rows, or a volume
+        if not str(path).lower().endswith(VOLUMES):
+            return self._picture(self.output.open(path, "picture"))
+        values = image.numpy().reshape(image.shape[1:3])
+        return self._picture(as_picture(ArrayVolume(values, image.affine)))
+
+    def _picture(self, picture: Volume) -> torch.Tensor:
+        """A 2-D image as (1, rows, columns)."""
+        values = np.ascontiguousarray(picture.read((0, 0), picture.shape)[None].astype("float32"))
+        return MetaTensor(values, affine=picture.affine)
 
     def _shown(self, key: Hashable, image: torch.Tensor) -> torch.Tensor:
         """A loaded image (C, *S) through its window, each channel through its own."""

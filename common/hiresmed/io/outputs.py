@@ -10,10 +10,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 import ignite.distributed as idist
+import nibabel
 
 from ..core.errors import InputError
 from ..core.knobs import flag, whole_number
 from ..core.tiles import check_region, check_size
+from ..core.views import SliceView, TurnedView
 from ..core.volumes import Volume
 from .dicom import dicom_files, is_dicom, lone_image
 from .pictures import picture_shape
@@ -64,6 +66,7 @@ class CaseOutput:
         self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, whole_number(seed, "seed")
         self.region, self.size, self.several = region, size, False
         self.keep_patient = flag(keep_patient, "keep_patient")
+        self._turned: dict[str, TurnedView] = {}  # 2-D images whose files do not hold rows and columns
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
         """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk.
@@ -98,7 +101,10 @@ class CaseOutput:
 
     def open(self, path, name: str) -> Volume:
         """A case's file as a volume; what must be unpacked goes to the working folder."""
-        return open_volume(path, self.work_dir(name))
+        volume = open_volume(path, self.work_dir(name))
+        if isinstance(volume, TurnedView):
+            self._turned[str(path)] = volume
+        return volume
 
     def check(self, case: Mapping, shape: Sequence[int]) -> None:
         """Before any work: a folder that can be written, a format and enough room for the output grid's voxels."""
@@ -129,9 +135,18 @@ class CaseOutput:
             options = {} if kind not in ("dicom", "dcm") else {"seed": self.seed, "keep_patient": self.keep_patient}
             if options and _dicom(case.get("source")):
                 options["reference"] = case["source"]
-            save_volume(image, stem, kind, **options)
+            save_volume(self._as_in_file(case, image, kind), stem, kind, **options)
         idist.barrier()
         return final
+
+    def _as_in_file(self, case: Mapping, image: Volume, kind: str) -> Volume:
+        """The image on the axes of its source, where that is a NIfTI, NRRD or MetaImage of one slice and so is it."""
+        source = str(case.get("source"))
+        if len(image.shape) != 2 or not kind.startswith("nii"):
+            return image
+        image = self._turned[source].back(image) if source in self._turned else image
+        one_slice = source.lower().endswith((".nii", ".nii.gz")) and len(nibabel.load(source).shape) > 2
+        return SliceView(image) if one_slice else image
 
     def finish(self, case: Mapping) -> None:
         """All that reads the working folder is done: name the OME-Zarr, remove the rest."""

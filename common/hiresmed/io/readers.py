@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.views import as_picture
 from ..core.volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape
 from .dicom import RAS_FROM_LPS, SeriesVolume, dicom_files, is_dicom, open_series, read_header
 from .pictures import read_picture
@@ -41,7 +42,9 @@ def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
             there from an earlier run over the same unchanged file is used again.
 
     Returns:
-        A volume of shape (I, J, K) or (I, J); pictures and single DICOM images are (rows, columns).
+        A volume of shape (I, J, K), the axes of the file (DICOM: columns, rows, slices); or a 2-D image of (rows,
+        columns). A NIfTI, NRRD or MetaImage of one slice, (I, J) or (I, J, 1), is such an image, turned as its affine
+        says: ITK writes columns first. Without a direction (along +R and +A, as nibabel's default) I are the rows.
 
     Raises:
         InputError: nothing there, empty, not an image, truncated, not 2-D or 3-D, several channels, a bad affine.
@@ -60,12 +63,12 @@ def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
             )
         return _open_dicom(source, Path(work_dir))
     if suffix == ".nii":
-        return NiftiVolume(source)
+        return as_picture(NiftiVolume(source))
     if suffix == ".nii.gz":
-        return _open_compressed(source, Path(work_dir))
+        return as_picture(_open_compressed(source, Path(work_dir)))
     if suffix in ITK_FORMATS:
         volume = ItkVolume(source)
-        return _converted(volume, [source], Path(work_dir), (*volume.shape[:-1], volume.slab))
+        return as_picture(_converted(volume, [source], Path(work_dir), (*volume.shape[:-1], volume.slab)))
     if suffix in PICTURES:
         return read_picture(source)
     if is_dicom(source):

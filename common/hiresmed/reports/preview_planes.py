@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel.orientations import io_orientation
 
+from ..core.views import picture_turn
+
 BAND = 128  # plane rows read at a time: a whole number of chunks of the usual stores
 # plane: the world axis (0 R, 1 A, 2 S) it lies across, of its columns, of its rows; letters at left, right, top, bottom
 PLANES = {"axial": (2, 0, 1, "RLAP"), "coronal": (1, 0, 2, "RLSI"), "sagittal": (0, 1, 2, "APSI")}
@@ -70,16 +72,8 @@ def _flat_view(source: Source) -> PlaneView:
 
     No letters: photographs and X-rays have affines too, which do not know the patient.
     """
-    direction = source.affine[:3, :2] / source.spacing
-    if np.allclose(direction, np.eye(3)[:, :2]):
-        return PlaneView("", source, 0, 1, None, False, False, "")
-    normal = np.cross(direction[:, 0], direction[:, 1])
-    affine = np.eye(4)
-    affine[:3, :3] = np.column_stack([direction, normal])
-    orientation = io_orientation(affine)
-    vertical = max((0, 1), key=lambda a: orientation[a, 0])  # of R, A, S the later one points up
-    signs = orientation[:, 1]
-    return PlaneView("", source, vertical, 1 - vertical, None, signs[vertical] > 0, signs[1 - vertical] > 0, "")
+    (rows, columns), (flip_rows, flip_columns) = picture_turn(source.affine)
+    return PlaneView("", source, rows, columns, None, flip_rows, flip_columns, "")
 
 
 def plane_views(source: Source) -> dict[str, PlaneView]:

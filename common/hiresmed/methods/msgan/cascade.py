@@ -162,7 +162,7 @@ class CascadeRun:
         given = self.image or self.sketch
         if given is None:
             raise InputError("the cascade wants an image or a sketch, but neither came; give --image or --sketch.")
-        self.shape, self.affine = given.shape, given.affine
+        self.shape, self.affine, self.name = given.shape, given.affine, given.name
         for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
             if volume is not None and volume.shape != self.shape:
                 raise InputError(f"the {name} should have the image's {self.shape} voxels, but has {volume.shape}.")
@@ -179,7 +179,11 @@ class CascadeRun:
     def _plan(self) -> None:
         inferer, dims = self.inferer, len(self.shape)
         if dims != self.network.spatial_dims:
-            raise InputError(f"the network wants {self.network.spatial_dims} spatial axes, but the input has {dims}.")
+            kind = {2: "a 2-D image, or one slice", 3: "a 3-D volume of more than one slice"}
+            raise InputError(
+                f"{self.name} must be {kind[self.network.spatial_dims]}, got shape {tuple(self.shape)}; give another "
+                "image, or use another bundle."
+            )
         self.factor = self.network.factor
         scales = inferer.num_scales
         self.scales = number_of_scales(self.shape, inferer.base_size, self.factor) if scales is None else scales

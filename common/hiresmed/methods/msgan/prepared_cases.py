@@ -65,6 +65,11 @@ def training_cases(
     for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):
         folder = None if cache_dir is None else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case, intensity)}"
         volume = _volume(case, folder, intensity)
+        if len(volume.shape) != network.spatial_dims:
+            raise InputError(
+                f"{case['name']} must have {network.spatial_dims} spatial axes as the network, got shape "
+                f"{volume.shape}; leave it out of the training."
+            )
         made = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
         made.stages = case.get("stages")
         prepared.append(made)
