@@ -121,6 +121,20 @@ def test_there_are_bundles():
 
 
 @every_bundle
+def test_the_help_of_region_names_the_axes_in_the_order_of_the_arrays(bundle):
+    """i, j, k of the file in 3-D; rows, then columns in 2-D."""
+    text = (bundle / "configs/inference.yaml").read_text(encoding="utf-8")
+    knob = re.search(r"(?m)^region:.*# (.*)", text)
+    if knob is None:
+        pytest.skip("the bundle has no knob region")
+    dims = "3-D" if bundle.name == "msgan_ct3d" else "2-D"
+    pairs = {"3-D": "[[i0, i1], [j0, j1], [k0, k1]]", "2-D": "[[row0, row1], [column0, column1]]"}
+    assert pairs[dims] in knob.group(1)
+    command = "columns, rows, slices" if dims == "3-D" else "rows, then columns"
+    assert command in (bundle / "docs/README.md").read_text(encoding="utf-8")
+
+
+@every_bundle
 def test_a_bundle_has_the_files_of_a_bundle_and_no_python(bundle):
     assert [name for name in FILES if not (bundle / name).is_file()] == []
     assert list(bundle.rglob("*.py")) == []

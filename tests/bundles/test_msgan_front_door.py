@@ -24,6 +24,8 @@ import pytest
 import torch
 import zarr
 from hiresmed.core.errors import InputError
+from hiresmed.io.readers import open_volume
+from hiresmed.io.stores import ZarrStores
 from PIL import Image
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
@@ -217,8 +219,8 @@ MISTAKES = {
     "tile of nothing": (lambda f, i, w: {"tile_size": 0}, "tile_size should be a positive number"),
     "tile in words": (lambda f, i, w: {"tile_size": "large"}, "tile_size should be a positive number"),
     "base of nothing": (lambda f, i, w: {"base_size": -8}, "base_size should be a whole number from 1 on"),
-    "region outside": (lambda f, i, w: {"region": [[0, 10], [0, 10], [20, 28]]}, "region must give .* inside"),
-    "region of one box edge": (lambda f, i, w: {"region": [0, 10]}, "region must give"),
+    "region outside": (lambda f, i, w: {"region": [[0, 10], [0, 10], [20, 28]]}, "region must be .* inside"),
+    "region of one box edge": (lambda f, i, w: {"region": [0, 10]}, "region must be"),
     "window of one number": (lambda f, i, w: {"window": 400}, "window should be two increasing numbers"),
     "window upside down": (lambda f, i, w: {"window": [400, -1000]}, "window should be two increasing numbers"),
     "unknown format": (lambda f, i, w: {"output_format": "jpeg2000"}, "output_format should be one of"),
@@ -273,10 +275,25 @@ def test_an_existing_output_is_replaced_when_asked(tmp_path, weights, image, who
     assert np.array_equal(np.asarray(made.dataobj), np.asarray(nibabel.load(whole).dataobj))
 
 
-def test_a_region_is_the_crop_of_the_whole_and_lies_where_it_lay(tmp_path, weights, image, whole):
+def stored_as(suffix: str, folder: Path, image: Path) -> Path:
+    """The same voxels on the same axes in a file of another format."""
+    volume = open_volume(image, folder)
+    path = folder / f"chest{suffix}"
+    if suffix == ".zarr":
+        tile = [(16, 16, 16)]
+        (level,) = ZarrStores(folder, {}).pyramid("result", [volume.shape], [1], volume.affine, "int16", 1.0, tile)
+        level.write((0, 0, 0), volume.read((0, 0, 0), volume.shape))
+        (folder / "result.ome.zarr").rename(path)
+    return image if suffix == ".nii.gz" else path
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".zarr"])
+def test_a_region_is_the_crop_of_the_whole_along_the_axes_of_the_file(tmp_path, weights, image, whole, suffix):
+    """i, j, k in this order, whatever the format, and it lies where it lay."""
     box = [[5, 20], [33, 34], [0, 27]]
-    run(settings(weights, tmp_path, image=str(image), region=box))
-    every, part = nibabel.load(whole), nibabel.load(tmp_path / "chest_synthetic.nii.gz")
+    given = stored_as(suffix, tmp_path, image)
+    run(settings(weights, tmp_path / "out", image=str(given), region=box))
+    every, part = nibabel.load(whole), nibabel.load(tmp_path / "out/chest_synthetic.nii.gz")
     crop = tuple(slice(a, b) for a, b in box)
     assert np.array_equal(np.asarray(part.dataobj), np.asarray(every.dataobj)[crop])
     assert np.allclose(part.affine, every.slicer[crop].affine, atol=1e-4)

@@ -92,7 +92,7 @@ def test_box_arithmetic_agrees_with_voxel_sets():
 def test_a_region_that_is_no_box_inside_is_refused(region):
     assert check_region([[0, 10], [7, 8]], (10, 8)) == ((0, 10), (7, 8))
     assert check_region(None, (10, 8)) == ((0, 10), (0, 8))
-    with pytest.raises(InputError, match=r"region must give .* inside \(10, 8\) voxels, but .* came"):
+    with pytest.raises(InputError, match=r"region must be .* inside \(10, 8\) voxels, got "):
         check_region(region, (10, 8))
 
 

@@ -129,8 +129,6 @@ def test_a_picture_has_rows_to_the_back_or_the_feet_and_columns_to_the_left_or_t
                     [DIRECTIONS[one], DIRECTIONS[two], np.cross(DIRECTIONS[one], DIRECTIONS[two])]
                 )
                 view = TurnedView(ArrayVolume(np.zeros((4, 5)), affine), *picture_turn(affine, undirected=False))
-                found = [
-                    letter for axis in (0, 1) for letter, d in DIRECTIONS.items() if (view.affine[:3, axis] == d).all()
-                ]
-                assert found == [opposite[plane[1]], opposite[plane[0]]]
+                letters = [next(d for d in DIRECTIONS if np.allclose(DIRECTIONS[d], a)) for a in view.affine.T[:2, :3]]
+                assert letters == [opposite[plane[1]], opposite[plane[0]]]
                 assert picture_turn(view.affine) == ((0, 1), (False, False))

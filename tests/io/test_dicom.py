@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hiresmed.core.errors import InputError
+from hiresmed.core.tiles import check_region
+from hiresmed.core.views import RegionView
 from hiresmed.core.volumes import ArrayVolume
 from hiresmed.io.dicom import open_series
 from hiresmed.io.dicom_series import write_ct_series
@@ -258,6 +260,16 @@ def test_a_lone_slice_is_a_2d_image_at_its_place(tmp_path):
     np.testing.assert_array_equal(volume.array, pixels.astype(int) * 2 - 1024)
     lps = np.add((10, 20, 30), 2 * 0.5 * np.array(OBLIQUE[1]) + 3 * 0.75 * np.array(OBLIQUE[0]))
     np.testing.assert_allclose((volume.affine @ [2, 3, 0, 1])[:3], lps * [-1, -1, 1], atol=1e-6)
+
+
+def test_a_region_of_a_series_names_columns_rows_and_slices_and_of_a_lone_image_rows_and_columns(tmp_path):
+    pixels = make_series(tmp_path / "series")
+    part = RegionView(open_series(tmp_path / "series"), check_region([[1, 4], [2, 6], [5, 6]], (5, 6, 7)))
+    expected = pixels[5][2:6, 1:4].astype(int) * 2 - 1024
+    np.testing.assert_array_equal(part.read((0, 0, 0), part.shape)[:, :, 0].T, expected)
+    lone = make_slice(tmp_path / "lone" / "x.dcm", (0, 0, 0))
+    part = RegionView(open_series(tmp_path / "lone"), check_region([[2, 6], [1, 4]], (6, 5)))
+    np.testing.assert_array_equal(part.read((0, 0), part.shape), lone[2:6, 1:4].astype(int) * 2 - 1024)
 
 
 def oblique_volume(dtype=np.int16):

@@ -67,6 +67,9 @@ def check_tile_size(tile_size: int | Sequence[int]) -> int | tuple[int, ...]:
 def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -> Box:
     """The region as a box inside the volume; None is the whole.
 
+    Its axes are those of the file: i, j, k of a NIfTI; columns, rows, slices of a DICOM series; the stored order of an
+    OME-Zarr. Of a 2-D image they are rows and columns, whatever the file.
+
     Raises:
         InputError: a wrong number of axes, an empty box, or one outside the volume.
     """
@@ -77,9 +80,10 @@ def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -
     except (TypeError, ValueError):
         box = ()
     if len(box) != len(shape) or any(not 0 <= a < b <= n for (a, b), n in zip(box, shape)):
+        axes = {2: "rows, columns", 3: "i, j, k of the file"}.get(len(shape), f"{len(shape)} axes")
         raise InputError(
-            f"region must give [first, one-past-last] for each of {len(shape)} axes inside {tuple(shape)} voxels, "
-            f"but {region} came."
+            f"region must be [first, one-past-last] for each axis ({axes}) inside {tuple(shape)} voxels, got {region}; "
+            "change it."
         )
     return box
 

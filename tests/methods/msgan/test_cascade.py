@@ -344,10 +344,10 @@ MISTAKES = {
         {"size": [0, 40]},
         "size must give a positive number of voxels for each of 2 axes",
     ),
-    "region of one axis": ({"image": (20, 20)}, {"region": [[0, 4]]}, "region must give"),
-    "region outside": ({"image": (20, 20)}, {"region": [[0, 4], [10, 21]]}, "region must give"),
-    "region of numbers": ({"image": (20, 20)}, {"region": [4, 5]}, "region must give"),
-    "empty region": ({"image": (20, 20)}, {"region": [[0, 4], [6, 6]]}, "region must give"),
+    "region of one axis": ({"image": (20, 20)}, {"region": [[0, 4]]}, "region must be"),
+    "region outside": ({"image": (20, 20)}, {"region": [[0, 4], [10, 21]]}, "region must be"),
+    "region of numbers": ({"image": (20, 20)}, {"region": [4, 5]}, "region must be"),
+    "empty region": ({"image": (20, 20)}, {"region": [[0, 4], [6, 6]]}, "region must be"),
     "tile of one axis": ({"image": (20, 20)}, {"tile_size": [16]}, "tile_size should give 2 numbers"),
 }
 
