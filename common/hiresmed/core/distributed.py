@@ -71,8 +71,10 @@ def _join(timeout: timedelta) -> None:
     # torchrun's agent keeps one store over all restarts, where the workers would find the addresses of the dead
     # (pytorch #135712): each attempt gets its own corner. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 would cure it too, but
     # torchrun reads that before any worker runs, so it would have to stand in the user's shell.
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    rank = int(os.environ["RANK"])
+    processes = int(os.environ["WORLD_SIZE"])
+    address = os.environ["MASTER_ADDR"]
+    port = int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(address, port, processes, is_master=False, timeout=timeout)
     attempt = f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     if backend == "nccl":

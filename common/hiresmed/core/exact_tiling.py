@@ -58,14 +58,18 @@ class ExactTiledInferer(Inferer):
         super().__init__()
         self.tile_size = check_tile_size(tile_size)
         self.device = torch.device(device)
-        self.amp, self.progress, self.halo = flag(amp, "amp"), progress, halo
+        self.amp = flag(amp, "amp")
+        self.progress = progress
+        self.halo = halo
         self.precision = InferencePrecision(self.amp, self.device)
         self.network_seconds = 0.0
         self._field: tuple[nn.Module, ReceptiveField] | None = None
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         """Network output for inputs (B, C, *S), shape (B, C', *S), in memory and on the inputs' device."""
-        given, inputs = inputs, convert_to_tensor(inputs)  # a MetaTensor would carry its batch's geometry into tiles
+        # a MetaTensor would carry its batch's geometry into tiles
+        given = inputs
+        inputs = convert_to_tensor(inputs)
         shape = inputs.shape[2:]
         field = self.field(network, inputs.shape[1])
         grid = TileGrid.fit(shape, self.tile_size, field.alignment)

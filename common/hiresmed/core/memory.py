@@ -15,7 +15,11 @@ import torch
 
 from .errors import InputError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8  # glibc's malloc.h
+# glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
 _MADV_NOHUGEPAGE = 15  # Linux's mman.h
 _MAPPED_FROM = 2**25  # bytes; a block from that size on is the system's, a smaller one the heap's
 _steady = False  # the settings are in force
@@ -112,7 +116,8 @@ def release_heap() -> None:
     matrix products keep a buffer of 12 MB for each thread: whether it lies in touched pages, and thus counts, hung on
     the order of all blocks before it.
     """
-    libc, free_mkl_buffers = _glibc(), _mkl_free_buffers()
+    libc = _glibc()
+    free_mkl_buffers = _mkl_free_buffers()
     if free_mkl_buffers is not None:
         free_mkl_buffers()
     if libc is None:
@@ -158,7 +163,8 @@ def _glibc() -> ctypes.CDLL | None:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018 (another libc may define mallopt as an empty shell)
         libc.mallopt, libc.malloc_trim, libc.madvise  # noqa: B018
-        libc.mallopt.argtypes, libc.mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+        libc.mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
+        libc.mallopt.restype = ctypes.c_int
     except (AttributeError, OSError, TypeError):
         return None
     return libc

@@ -56,9 +56,11 @@ def place_noise(seed: int, start: Sequence[int], shape: Sequence[int], stream: i
     for index in itertools.product(*spans):
         words = np.random.Philox(key=_block_key(seed, stream, index)).random_raw(BLOCK ** len(index) // 4)
         block = words.astype("<u8", copy=False).view("<u2").reshape((BLOCK,) * len(index))
-        source, target = [], []
+        source = []
+        target = []
         for i, s, n in zip(index, start, shape):
-            low, high = max(i * BLOCK, s), min((i + 1) * BLOCK, s + n)
+            low = max(i * BLOCK, s)
+            high = min((i + 1) * BLOCK, s + n)
             source.append(slice(low - i * BLOCK, high - i * BLOCK))
             target.append(slice(low - s, high - s))
         bits[tuple(target)] = block[tuple(source)]

@@ -33,10 +33,15 @@ class Level(Volume):
     """
 
     def __init__(self, array, affine: np.ndarray, name: str, slope: float = 1.0, journal: pathlib.Path | None = None):
-        self.array, self.affine, self.name, self.slope = array, affine, name, slope
-        self.shape, self._stored = tuple(array.shape), np.dtype(array.dtype)
+        self.array = array
+        self.affine = affine
+        self.name = name
+        self.slope = slope
+        self.shape = tuple(array.shape)
+        self._stored = np.dtype(array.dtype)
         self.dtype = self._stored if slope == 1.0 else np.dtype(np.float32)
-        self._journal_path, self._journal = journal, bytearray()
+        self._journal_path = journal
+        self._journal = bytearray()
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         values = self.array[tuple(slice(s, s + n) for s, n in zip(start, shape))]

@@ -171,7 +171,8 @@ def _centre_block(size: int, alignment: int) -> int:
 
 def _lattice(probe: nn.Module, x: torch.Tensor, y: torch.Tensor, shrink: int) -> int | None:
     """Smallest power of two by which a shifted input gives the shifted output, judged at the centre."""
-    dims, size = tuple(range(2, x.ndim)), x.shape[-1]
+    dims = tuple(range(2, x.ndim))
+    size = x.shape[-1]
     for step in (1, 2, 4, 8, 16, 32):
         start = _centre_block(size, step) - shrink
         if start < 0 or start + 2 * step > y.shape[-1]:
@@ -186,7 +187,8 @@ def _lattice(probe: nn.Module, x: torch.Tensor, y: torch.Tensor, shrink: int) ->
 
 def _reach(probe: nn.Module, x: torch.Tensor, shrink: int, alignment: int) -> int | None:
     """How far beyond an aligned block its output's gradient goes; None if it touches the cube's faces."""
-    size, dims = x.shape[-1], x.ndim - 2
+    size = x.shape[-1]
+    dims = x.ndim - 2
     start = _centre_block(size, alignment)
     x = x.clone().requires_grad_(True)
     with torch.enable_grad():
@@ -197,7 +199,8 @@ def _reach(probe: nn.Module, x: torch.Tensor, shrink: int, alignment: int) -> in
     for axis in range(dims):
         others = [d for d in range(x.ndim) if d != axis + 2]
         seen = gradient.abs().amax(others).nonzero().flatten()
-        low, high = int(seen[0]), int(seen[-1])
+        low = int(seen[0])
+        high = int(seen[-1])
         if low == 0 or high == size - 1:
             return None
         reach = max(reach, start - low, high - (start + alignment - 1))

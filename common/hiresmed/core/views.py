@@ -20,12 +20,14 @@ class RegionView(Volume):
     """
 
     def __init__(self, volume: Volume, box: Sequence[tuple[int, int]]) -> None:
-        self.volume, self.start = volume, tuple(a for a, _ in box)
+        self.volume = volume
+        self.start = tuple(a for a, _ in box)
         self.shape = tuple(b - a for a, b in box)
         shift = np.eye(4)
         shift[: len(self.start), 3] = self.start
         self.affine = volume.affine @ shift
-        self.dtype, self.name = volume.dtype, volume.name
+        self.dtype = volume.dtype
+        self.name = volume.name
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         return self.volume.read([s + o for s, o in zip(start, self.start)], shape)
@@ -42,12 +44,14 @@ class ResampledView(Volume):
     """
 
     def __init__(self, volume: Volume, shape: Sequence[int]) -> None:
-        self.volume, self.shape = volume, tuple(int(n) for n in shape)
+        self.volume = volume
+        self.shape = tuple(int(n) for n in shape)
         step = np.eye(4)
         for axis, (n, m) in enumerate(zip(volume.shape, self.shape)):
             step[axis, axis], step[axis, 3] = n / m, (n / m - 1) / 2
         self.affine = volume.affine @ step
-        self.dtype, self.name = volume.dtype, volume.name
+        self.dtype = volume.dtype
+        self.name = volume.name
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         plans = [self._axis(axis, s, n) for axis, (s, n) in enumerate(zip(start, shape))]
@@ -65,7 +69,8 @@ class ResampledView(Volume):
 
     def _axis(self, axis: int, start: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         """Source voxels left and right of each sample, the weight of the right one, and samples a voxel."""
-        n, ratio = self.volume.shape[axis], self.volume.shape[axis] / self.shape[axis]
+        n = self.volume.shape[axis]
+        ratio = self.volume.shape[axis] / self.shape[axis]
         samples = max(1, math.ceil(ratio))
         cells = np.arange(start * samples, (start + length) * samples)
         at = ((cells + 0.5) / samples * ratio - 0.5).clip(0, n - 1)
@@ -88,7 +93,9 @@ class TurnedView(Volume):
     """
 
     def __init__(self, volume: Volume, axes: Sequence[int], flips: Sequence[bool]) -> None:
-        self.volume, self.axes, self.flips = volume, tuple(axes), tuple(flips)
+        self.volume = volume
+        self.axes = tuple(axes)
+        self.flips = tuple(flips)
         self.shape = tuple(volume.shape[axis] for axis in axes)
         index = np.eye(4)
         for axis, (source, flip) in enumerate(zip(axes, flips)):
@@ -96,10 +103,12 @@ class TurnedView(Volume):
             index[source, axis] = -1 if flip else 1
             index[source, 3] = volume.shape[source] - 1 if flip else 0
         self.affine = volume.affine @ index
-        self.dtype, self.name = volume.dtype, volume.name
+        self.dtype = volume.dtype
+        self.name = volume.name
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        source_start, source_shape = [0] * len(self.axes), [0] * len(self.axes)
+        source_start = [0] * len(self.axes)
+        source_shape = [0] * len(self.axes)
         for axis, flip, first, count, size in zip(self.axes, self.flips, start, shape, self.shape):
             source_start[axis] = size - first - count if flip else first
             source_shape[axis] = count
@@ -116,8 +125,11 @@ class SliceView(Volume):
     """A 2-D image as a volume of one slice, (*S, 1)."""
 
     def __init__(self, image: Volume) -> None:
-        self.image, self.shape = image, (*image.shape, 1)
-        self.affine, self.dtype, self.name = image.affine, image.dtype, image.name
+        self.image = image
+        self.shape = (*image.shape, 1)
+        self.affine = image.affine
+        self.dtype = image.dtype
+        self.name = image.name
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         return self.image.read(start[:2], shape[:2])[..., None]

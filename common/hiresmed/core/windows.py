@@ -45,8 +45,11 @@ class WindowedView(Volume):
     """
 
     def __init__(self, volume: Volume, window: Sequence[float]) -> None:
-        self.volume, self.window = volume, (float(window[0]), float(window[1]))
-        self.shape, self.affine, self.name = volume.shape, volume.affine, volume.name
+        self.volume = volume
+        self.window = (float(window[0]), float(window[1]))
+        self.shape = volume.shape
+        self.affine = volume.affine
+        self.name = volume.name
         self.dtype = np.dtype(np.uint16)
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
@@ -101,7 +104,8 @@ def _inside_border(volume: Volume, box: int) -> tuple[list[tuple[int, int]], flo
     all values are whole numbers."""
     low = [np.full(n, np.inf) for n in volume.shape]
     high = [np.full(n, -np.inf) for n in volume.shape]
-    everything, whole_numbers = [(0, n) for n in volume.shape], True
+    everything = [(0, n) for n in volume.shape]
+    whole_numbers = True
     for start, values in _pieces(volume, everything, box):
         whole_numbers = whole_numbers and (values.dtype.kind in "iub" or bool((values == np.rint(values)).all()))
         for axis, s in enumerate(start):
@@ -112,7 +116,8 @@ def _inside_border(volume: Volume, box: int) -> tuple[list[tuple[int, int]], flo
     inner = [_trimmed(a, b) for a, b in zip(low, high)]
     if inner != everything:
         parts = [(float(v.min()), float(v.max())) for _, v in _pieces(volume, inner, box)]
-        least, most = min(a for a, _ in parts), max(b for _, b in parts)
+        least = min(a for a, _ in parts)
+        most = max(b for _, b in parts)
         if least < most:
             return inner, least, most, whole_numbers
     return everything, float(low[0].min()), float(high[0].max()), whole_numbers
@@ -152,7 +157,9 @@ def _percentiles(
 
 def _histogram(pieces: Iterator, limits: Span, width: float, kept: Span) -> tuple[np.ndarray, int]:
     """How many kept values lie up to each bin's end, bins from the first limit on; and how many are kept in all."""
-    counts, below, total = np.zeros(BINS, np.int64), 0, 0
+    counts = np.zeros(BINS, np.int64)
+    below = 0
+    total = 0
     for _, values in pieces:
         values = values.astype(np.float64).ravel()
         values = values[(values >= kept[0]) & (values <= kept[1])]

@@ -40,7 +40,8 @@ class ImageSet(Dataset):
         share: bool = False,
         exactly: int | None = None,
     ) -> None:
-        self.images, self.channels = images, whole_number(channels, "channels", least=1)
+        self.images = images
+        self.channels = whole_number(channels, "channels", least=1)
         self.low, self.high = (float(v) for v in value_range)
         if not self.low < self.high:
             raise InputError(f"value_range should be two rising numbers, but is {list(value_range)}; correct it.")
@@ -88,7 +89,8 @@ def image_loader(dataset: Dataset, batch_size: int, seed: int = 0, num_workers: 
 
     Raises InputError: fewer images than one batch, or a batch that the processes cannot share.
     """
-    batch_size, num_workers = whole_number(batch_size, "batch_size", 1), whole_number(num_workers, "num_workers")
+    batch_size = whole_number(batch_size, "batch_size", 1)
+    num_workers = whole_number(num_workers, "num_workers")
     own = per_process(batch_size)
     if len(dataset) < batch_size:
         raise InputError(
@@ -117,7 +119,10 @@ class ShuffledImages(Dataset):
     def __init__(
         self, images: Sequence, iterations: int, batch_size: int, flip: bool | str = True, seed: int = 0
     ) -> None:
-        self.images, self.flip, self.seed, self.epoch = images, flag(flip, "flip"), whole_number(seed, "seed"), 1
+        self.images = images
+        self.flip = flag(flip, "flip")
+        self.seed = whole_number(seed, "seed")
+        self.epoch = 1
         self.iterations = whole_number(iterations, "iterations", 1)
         self.batch_size = whole_number(batch_size, "batch_size", 1)
         self.per_rank = per_process(self.batch_size)

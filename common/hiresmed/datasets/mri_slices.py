@@ -62,7 +62,8 @@ class AxialSlices:
     def __getitem__(self, k: int) -> np.ndarray:
         """Slice k from below, (rows, columns), in the volume's own values."""
         left, posterior, superior = self._axes
-        start, shape = [0, 0, 0], list(self.volume.shape)
+        start = [0, 0, 0]
+        shape = list(self.volume.shape)
         start[superior], shape[superior] = (len(self) - 1 - k if self._flips[2] else k), 1
         plane = self.volume.read(start, shape).squeeze(superior)
         plane = plane if posterior < left else plane.T
@@ -208,7 +209,10 @@ class MriSlices(Dataset):
     ) -> None:
         if dataset_dir is not None and cases is not None:
             raise InputError("Either dataset_dir or cases should be given, but both are; leave one out.")
-        self.contrasts, self.size, self.fit, self.stack = list(contrasts), size, fit, stack
+        self.contrasts = list(contrasts)
+        self.size = size
+        self.fit = fit
+        self.stack = stack
         self.slices = None if slices is None else (int(slices[0]), int(slices[1]))
         self._check(window)
         self._window = window
@@ -232,7 +236,8 @@ class MriSlices(Dataset):
 
     def _opened(self, case: Mapping, contrasts: Sequence[str]) -> tuple:
         """(name, subject, [(slices, window) of each contrast], (first, last))."""
-        subject, channels = str(case["subject"]), []
+        subject = str(case["subject"])
+        channels = []
         for volume in self._volumes(case, contrasts):
             slices = AxialSlices(volume)
             first, last = case.get("slices") or self.slices or (0, len(slices) - 1)
@@ -250,7 +255,8 @@ class MriSlices(Dataset):
         return f"{subject}_{'+'.join(contrasts)}", subject, channels, (first, last)
 
     def _volumes(self, case: Mapping, contrasts: Sequence[str]) -> list[Volume]:
-        places, image = [SEQUENCES.index(contrast) for contrast in contrasts], case["image"]
+        places = [SEQUENCES.index(contrast) for contrast in contrasts]
+        image = case["image"]
         if isinstance(image, BrainPhantom):
             values, _ = image.read()
             # copies, so that the sequences not asked for can go

@@ -52,12 +52,14 @@ class ReadImage(Transform):
         fit: str = "resize",
         cache_dir: str | None = None,
     ) -> None:
-        self.size, self.channels = check_size(image_size), whole_number(channels, "image_channels", 1)
+        self.size = check_size(image_size)
+        self.channels = whole_number(channels, "image_channels", 1)
         if self.channels not in (1, 3):
             raise InputError(f"image_channels should be 1 (grey) or 3 (colours), but is {channels}; choose one.")
         if fit not in FITS:
             raise InputError(f"fit should be resize or crop, but is {fit!r}; choose one of them.")
-        self.intensity, self.fit = _checked_intensity(intensity), fit
+        self.intensity = _checked_intensity(intensity)
+        self.fit = fit
         self.folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
 
     def __call__(self, case: Mapping) -> dict:

@@ -59,7 +59,8 @@ def _in_sections(section: str | None, *where, **how) -> list[dict]:
     """list_cases of one section, or (None) of all that are not empty."""
     if section is not None:
         return list_cases(where[0], section, *where[1:], **how)
-    found, mistake = [], None
+    found = []
+    mistake = None
     for one in ("training", "validation", "test"):
         try:
             found += list_cases(where[0], one, *where[1:], **how)
@@ -83,7 +84,8 @@ def _shares(slices: Sequence[float]) -> tuple[float, float]:
     try:
         low, high = (float(v) for v in slices)
     except (TypeError, ValueError):
-        low, high = 1.0, 0.0
+        low = 1.0
+        high = 0.0
     if not 0 <= low < high <= 1:
         raise InputError(
             f"slices should be two rising shares of a volume's height, such as [0.2, 0.8], but is {slices!r}; mend it."
@@ -92,7 +94,8 @@ def _shares(slices: Sequence[float]) -> tuple[float, float]:
 
 
 def _images_of(case: Mapping, dims: int, which: tuple[float, float, int], folder: Path) -> Iterator[dict]:
-    image, name = case["image"], case["name"]
+    image = case["image"]
+    name = case["name"]
     if not isinstance(image, Volume) and str(image).lower().endswith(PICTURES):
         yield {"image": image, "name": name}  # not opened: there may be many thousands
         return
@@ -107,7 +110,8 @@ def _images_of(case: Mapping, dims: int, which: tuple[float, float, int], folder
         )
     if isinstance(image, Volume):  # a phantom is dear to read again for every slice
         volume = ArrayVolume(volume.read([0] * 3, volume.shape), volume.affine, volume.name)
-    planes, window = AxialSlices(volume), robust_window(volume)
+    planes = AxialSlices(volume)
+    window = robust_window(volume)
     low, high, step = which
     for k in range(round(low * len(planes)), max(round(high * len(planes)), round(low * len(planes)) + 1), step):
         yield {"image": planes, "slice": k, "window": window, "name": f"{name}_{k:03d}"}

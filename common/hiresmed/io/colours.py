@@ -40,7 +40,8 @@ def save_colours(channels: Sequence[Volume], path_stem: str | Path, output_forma
     """
     stem, (rows, columns) = Path(path_stem), channels[0].spacing
     check_colours(output_format, str(channels[0].dtype))
-    path, shape = stem.with_name(final_name(stem.name, output_format)), channels[0].shape
+    path = stem.with_name(final_name(stem.name, output_format))
+    shape = channels[0].shape
     path.parent.mkdir(parents=True, exist_ok=True)
     if output_format == "png":
         check_png(shape)

@@ -89,10 +89,12 @@ def describe_synthetic(ds, made: Identifiers, description: str, source, keep_pat
     """
     ds.SeriesDescription = description if "synthetic" in description.lower() else f"Synthetic: {description}"
     ds.DerivationDescription = f"Synthetic image made by hiresmed {__version__}; not measured, not for diagnosis"
-    ds.Manufacturer, ds.SoftwareVersions = "hiresmed", __version__
+    ds.Manufacturer = "hiresmed"
+    ds.SoftwareVersions = __version__
     ds.BurnedInAnnotation = "NO"
     ds.SeriesNumber = SERIES_NUMBER
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = made.uid("study"), made.uid("series")
+    ds.StudyInstanceUID = made.uid("study")
+    ds.SeriesInstanceUID = made.uid("series")
     set_patient(ds, source, keep_patient)
     if keep_patient and "StudyInstanceUID" in source:
         ds.StudyInstanceUID = source.StudyInstanceUID

@@ -39,7 +39,8 @@ def write_secondary_capture(
     Raises:
         InputError: pydicom missing; not 2-D.
     """
-    pydicom, path = dicom_package(), Path(path)
+    pydicom = dicom_package()
+    path = Path(path)
     if len(volume.shape) != 2:
         raise InputError(
             f"{path.name} should hold a 2-D image, but {volume.name} has shape {volume.shape}; set output_format to "
@@ -48,9 +49,13 @@ def write_secondary_capture(
     source = pydicom.Dataset() if reference is None else reference_header(Path(reference))
     values = real_world_cast(volume.read((0, 0), volume.shape), volume.dtype)
     values = np.ascontiguousarray(grey_values(values, path.name))
-    made, ds = Identifiers(volume, [values], seed, description), pydicom.Dataset()
-    ds.SOPClassUID, ds.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, made.uid("image")
-    ds.Modality, ds.ConversionType, ds.ImageType = source.get("Modality", "OT"), "SYN", ["DERIVED", "SECONDARY"]
+    made = Identifiers(volume, [values], seed, description)
+    ds = pydicom.Dataset()
+    ds.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    ds.SOPInstanceUID = made.uid("image")
+    ds.Modality = source.get("Modality", "OT")
+    ds.ConversionType = "SYN"
+    ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.InstanceNumber = 1
     describe_synthetic(ds, made, description, source, keep_patient)
     for keyword in KEPT:
@@ -78,9 +83,15 @@ def _set_spacing(pydicom, ds, volume: Volume) -> None:
 def _set_pixels(ds, values: np.ndarray) -> None:
     bits = 8 * values.itemsize
     ds.Rows, ds.Columns = values.shape
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PresentationLUTShape = 1, "MONOCHROME2", "IDENTITY"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = bits, bits, bits - 1, 0
-    ds.WindowCenter, ds.WindowWidth = str(2 ** (bits - 1)), str(2**bits)
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.PresentationLUTShape = "IDENTITY"
+    ds.BitsAllocated = bits
+    ds.BitsStored = bits
+    ds.HighBit = bits - 1
+    ds.PixelRepresentation = 0
+    ds.WindowCenter = str(2 ** (bits - 1))
+    ds.WindowWidth = str(2**bits)
     ds.PixelData = values.astype(values.dtype.newbyteorder("<")).tobytes()
     if len(ds.PixelData) % 2:
         ds.PixelData += b"\0"

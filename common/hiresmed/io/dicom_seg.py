@@ -63,7 +63,9 @@ def write_segmentation(
     Raises:
         InputError: highdicom missing; another grid than the source's; a source that lacks what a SEG must refer to.
     """
-    highdicom, pydicom, path = highdicom_package(), dicom_package(), Path(path)
+    highdicom = highdicom_package()
+    pydicom = dicom_package()
+    path = Path(path)
     series = open_series(source)
     if not isinstance(series, SeriesVolume) or series.shape != labels.shape:
         raise InputError(

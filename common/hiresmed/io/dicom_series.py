@@ -104,10 +104,17 @@ class _CtSeries:
         ds.PixelSpacing = [as_text(float(spacing[1])), as_text(float(spacing[0]))]  # between rows, between columns
         ds.ImageOrientationPatient = [as_text(float(v)) for v in axes.T.ravel()]
         ds.SliceThickness = as_text(float(spacing[2]))
-        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-        ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", "1", "HU"
-        ds.WindowCenter, ds.WindowWidth = "40", "400"
+        ds.SamplesPerPixel = 1
+        ds.PhotometricInterpretation = "MONOCHROME2"
+        ds.BitsAllocated = 16
+        ds.BitsStored = 16
+        ds.HighBit = 15
+        ds.PixelRepresentation = 1
+        ds.RescaleIntercept = "0"
+        ds.RescaleSlope = "1"
+        ds.RescaleType = "HU"
+        ds.WindowCenter = "40"
+        ds.WindowWidth = "400"
 
     def write_slice(self, k: int, values: np.ndarray, path: Path) -> None:
         """Writes slice k, int16 values (I, J) in HU."""

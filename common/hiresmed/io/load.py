@@ -42,7 +42,9 @@ class LoadImageStreamd(MapTransform):
         super().__init__(keys, allow_missing_keys=True)
         if intensity not in (None, "robust"):
             raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
-        self.output, self.size, self.intensity = output, size, intensity
+        self.output = output
+        self.size = size
+        self.intensity = intensity
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)

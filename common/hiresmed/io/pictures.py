@@ -82,7 +82,9 @@ def picture_shape(path: str | Path) -> tuple[int, int] | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # large images are what this library is for
+    # large images are what this library is for
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(path) as picture:
             picture.filename = ""  # Pillow maps a named file into memory, and then turns a rotated TIFF wrongly
@@ -104,11 +106,14 @@ def _grey(picture: Image.Image) -> np.ndarray:
 
 def _spacing(picture: Image.Image) -> tuple[float, float]:
     """Distance of rows and of columns in mm; 1 where the file does not say."""
-    x, y, unit_mm = 0.0, 0.0, 0.0
+    x = 0.0
+    y = 0.0
+    unit_mm = 0.0
     if picture.format == "PNG" and "dpi" in picture.info:
         (x, y), unit_mm = picture.info["dpi"], 25.4
     elif picture.format == "TIFF":
         tags = picture.tag_v2
-        x, y = float(tags.get(282, 0)), float(tags.get(283, 0))
+        x = float(tags.get(282, 0))
+        y = float(tags.get(283, 0))
         unit_mm = {2: 25.4, 3: 10.0}.get(tags.get(296, 2), 0.0)
     return resolution_spacing(x, y, unit_mm)

@@ -35,7 +35,9 @@ class ZarrStores:
     """
 
     def __init__(self, folder: str | pathlib.Path, fingerprint: dict | None = None, resume: bool = False) -> None:
-        self.folder, self.fingerprint, self.resume = pathlib.Path(folder), fingerprint or {}, resume
+        self.folder = pathlib.Path(folder)
+        self.fingerprint = fingerprint or {}
+        self.resume = resume
         # one reader thread: zarr's pool fragments glibc's arenas and the resident size creeps with the volume
         zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
 
@@ -159,7 +161,8 @@ def _chunk(tile: int, size: int) -> int:
 def _changes(wanted: dict, found: dict, prefix: str = "") -> list[str]:
     names = []
     for key in wanted.keys() | found.keys():
-        a, b = wanted.get(key), found.get(key)
+        a = wanted.get(key)
+        b = found.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             names += _changes(a, b)
         elif a != b:

@@ -82,14 +82,18 @@ class TiffVolume(Volume):
     """
 
     def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
-        self.path, self.name, self.shape = path, path.name, tuple(int(n) for n in page.shape)
+        self.path = path
+        self.name = path.name
+        self.shape = tuple(int(n) for n in page.shape)
         self.dtype = page.dtype.newbyteorder("=")
         self._stored = page.dtype.newbyteorder(page.parent.byteorder)
         unit = {2: 25.4, 3: 10.0}.get(int(page.tags.valueof(296, 2)), 0.0)
         self.affine = picture_affine(*resolution_spacing(_number(page, 282), _number(page, 283), unit))
         self._inverted = int(page.photometric) == 0
-        self._offsets, self._counts = list(page.dataoffsets), list(page.databytecounts)
-        self._contiguous, self._segment_shape = page.is_contiguous, _segment_shape(page)
+        self._offsets = list(page.dataoffsets)
+        self._counts = list(page.databytecounts)
+        self._contiguous = page.is_contiguous
+        self._segment_shape = _segment_shape(page)
         self._decode = page.decode
         held = CACHED_BYTES // (math.prod(self._segment_shape) * self.dtype.itemsize)
         self._segment = lru_cache(maxsize=max(1, held))(self._read_segment)
@@ -120,9 +124,12 @@ class TiffVolume(Volume):
         across = -(-self.shape[1] // width)
         for row in range(r // height, -(-(r + shape[0]) // height)):
             for column in range(c // width, -(-(c + shape[1]) // width)):
-                top, left = row * height, column * width
-                a, b = max(r, top), min(r + shape[0], top + height)
-                d, e = max(c, left), min(c + shape[1], left + width)
+                top = row * height
+                left = column * width
+                a = max(r, top)
+                b = min(r + shape[0], top + height)
+                d = max(c, left)
+                e = min(c + shape[1], left + width)
                 piece = self._segment(row * across + column)
                 values[a - r : b - r, d - c : e - c] = piece[a - top : b - top, d - left : e - left]
         return values

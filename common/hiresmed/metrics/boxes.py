@@ -48,7 +48,8 @@ def as_readable(image) -> Readable:
 
 def as_readable_pair(a, b) -> tuple[Readable, Readable]:
     """Two images of one shape S; raises InputError where their shapes differ."""
-    a, b = as_readable(a), as_readable(b)
+    a = as_readable(a)
+    b = as_readable(b)
     if tuple(a.shape) != tuple(b.shape):
         raise InputError(
             f"Two images to be compared voxel by voxel need one shape, but got {tuple(a.shape)} and "

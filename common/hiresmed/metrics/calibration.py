@@ -24,7 +24,8 @@ def auroc(score: np.ndarray, wrong: np.ndarray) -> float | None:
     0.75
     """
     wrong = np.asarray(wrong, dtype=bool)
-    positives, negatives = int(wrong.sum()), int((~wrong).sum())
+    positives = int(wrong.sum())
+    negatives = int((~wrong).sum())
     if not positives or not negatives:
         return None
     _, place, count = np.unique(np.asarray(score), return_inverse=True, return_counts=True)

@@ -132,7 +132,8 @@ def nearest_training(
             )
         found, where = torch.cat(list(distances(generated, batch))).min(1)
         closer = found < nearest
-        nearest, index = torch.where(closer, found, nearest), torch.where(closer, where + seen, index)
+        nearest = torch.where(closer, found, nearest)
+        index = torch.where(closer, where + seen, index)
         seen += len(batch)
     if seen == 0:
         raise InputError("Nearest training images want at least one training image, but got none: give some.")

@@ -50,7 +50,8 @@ class FeatureDistance(Metric):
     ) -> None:
         if kind not in KINDS:
             raise InputError(f"metric should be one of {', '.join(KINDS)}, but is {kind!r}; choose one of them.")
-        self.kind, self.size = kind, size
+        self.kind = kind
+        self.size = size
         self.low, self.high = (float(v) for v in value_range)
         self.extractor = build_extractor(extractor, **(options or {})).to(device)
         super().__init__(output_transform=output_transform, device="cpu")
@@ -68,7 +69,9 @@ class FeatureDistance(Metric):
         for images, kept, moments in zip(output, self._kept, self._moments):
             grey = (images.detach().to(device).float() - self.low) * (2 / (self.high - self.low)) - 1
             seen = [self.extractor(plane) for plane in middle_planes(grey, grey.ndim - 2)]
-            features, each, world = torch.stack(seen, 1).flatten(0, 1), len(seen), idist.get_world_size()
+            features = torch.stack(seen, 1).flatten(0, 1)
+            each = len(seen)
+            world = idist.get_world_size()
             if self.kind == "frechet_distance":
                 moments.update(features)
             else:

@@ -83,7 +83,8 @@ def _planes(image: Readable, axes: Sequence[int], every: int) -> Iterator[np.nda
     for axis in axes:
         n = image.shape[axis]
         for k in range((n - 1) % every // 2, n, every):
-            start, shape = [0, 0, 0], list(image.shape)
+            start = [0, 0, 0]
+            shape = list(image.shape)
             start[axis], shape[axis] = k, 1
             yield read_float64(image, start, shape).squeeze(axis)
 
@@ -97,7 +98,8 @@ def _patches(plane: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
     first = [(n - c * size) // 2 for n, c in zip(plane.shape, counts)]
     for i in range(counts[0]):
         for j in range(counts[1]):
-            y, x = first[0] + i * size, first[1] + j * size
+            y = first[0] + i * size
+            x = first[1] + j * size
             yield plane[y : y + size, x : x + size]
 
 

@@ -47,7 +47,9 @@ class SetFeatures:
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
-        self.n, self.extractor, self.batch_size = len(images), extractor, batch_size
+        self.n = len(images)
+        self.extractor = extractor
+        self.batch_size = batch_size
         first = self.n if first is None else min(first, self.n)
         made_by = extractor.describe()
         moments = {name: FeatureMoments(extractor.dim, made_by) for name in sorted({part(k) for k in range(self.n)})}
@@ -124,7 +126,10 @@ class ImageSetMetrics:
         device: str | torch.device = "cpu",
     ) -> None:
         self.extractor = build_extractor(extractor, **dict(options or {})).to(device)
-        self.nearest_k, self.pairs, self.first, self.seed = nearest_k, pairs, first, seed
+        self.nearest_k = nearest_k
+        self.pairs = pairs
+        self.first = first
+        self.seed = seed
         self._walk = {"keep": keep, "batch_size": batch_size, "seed": seed}
         self.nearest: torch.Tensor | None = None  # of each of the first generated images, after a call
 
@@ -136,15 +141,18 @@ class ImageSetMetrics:
                 f"A comparison wants at least four images of each side, but got {len(generated)} generated and "
                 f"{len(real)} real; give more."
             )
-        seen, drawn = PlanesOf(real), PlanesOf(generated)
+        seen = PlanesOf(real)
+        drawn = PlanesOf(generated)
         half = len(real) // 2 * seen.each
         rest = min(len(seen) - half, len(drawn))
         theirs = SetFeatures(seen, self.extractor, part=lambda n: _part(n, half, rest), **self._walk)
         made = SetFeatures(
             drawn, self.extractor, first=self.first, part=lambda n: "b" if n < rest else "c", **self._walk
         )
-        name, counts = self.extractor.name, {"n_real": len(seen), "n_generated": len(drawn)}
-        x, y = theirs.reservoir.features, made.reservoir.features
+        name = self.extractor.name
+        counts = {"n_real": len(seen), "n_generated": len(drawn)}
+        x = theirs.reservoir.features
+        y = made.reservoir.features
         figures = {
             "made_by": self.extractor.describe(),
             f"{name}_kernel_distance": kernel_distance(x, y, seed=self.seed),
@@ -161,7 +169,8 @@ class ImageSetMetrics:
 
     def _between_halves(self, features: torch.Tensor) -> dict:
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
-        a, b = features[order[: len(order) // 2]], features[order[len(order) // 2 :]]
+        a = features[order[: len(order) // 2]]
+        b = features[order[len(order) // 2 :]]
         return kernel_distance(a, b, seed=self.seed)
 
     @staticmethod

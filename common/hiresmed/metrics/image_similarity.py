@@ -16,8 +16,11 @@ import torch
 from ..core.errors import InputError
 from .boxes import Readable, as_readable_pair, grid_boxes, read_float64
 
-KERNEL_SIZE, KERNEL_SIGMA = 11, 1.5  # Wang et al. 2004, and MONAI's defaults
-C1, C2 = 0.01**2, 0.03**2
+# Wang et al. 2004, and MONAI's defaults
+KERNEL_SIZE = 11
+KERNEL_SIGMA = 1.5
+C1 = 0.01**2
+C2 = 0.03**2
 
 
 def _gaussian() -> list[float]:
@@ -41,8 +44,11 @@ def _blur_inside(x: torch.Tensor) -> torch.Tensor:
 def ssim_map(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """SSIM (Wang et al. 2004, Gaussian 11, sigma 1.5) of images S in [0, 1], where the kernel fits: S - 10."""
     m = _blur_inside(torch.stack([a, b, a * a, b * b, a * b]))
-    mean_a, mean_b = m[0], m[1]
-    var_a, var_b, covariance = m[2] - mean_a**2, m[3] - mean_b**2, m[4] - mean_a * mean_b
+    mean_a = m[0]
+    mean_b = m[1]
+    var_a = m[2] - mean_a**2
+    var_b = m[3] - mean_b**2
+    covariance = m[4] - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
     return luminance * (2 * covariance + C2) / (var_a + var_b + C2)
 

@@ -88,7 +88,8 @@ class BlockC(_Pooling):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        row, column = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
+        row = {"kernel": (1, 7), "padding": (0, 3)}
+        column = {"kernel": (7, 1), "padding": (3, 0)}
         self.branch1x1 = ConvNorm(768, 192, 1)
         self.branch7x7_1 = ConvNorm(768, width, 1)
         self.branch7x7_2 = ConvNorm(width, width, **row)
@@ -130,7 +131,8 @@ class BlockE(_Pooling):
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        row, column = {"kernel": (1, 3), "padding": (0, 1)}, {"kernel": (3, 1), "padding": (1, 0)}
+        row = {"kernel": (1, 3), "padding": (0, 1)}
+        column = {"kernel": (3, 1), "padding": (1, 0)}
         self.branch1x1 = ConvNorm(inputs, 320, 1)
         self.branch3x3_1 = ConvNorm(inputs, 384, 1)
         self.branch3x3_2a = ConvNorm(384, 384, **row)
@@ -165,12 +167,17 @@ class InceptionV3(nn.Module):
         self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, padding=1)
         self.Conv2d_3b_1x1 = ConvNorm(64, 80, 1)
         self.Conv2d_4a_3x3 = ConvNorm(80, 192, 3)
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = BlockA(192, 32), BlockA(256, 64), BlockA(288, 64)
+        self.Mixed_5b = BlockA(192, 32)
+        self.Mixed_5c = BlockA(256, 64)
+        self.Mixed_5d = BlockA(288, 64)
         self.Mixed_6a = BlockB(288)
-        self.Mixed_6b, self.Mixed_6c = BlockC(128), BlockC(160)
-        self.Mixed_6d, self.Mixed_6e = BlockC(160), BlockC(192)
+        self.Mixed_6b = BlockC(128)
+        self.Mixed_6c = BlockC(160)
+        self.Mixed_6d = BlockC(160)
+        self.Mixed_6e = BlockC(192)
         self.Mixed_7a = BlockD()
-        self.Mixed_7b, self.Mixed_7c = BlockE(1280), BlockE(2048)
+        self.Mixed_7b = BlockE(1280)
+        self.Mixed_7c = BlockE(2048)
         for block in self.modules():
             if isinstance(block, _Pooling):
                 block.count_border = count_border
@@ -198,7 +205,8 @@ class InceptionFeatures(FeatureExtractor):
     input_size = 299
     preprocessing = "rgb-minus1..1"
     usual_name: str
-    count_border, last_pool = False, "average"
+    count_border = False
+    last_pool = "average"
 
     def __init__(self, sha256: str | None = None, weights: str | os.PathLike | None = None) -> None:
         super().__init__()

@@ -23,7 +23,8 @@ def mmd2_unbiased(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
     Means over pairs i != j within either set, less twice the mean over all pairs between them.
     """
-    x, y = x.double(), y.double()
+    x = x.double()
+    y = y.double()
 
     def within(z: torch.Tensor) -> torch.Tensor:
         k = cubic_kernel(z, z)
@@ -69,7 +70,8 @@ def kernel_distance(
             f"got subset_size={size}, subsets={subsets}: lower subset_size."
         )
     random = torch.Generator().manual_seed(seed)
-    real, generated = real.detach().cpu().double(), generated.detach().cpu().double()
+    real = real.detach().cpu().double()
+    generated = generated.detach().cpu().double()
     values = torch.empty(subsets, dtype=torch.float64)
     for i in range(subsets):
         x = real[torch.randperm(len(real), generator=random)[:size]]

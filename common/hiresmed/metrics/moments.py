@@ -104,7 +104,8 @@ class FeatureMoments:
         try:
             with np.load(path, allow_pickle=False) as file:
                 held = {key: file[key] for key in file.files}
-            mu, sigma = held["mu"], held["sigma"]
+            mu = held["mu"]
+            sigma = held["sigma"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"Feature moments are wanted from an .npz file that holds `mu` and `sigma`, but {path} is none "
@@ -114,7 +115,8 @@ class FeatureMoments:
         if n is None or n < 2:
             raise InputError(f"{path} does not say of how many images its moments are: give that count as `n`.")
         moments = cls(len(mu), json.loads(str(held["extractor"])) if "extractor" in held else None)
-        moments.n, moments.mean = n, torch.from_numpy(mu.astype(np.float64))
+        moments.n = n
+        moments.mean = torch.from_numpy(mu.astype(np.float64))
         moments.scatter = torch.from_numpy(sigma.astype(np.float64)) * (n - 1)
         return moments
 
@@ -157,7 +159,8 @@ def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
         0.0
     """
     check_same_extractor(a, b)
-    s_a, s_b = a.covariance, b.covariance
+    s_a = a.covariance
+    s_b = b.covariance
     between = (a.mean - b.mean).square().sum()
     traces = s_a.trace() + s_b.trace()
     overlap = torch.linalg.svdvals(_root(s_a, a.n).T @ _root(s_b, b.n)).sum()

@@ -47,7 +47,10 @@ class FeatureReservoir:
     def __init__(self, dim: int, size: int = 5000, seed: int = 0, extractor: dict | None = None) -> None:
         if size < 1:
             raise InputError(f"A reservoir keeps at least one feature, but size is {size}; raise it.")
-        self.size, self.seed, self.extractor, self.n = size, seed, extractor, 0
+        self.size = size
+        self.seed = seed
+        self.extractor = extractor
+        self.n = 0
         self.features = torch.zeros(0, dim)
         self.ranks = torch.zeros(0, dtype=torch.int64)
 
@@ -69,7 +72,8 @@ class FeatureReservoir:
 
     def merge(self, other: FeatureReservoir) -> FeatureReservoir:
         """Add the features of another reservoir of the same seed and extractor, and of images with other numbers."""
-        mine, others = (self.seed, self.size, self.extractor), (other.seed, other.size, other.extractor)
+        mine = (self.seed, self.size, self.extractor)
+        others = (other.seed, other.size, other.extractor)
         if mine != others:
             raise InputError(
                 f"Reservoirs of one seed, size and extractor are wanted, but got {mine} and {others}: fill all alike."
@@ -84,7 +88,8 @@ class FeatureReservoir:
                 "over all batches and processes."
             )
         kept = order[: self.size]
-        self.features, self.ranks = torch.cat([self.features, features])[kept], ranks[: self.size]
+        self.features = torch.cat([self.features, features])[kept]
+        self.ranks = ranks[: self.size]
         self.n += n
         return self
 
@@ -93,10 +98,12 @@ class FeatureReservoir:
         world = idist.get_world_size()
         if world == 1:
             return self
-        device, missing = idist.device(), self.size - len(self.ranks)
+        device = idist.device()
+        missing = self.size - len(self.ranks)
         ranks = torch.cat([self.ranks, torch.full((missing,), _LAST)]).to(device)
         features = torch.cat([self.features, torch.zeros(missing, self.features.shape[1])]).to(device)
-        ranks, features = idist.all_gather(ranks).cpu(), idist.all_gather(features).cpu()
+        ranks = idist.all_gather(ranks).cpu()
+        features = idist.all_gather(features).cpu()
         n = int(idist.all_reduce(torch.tensor([self.n], device=device)).item())
         whole = FeatureReservoir(features.shape[1], self.size, self.seed, self.extractor)
         held = ranks != _LAST
@@ -114,14 +121,18 @@ class FeatureReservoir:
         path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as file:
-                features, ranks, about = file["features"], file["ranks"], json.loads(str(file["about"]))
+                features = file["features"]
+                ranks = file["ranks"]
+                about = json.loads(str(file["about"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"A feature reservoir is wanted, but {path} is none ({type(error).__name__}): write it with "
                 "FeatureReservoir.save."
             ) from error
         made = cls(features.shape[1], about["size"], about["seed"], about["extractor"])
-        made.features, made.ranks, made.n = torch.from_numpy(features), torch.from_numpy(ranks), about["n"]
+        made.features = torch.from_numpy(features)
+        made.ranks = torch.from_numpy(ranks)
+        made.n = about["n"]
         return made
 
 
@@ -146,9 +157,11 @@ def _mixed(x: np.ndarray) -> np.ndarray:
 
 def distances(x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
     """Euclidean distances (rows, N) in float64 of each next 1024 rows of (M, D) from all of (N, D)."""
-    x, y = x.detach().cpu().double(), y.detach().cpu().double()
+    x = x.detach().cpu().double()
+    y = y.detach().cpu().double()
     origin = x[:1]  # a common offset would cost digits; a feature as origin keeps whole numbers whole
-    x, y = x - origin, y - origin
+    x = x - origin
+    y = y - origin
     squares = y.square().sum(1)
     for rows in x.split(_ROWS):
         yield (rows.square().sum(1, keepdim=True) - 2 * rows @ y.T + squares).clamp(min=0).sqrt()
@@ -189,7 +202,8 @@ def prdc(real: torch.Tensor, generated: torch.Tensor, nearest_k: int = 5) -> dic
         (0.0, 0.0, 0.0, 0.0)
     """
     _check(real, generated, nearest_k)
-    real_radii, generated_radii = neighbour_radii(real, nearest_k), neighbour_radii(generated, nearest_k)
+    real_radii = neighbour_radii(real, nearest_k)
+    generated_radii = neighbour_radii(generated, nearest_k)
     holders = torch.zeros(len(generated), dtype=torch.int64)  # real neighbourhoods that hold each generated image
     recalled = covered = first = 0
     for block in distances(real, generated):

@@ -31,7 +31,8 @@ class PlanesOf(Sequence):
     """A set of N images (C, *S) as the planes that a feature network sees: image n gives `each` from n x each on."""
 
     def __init__(self, images: Sequence[torch.Tensor]) -> None:
-        self.images, self.dims = images, images[0].ndim - 1
+        self.images = images
+        self.dims = images[0].ndim - 1
         self.each = len(middle_planes(images[0], self.dims))
 
     def __len__(self) -> int:

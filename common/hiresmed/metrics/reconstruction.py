@@ -38,10 +38,13 @@ class ReconstructionMetrics:
         every: int = 4,
         seed: int = 0,
     ) -> None:
-        self.window, self.tile_size = (float(window[0]), float(window[1])), tile_size
+        self.window = (float(window[0]), float(window[1]))
+        self.tile_size = tile_size
         named = extractor not in (None, "none", "null")  # a command line can only send text
         self.extractor = build_extractor(extractor) if named else None
-        self.patch, self.every, self.seed = patch, every, seed
+        self.patch = patch
+        self.every = every
+        self.seed = seed
 
     def __call__(self, result, truth) -> dict:
         """The figures, JSON-able, each with its protocol.

@@ -17,7 +17,8 @@ from ..core.errors import InputError
 from .extractor import FeatureExtractor, find_weights, load_into, load_state, stated_sha256
 
 # ImageNet's mean and deviation in RGB, 0..1
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 PREPROCESSINGS = ("rgb-imagenet-mean-std", "rgb-minus1..1", "bgr-0..1-minus-imagenet-mean")
 # RadImageNet's files hold nn.Sequential(*torchvision's children): positions for names
 _CHILDREN = {"0": "conv1", "1": "bn1", **{str(k + 3): f"layer{k}" for k in range(1, 5)}}
@@ -85,7 +86,8 @@ class ResNet50Features(FeatureExtractor):
             feed_forward=False,
         )  # fmt: skip
         _load(self.network, path, sha256)
-        self.sha256, self.preprocessing = sha256, preprocessing
+        self.sha256 = sha256
+        self.preprocessing = preprocessing
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
         self.eval()
@@ -126,7 +128,8 @@ class MedicalNetFeatures(FeatureExtractor):
             raise InputError(f"MedicalNet's depth should be 10 or 50, but is {depth}; choose one of them.")
         path = find_weights(f"resnet_{depth}_23dataset.pth", weights)
         sha256 = stated_sha256(sha256, path)
-        self.name, self.dim = f"medicalnet_resnet{depth}", {10: 512, 50: 2048}[depth]
+        self.name = f"medicalnet_resnet{depth}"
+        self.dim = {10: 512, 50: 2048}[depth]
         self.network = dilated(
             {10: resnet10, 50: resnet50}[depth](
                 spatial_dims=3, n_input_channels=1, conv1_t_stride=2, shortcut_type="B", bias_downsample=False,

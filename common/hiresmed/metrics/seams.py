@@ -36,12 +36,15 @@ def _jumps(values: np.ndarray, axis: int) -> np.ndarray:
 def jump_profile(image: Readable, axis: int, box: int = 128) -> np.ndarray:
     """Mean |jump| between neighbouring planes along an axis, (N,) for N planes, NaN where a plane lacks neighbours."""
     n = image.shape[axis]
-    total, area = np.zeros(n), np.prod(image.shape) / n
+    total = np.zeros(n)
+    area = np.prod(image.shape) / n
     for start, shape in grid_boxes(image.shape, box):
-        low, high = max(start[axis] - 2, 0), min(start[axis] + shape[axis] + 1, n)
+        low = max(start[axis] - 2, 0)
+        high = min(start[axis] + shape[axis] + 1, n)
         if high - low < 4:
             continue
-        start, shape = list(start), list(shape)
+        start = list(start)
+        shape = list(shape)
         start[axis], shape[axis] = low, high - low
         jumps = _jumps(read_float64(image, start, shape), axis)
         total[low + 2 : high - 1] += jumps.reshape(len(jumps), -1).sum(1)
@@ -72,7 +75,8 @@ def _surprises(profile: np.ndarray, is_face: np.ndarray) -> np.ndarray:
 def _axis_z(profile: np.ndarray, is_face: np.ndarray) -> float:
     surprises = _surprises(profile, is_face)
     known = np.isfinite(surprises)
-    faces, others = surprises[known & is_face], surprises[known & ~is_face]
+    faces = surprises[known & is_face]
+    others = surprises[known & ~is_face]
     if not len(faces) or len(others) < 3:
         return float("nan")
     spread = max(others.std(ddof=1), 1e-4)  # planes that agree better than .01 % are no finer ruler
@@ -113,7 +117,8 @@ def seam_z(image, tile: int | Sequence[int], origin: int | Sequence[int] = 0, bo
             f"seam_z needs tiles of at least {SMALLEST_TILE} voxels to compare a face with the planes beside it, but "
             f"got {tile}: give the tile size with which the image was written."
         )
-    scores, counts = [], []
+    scores = []
+    counts = []
     for axis, n in enumerate(image.shape):
         planes = np.arange(n)
         is_face = (planes - origin[axis]) % tile[axis] == 0
@@ -140,10 +145,12 @@ def retile_discrepancy(a, b, box: int = 128) -> dict:
     Raises InputError for images of two shapes.
     """
     a, b = as_readable_pair(a, b)
-    largest, total = 0.0, 0.0
+    largest = 0.0
+    total = 0.0
     for start, shape in grid_boxes(a.shape, box):
         difference = np.abs(read_float64(a, start, shape) - read_float64(b, start, shape))
         # np.maximum, and not max(): a NaN in either rendering has to show
-        largest, total = np.maximum(largest, difference.max()), total + difference.sum()
+        largest = np.maximum(largest, difference.max())
+        total = total + difference.sum()
     n = int(np.prod(a.shape, dtype=np.int64))
     return {"max": float(largest), "mean": float(total / n), "n": n}

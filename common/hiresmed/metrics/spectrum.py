@@ -25,7 +25,8 @@ def _starts(n: int, box: int, every: int) -> list[int]:
 
 def _radius(box: int, dims: int) -> np.ndarray:
     """Frequency bin of each coefficient of an rfftn of a box: |f| in cycles per box, rounded."""
-    full, half = np.fft.fftfreq(box) * box, np.fft.rfftfreq(box) * box
+    full = np.fft.fftfreq(box) * box
+    half = np.fft.rfftfreq(box) * box
     grids = np.meshgrid(*[full] * (dims - 1), half, indexing="ij")
     return np.rint(np.sqrt(sum(g**2 for g in grids))).astype(int)
 
@@ -59,7 +60,8 @@ def radial_spectrum(image, box: int = 64, every: int = 1) -> dict:
     # rfftn leaves out the mirrored half: its coefficients count twice, save those that mirror themselves
     weight = np.broadcast_to(np.where((np.arange(box // 2 + 1) % (box // 2)) == 0, 1.0, 2.0), radius.shape)
     norm = np.bincount(radius.ravel(), weight.ravel())[: box // 2 + 1] * (window**2).sum()
-    total, boxes = np.zeros(box // 2 + 1), 0
+    total = np.zeros(box // 2 + 1)
+    boxes = 0
     for start in itertools.product(*(_starts(n, box, every) for n in image.shape)):
         values = read_float64(image, start, [box] * dims)
         power = np.abs(np.fft.rfftn((values - values.mean()) * window)) ** 2
@@ -71,7 +73,8 @@ def radial_spectrum(image, box: int = 64, every: int = 1) -> dict:
 
 def log_spectral_distance(power_a: Sequence[float], power_b: Sequence[float]) -> float:
     """Root mean square over the frequencies of 10 log10(power_a / power_b), in dB; powers (K,)."""
-    a, b = np.asarray(power_a, dtype=np.float64), np.asarray(power_b, dtype=np.float64)
+    a = np.asarray(power_a, dtype=np.float64)
+    b = np.asarray(power_b, dtype=np.float64)
     floor = FLOOR * max(a.max(), b.max())
     if floor == 0:
         return 0.0
@@ -88,6 +91,7 @@ def spectral_distance(a, b, box: int = 64, every: int = 1) -> dict:
     Returns:
         dict: `value` (dB, 0 for equal spectra), `box`, `every`, `boxes` (of either image).
     """
-    one, two = radial_spectrum(a, box, every), radial_spectrum(b, box, every)
+    one = radial_spectrum(a, box, every)
+    two = radial_spectrum(b, box, every)
     value = log_spectral_distance(one["power"], two["power"])
     return {"value": value, "box": box, "every": every, "boxes": [one["boxes"], two["boxes"]]}

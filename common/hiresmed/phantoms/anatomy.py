@@ -135,7 +135,8 @@ class Patient:
 
         t is the diamond angle: like the angle around the cage, but made with one division.
         """
-        u, v = np.abs(x) / 120.0, (y + 3) / 88.0
+        u = np.abs(x) / 120.0
+        v = (y + 3) / 88.0
         t = 0.5 - 0.5 * v / np.maximum(u + np.abs(v), 1e-6)
         drop = np.interp(n, (0, 1, 4, 7, 11), (34, 52, 82, 92, 60)) * self.rib_drop
         end = min(t_end := RIB_END[n], 1.0)

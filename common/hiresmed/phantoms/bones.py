@@ -13,7 +13,8 @@ HU = {"cortical": 850, "marrow": 230, "spongiosa": 190, "cartilage": 115, "disc"
 
 def paint_spine(image: np.ndarray, grid: Grid, p: Patient, texture: np.ndarray) -> None:
     """Vertebral bodies with a thin cortex, discs of 4-5 mm, and the arch around the canal with the cord."""
-    x, depth = grid.x - p.sway(grid.z).astype(np.float32), p.spine_depth(grid.z)
+    x = grid.x - p.sway(grid.z).astype(np.float32)
+    depth = p.spine_depth(grid.z)
     if np.abs(x).min() > 40 + grid.edge or abs(grid.y - depth).min() > 70 + grid.edge:
         return
     height, half = (v.astype(np.float32) for v in p.vertebra_height(grid.z))
@@ -56,7 +57,8 @@ def _paint_breastbone(image: np.ndarray, grid: Grid, p: Patient, marrow: np.ndar
 def _paint_rib(image: np.ndarray, grid: Grid, p: Patient, cage: np.ndarray, n: int, marrow: np.ndarray) -> None:
     """Rib n (0-11), an oval of 13 x 8 mm on the cage's outside, and its cartilage on to the breastbone."""
     height, t = p.rib_height(n, grid.x.astype(np.float64), grid.y.astype(np.float64))
-    height, t = height.astype(np.float32), t.astype(np.float32)
+    height = height.astype(np.float32)
+    t = t.astype(np.float32)
     reach = 12 + grid.edge
     if height.min() - reach > grid.z.max() or height.max() + reach < grid.z.min():
         return

@@ -61,7 +61,8 @@ class BrainPhantom:
     ) -> None:
         extent = FIELD_OF_VIEW_MM if spacing is None else [s * n for s, n in zip(spacing, shape)]
         self.shape = check_size("BrainPhantom", shape, extent, 3)
-        self.seed, self.noise = int(seed), noise
+        self.seed = int(seed)
+        self.noise = noise
         self.name = f"brain_phantom_{seed}"
         self.spacing = tuple(float(e / n) for e, n in zip(extent, self.shape))
         self.contrast = draw_contrast(self.seed, contrast)
@@ -100,7 +101,8 @@ class BrainPhantom:
         lines = [np.flatnonzero(brain.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
         box = tuple(slice(line[0], line[-1] + 1) for line in lines)
         brain = brain[box]
-        start, shape = [s.start for s in box], brain.shape
+        start = [s.start for s in box]
+        shape = brain.shape
         for n in range(4):
             seen = blurred(np.ascontiguousarray(image[n][box]), c, n, self.spacing)[brain]
             seen = np.clip(seen, 0, None) ** c.gamma[n, 0] * field[n][box][brain]
@@ -117,7 +119,8 @@ class _Painter:
     """Makes the voxels of one block; its textures take 5 MB, which a list of phantoms need not hold."""
 
     def __init__(self, seed: int, contrast: Contrast, lesions: Sequence[Lesion]) -> None:
-        self.contrast, self.lesions = contrast, lesions
+        self.contrast = contrast
+        self.lesions = lesions
         self.head = Head(seed, contrast.deformation)
         rng = np.random.default_rng([seed, 19])
         self._textures = {pitch: Texture(pitch, rng) for pitch in (30.0, 11.0, 5.0, 2.0)}
@@ -161,7 +164,8 @@ class _Painter:
         return image, field, brain, np.where(brain, label, 0)
 
     def _healthy(self, grid: Grid, s: Surfaces, texture: dict) -> np.ndarray:
-        mean, grain = self.contrast.means, self.contrast.grain
+        mean = self.contrast.means
+        grain = self.contrast.grain
         grey = mean["grey"] + grain * (texture[2.0] + texture[5.0])
         white = mean["white"] + grain * (texture[5.0] + texture[30.0])
         liquid = mean["csf"] + grain * texture[2.0]
@@ -183,7 +187,8 @@ class _Painter:
 
     def _lesion(self, image: np.ndarray, grid: Grid, regions: Sequence[np.ndarray], texture: dict) -> None:
         """Oedema fades outwards over a few mm; core and rim are sharp, with bleeding and debris in the necrosis."""
-        mean, grain = self.contrast.means, self.contrast.grain
+        mean = self.contrast.means
+        grain = self.contrast.grain
         oedema, core, necrosis = regions
         if oedema.min() > grid.edge:
             return

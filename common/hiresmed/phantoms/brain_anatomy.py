@@ -16,7 +16,9 @@ import numpy as np
 from .shapes import Texture, ellipsoid, smooth_max, smooth_min
 
 Point = tuple[np.ndarray, np.ndarray, np.ndarray]
-WAVES, GYRUS = 20, 21.0  # waves that make up the folding, and its wavelength in mm on the surface
+# waves that make up the folding, and its wavelength in mm on the surface
+WAVES = 20
+GYRUS = 21.0
 RADII = (66.0, 84.0, 58.0)  # of the cerebrum's main ellipsoid, centred at (0, 0, 8)
 HULL = (74.0, 91.0, 79.0)  # of an ellipsoid around everything, centred at (0, 2, -5)
 
@@ -126,7 +128,8 @@ class Head:
         total = np.zeros((2, 4, radius.size), dtype=np.float32)  # of even and odd waves: value and slope
         for n, (w, phase) in enumerate(zip(self.waves, self.phases)):
             angle = w[0] * u[0] + w[1] * u[1] + w[2] * u[2] + phase
-            part, slope = total[n % 2], np.cos(angle)
+            part = total[n % 2]
+            slope = np.cos(angle)
             part[0] += np.sin(angle)
             for a in range(3):
                 part[a + 1] += w[a] * slope
@@ -138,7 +141,8 @@ class Head:
 
     def _ventricles(self, side, y, z) -> np.ndarray:
         """Lateral ventricles with their three horns, third and fourth ventricle."""
-        at, f = (side, y, z), self.fullness
+        at = (side, y, z)
+        f = self.fullness
         knots = [((5, -33, 5), 4.5), ((10, -14, 13), 5.5), ((10, 12, 20), 5.5), ((22, 36, 8), 6.5), ((20, 60, 2), 2.0)]
         lateral = _course(at, [(p, r * f) for p, r in knots])
         lateral = smooth_min(lateral, _course(at, [(p, r * f) for p, r in (((22, 36, 6), 4), ((34, 4, -18), 2))]), 3)

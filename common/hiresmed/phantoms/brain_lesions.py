@@ -8,7 +8,10 @@ import numpy as np
 
 from .brain_anatomy import Point, Surfaces
 
-NECROSIS, OEDEMA, ENHANCING = 1, 2, 3  # BraTS 2023
+# BraTS 2023
+NECROSIS = 1
+OEDEMA = 2
+ENHANCING = 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def draw_lesions(seed: int, tumour: bool, look_alike: bool) -> list[Lesion]:
     rng = np.random.default_rng([seed, 13])
     side = 1.0 if look_alike or rng.random() < 0.5 else -1.0
     # both are drawn whatever is asked for, so that the double does not change when the tumour is left out
-    first, second = _draw(rng, side, True), _draw(rng, -side, False)
+    first = _draw(rng, side, True)
+    second = _draw(rng, -side, False)
     return [lesion for lesion, wanted in ((first, tumour), (second, look_alike)) if wanted]
 
 

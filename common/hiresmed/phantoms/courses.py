@@ -91,12 +91,14 @@ class Courses:
                 yield [*glenoid, 4.5, *rim, 2.4 + 1.4 * (f in (0, 1))]
             yield chain((s * 90, 98, 104, 3), (s * 120, 72, 126, 4.5), (s * 142, 30, 146, 5))  # its spine, acromion
         for level in self.patient.levels:  # arches of the vertebrae: spinous and transverse processes, rib necks
-            y, b = float(self.patient.spine_depth(level)), float(self.patient.body_width(level)) * 0.85
+            y = float(self.patient.spine_depth(level))
+            b = float(self.patient.body_width(level)) * 0.85
             yield [0, y + b + 20, level + 1, 4.5, 0, min(y + b + 40, 104), level - 14, 4]
             for s in (-1, 1):
                 yield [s * 9, y + b + 8, level + 3, 5.5, s * 32, y + b + 16, level + 6, 4.5]
         for level in self.patient.ribs:
-            y, back = float(self.patient.spine_depth(level)), float(self.patient.cage_profiles[2](level))
+            y = float(self.patient.spine_depth(level))
+            back = float(self.patient.cage_profiles[2](level))
             for s in (-1, 1):
                 yield [s * 17, y + 6, level + 1, 4.5, s * 38, min(back + 2, y + 34), level + 1, 4.5]
 
@@ -112,7 +114,9 @@ class Courses:
     def _grow_trees(self, rng: np.random.Generator) -> None:
         """Arteries, veins and airways of both lungs, 1-2 nodules each, and the liver's vessels."""
         deep, wide = (lambda x, y, z, d=d: self.patient.lungs(x, y, z) + d for d in (2.5, 14))
-        arteries, veins, airways = [], [], []
+        arteries = []
+        veins = []
+        airways = []
         for s in (-1, 1):
             near, far = sorted((s * 8.0, s * 135.0))
             box = (near, -105, -150), (far, 95, 132)
@@ -126,7 +130,8 @@ class Courses:
             airways.append(grow_tree((s * 42, 17, 13), (s * 0.8, -0.1, -0.6), goals, 0.7, rng))
             centres = self._points(wide, int(rng.integers(1, 3)), *box, rng)
             self.nodules += [(*map(float, c), float(rng.uniform(3, 8))) for c in centres]
-        self.lung_arteries, self.lung_veins = Tubes(np.concatenate(arteries)), Tubes(np.concatenate(veins))
+        self.lung_arteries = Tubes(np.concatenate(arteries))
+        self.lung_veins = Tubes(np.concatenate(veins))
         self.airways = Tubes(np.concatenate(airways))
         self.nodule_tubes = Tubes(np.concatenate([_nodule(*n, rng) for n in self.nodules]))
         inner = lambda x, y, z: self.patient.liver(x, y, z) + 4  # noqa: E731
@@ -136,7 +141,8 @@ class Courses:
 
 def _nodule(x: float, y: float, z: float, r: float, rng: np.random.Generator) -> np.ndarray:
     """A lobulated nodule of radius r mm with fourteen thin spicules, as segments (18, 8)."""
-    centre, rows = np.array([x, y, z]), []
+    centre = np.array([x, y, z])
+    rows = []
     for d in rng.normal(size=(14, 3)):
         rows.append([*centre, r * 0.5, *(centre + d / np.linalg.norm(d) * r * rng.uniform(1.2, 2.2)), 0.3])
     for d in rng.normal(0, r * 0.35, (4, 3)):

@@ -104,7 +104,8 @@ def loft(u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarr
     root g^(7/16) = g^(1/4) g^(1/8) g^(1/16) takes only square roots.
     """
     p = 16 / 7
-    u, v = np.abs(u / a), np.abs(v / b)
+    u = np.abs(u / a)
+    v = np.abs(v / b)
     g = np.maximum((u**p).astype(np.float32) + (v**p).astype(np.float32), np.float32(1e-6))
     quarter = np.sqrt(np.sqrt(g))
     eighth = np.sqrt(quarter)

@@ -32,7 +32,8 @@ BLOCK = 64  # voxels; a float32 block of this size stays in the processor's cach
 @lru_cache(maxsize=4)  # trees take 2 s to grow, and the same patient is asked for at several sizes
 def _person(seed: int) -> tuple[Patient, Courses, tuple[Texture, Texture, Texture]]:
     """(surfaces, tubes, (broad, middle, fine) texture) of one patient."""
-    patient, rng = Patient(seed), np.random.default_rng([seed, 7])
+    patient = Patient(seed)
+    rng = np.random.default_rng([seed, 7])
     return patient, Courses(patient, seed), (Texture(24.0, rng), Texture(6.0, rng), Texture(1.6, rng))
 
 
@@ -62,7 +63,9 @@ class ThoraxPhantom(Volume):
         contrast: bool = True,
     ) -> None:
         self.shape = check_size("ThoraxPhantom", shape, field_of_view_mm, 3)
-        self.seed, self.noise, self.contrast = int(seed), noise, contrast
+        self.seed = int(seed)
+        self.noise = noise
+        self.contrast = contrast
         self.dtype = np.dtype(np.int16)
         self.name = f"thorax_phantom_{seed}"
         self.patient, self.courses, self.textures = _person(self.seed)
@@ -76,7 +79,8 @@ class ThoraxPhantom(Volume):
         """HU of the box `start`, `shape`, float32 of that shape; in memory proportional to the box."""
         out = np.empty(tuple(int(n) for n in shape), dtype=np.float32)
         for block in itertools.product(*[cuts(int(s), int(n), BLOCK) for s, n in zip(start, shape)]):
-            low, size = [a for a, _ in block], [b - a for a, b in block]
+            low = [a for a, _ in block]
+            size = [b - a for a, b in block]
             values = self._anatomy(self._grid(low, size))
             if self.noise:
                 values += np.float32(14) * place_noise(self.seed, low, size)
@@ -96,7 +100,8 @@ class ThoraxPhantom(Volume):
         image = np.full(grid.shape, HU["air"], dtype=np.float32)
         if self.couch:
             self._paint_couch(image, grid)
-        p, at = self.patient, (grid.x, grid.y, grid.z)
+        p = self.patient
+        at = (grid.x, grid.y, grid.z)
         trunk = np.minimum(p.trunk(*at), self._arms(grid))
         # what is skipped here lies too far from the box to reach any voxel of it, so skipping changes no value
         if trunk.min() > 20 + grid.edge:
@@ -106,7 +111,8 @@ class ThoraxPhantom(Volume):
         near = cage.min() < 20 + grid.edge
         self._paint_wall(image, grid, trunk, cage, texture)
         if near:
-            over, heart = p.over_diaphragm(*at), p.heart(*at)
+            over = p.over_diaphragm(*at)
+            heart = p.heart(*at)
             self._paint_abdomen(image, grid, cage, over, texture)
             self._paint_lungs(image, grid, p.lungs(*at, cage, over, heart[0]), texture)
             self._paint_lung_trees(image, grid, coverage(np.maximum(cage + 1, over + 1), grid.edge))
@@ -131,7 +137,8 @@ class ThoraxPhantom(Volume):
 
     def _arms(self, grid: Grid) -> np.ndarray:
         """Shoulders that pass into raised arms, as one slanted capsule on either side."""
-        x, z = np.abs(grid.x) - np.float32(122), grid.z - np.float32(112)
+        x = np.abs(grid.x) - np.float32(122)
+        z = grid.z - np.float32(112)
         t = np.clip((x * 45 + z * 90) * np.float32(1 / 10125), 0, 1)
         y = (grid.y - np.float32(26) + 40 * t) * np.float32(0.9)
         return np.sqrt((x - 45 * t) ** 2 + (z - 90 * t) ** 2 + y**2) - np.float32(50) + 4 * t
@@ -155,7 +162,10 @@ class ThoraxPhantom(Volume):
 
     def _paint_abdomen(self, image, grid, cage, over, texture) -> None:
         """Diaphragm 3 mm, liver with its vessels, spleen, stomach with a bubble of gas in front."""
-        p, x, y, z = self.patient, grid.x, grid.y, grid.z
+        p = self.patient
+        x = grid.x
+        y = grid.y
+        z = grid.z
         if over.max() < -grid.edge:
             return
         fill(image, grid, np.maximum(cage, -over), HU["muscle"])
@@ -175,7 +185,9 @@ class ThoraxPhantom(Volume):
 
     def _paint_lungs(self, image, grid, lungs, texture) -> None:
         """Parenchyma, denser behind where a lying patient's blood sinks, with its fissures."""
-        x, y, z = grid.x, grid.y, grid.z
+        x = grid.x
+        y = grid.y
+        z = grid.z
         grain = 8 * texture[0] + 11 * texture[1] + 16 * texture[2]
         fill(image, grid, lungs, HU["lung"] + np.float32(0.35) * (y + 90) + grain)
         if lungs.min() > grid.edge:

@@ -19,9 +19,13 @@ class Tubes:
     def __init__(self, segments: np.ndarray) -> None:
         s = np.asarray(segments, dtype=np.float64).reshape(-1, 8)
         self.segments = s
-        self.start, self.end, self.r0, self.r1 = s[:, :3], s[:, 4:7], s[:, 3], s[:, 7]
+        self.start = s[:, :3]
+        self.end = s[:, 4:7]
+        self.r0 = s[:, 3]
+        self.r1 = s[:, 7]
         thick = np.maximum(self.r0, self.r1)[:, None]
-        self.low, self.high = np.minimum(self.start, self.end) - thick, np.maximum(self.start, self.end) + thick
+        self.low = np.minimum(self.start, self.end) - thick
+        self.high = np.maximum(self.start, self.end) + thick
 
     def coverage(self, grid: Grid, grow: float = 0.0) -> np.ndarray | None:
         """Share of each voxel inside any tube, its radius grown by `grow` mm; None where no tube touches the box."""
@@ -41,7 +45,9 @@ class Tubes:
 
     def _one(self, n: int, x: np.ndarray, y: np.ndarray, z: np.ndarray, edge: float, grow: float) -> np.ndarray:
         (px, py, pz), axis = self.start[n].astype(np.float32), (self.end[n] - self.start[n]).astype(np.float32)
-        dx, dy, dz = x - px, y - py, z - pz
+        dx = x - px
+        dy = y - py
+        dz = z - pz
         length2 = np.float32(max(float((axis.astype(np.float64) ** 2).sum()), 1e-6))
         t = np.clip((dx * (axis[0] / length2) + dy * (axis[1] / length2)) + dz * (axis[2] / length2), 0, 1)
         distance = np.sqrt((dx - t * axis[0]) ** 2 + (dy - t * axis[1]) ** 2 + (dz - t * axis[2]) ** 2)

@@ -18,7 +18,9 @@ from .tubes import Tubes
 ATTENUATION = 0.02  # 1/mm, water at the mean energy of a 110 kV beam (NIST XCOM, about 65 keV)
 PHOTONS = 40000.0  # detected per mm^2 of detector without a patient, sets the quantum noise
 EXTENT_MM = (360.0, 340.0)  # of the projected phantom: left-right, head-foot
-COARSE, DEEP = 288, 88  # voxels of the projected phantom across and in depth
+# voxels of the projected phantom across and in depth
+COARSE = 288
+DEEP = 88
 
 
 class ChestXrayPhantom(Volume):
@@ -43,7 +45,8 @@ class ChestXrayPhantom(Volume):
         field_of_view_mm: Sequence[float] = (340.0, 340.0),
     ) -> None:
         self.shape = check_size("ChestXrayPhantom", shape, field_of_view_mm, 2)
-        self.seed, self.noise = int(seed), noise
+        self.seed = int(seed)
+        self.noise = noise
         self.dtype = np.dtype(np.uint16)
         self.name = f"chest_xray_phantom_{seed}"
         pixel = np.asarray(field_of_view_mm, dtype=np.float64) / self.shape
@@ -54,7 +57,8 @@ class ChestXrayPhantom(Volume):
         """Grey values of the box `start`, `shape`, float32 of that shape; in memory proportional to the box."""
         out = np.empty(tuple(int(n) for n in shape), dtype=np.float32)
         for block in itertools.product(*[cuts(int(s), int(n), 256) for s, n in zip(start, shape)]):
-            low, size = [a for a, _ in block], [b - a for a, b in block]
+            low = [a for a, _ in block]
+            size = [b - a for a, b in block]
             out[tuple(slice(a - int(s), b - int(s)) for (a, b), s in zip(block, start))] = self._block(low, size)
         return out
 
@@ -86,10 +90,13 @@ def _projection(seed: int) -> tuple[np.ndarray, np.ndarray, Tubes]:
     phantom = ThoraxPhantom((COARSE, DEEP, COARSE), seed, False, (EXTENT_MM[0], 264.0, EXTENT_MM[1]), contrast=False)
     # a copy: the patient is shared with other phantoms of the seed
     phantom.courses = c = copy.copy(phantom.courses)
-    scale, empty = phantom.patient.scale, Tubes(np.empty((0, 8)))
+    scale = phantom.patient.scale
+    empty = Tubes(np.empty((0, 8)))
     vessels = np.concatenate([c.lung_arteries.segments, c.lung_veins.segments])
     vessels[:, :3], vessels[:, 4:7] = vessels[:, :3] * scale, vessels[:, 4:7] * scale
-    c.lung_arteries, c.lung_veins, phantom.couch = empty, empty, False
+    c.lung_arteries = empty
+    c.lung_veins = empty
+    phantom.couch = False
     path = np.empty((COARSE, COARSE), dtype=np.float64)
     for i in range(0, COARSE, 64):
         hu = phantom.read((i, 0, 0), (min(64, COARSE - i), DEEP, COARSE))
@@ -134,7 +141,8 @@ def _chords(tubes: Tubes, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndar
     """
     out = np.zeros((z.size, x.size), dtype=np.float64)
     down = -z  # z falls from row to row; searchsorted wants a rising line
-    low, high = tubes.low - 1.5 * pixel, tubes.high + 1.5 * pixel
+    low = tubes.low - 1.5 * pixel
+    high = tubes.high + 1.5 * pixel
     seen = (high[:, 0] > x[0]) & (low[:, 0] < x[-1]) & (high[:, 2] > z[-1]) & (low[:, 2] < z[0])
     for n in np.flatnonzero(seen):
         a, b = np.searchsorted(x, (low[n, 0], high[n, 0]))
@@ -145,9 +153,11 @@ def _chords(tubes: Tubes, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndar
 
 
 def _ridge(tubes: Tubes, n: int, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndarray:
-    p, axis = tubes.start[n], tubes.end[n] - tubes.start[n]
+    p = tubes.start[n]
+    axis = tubes.end[n] - tubes.start[n]
     seen = float(np.hypot(axis[0], axis[2]))
-    dx, dz = x - p[0], z - p[2]
+    dx = x - p[0]
+    dz = z - p[2]
     t = np.clip((dx * axis[0] + dz * axis[2]) / max(seen**2, 1e-6), 0, 1)
     across2 = (dx - t * axis[0]) ** 2 + (dz - t * axis[2]) ** 2
     radius = tubes.r0[n] + (tubes.r1[n] - tubes.r0[n]) * t

@@ -42,7 +42,8 @@ class GanBatch:
         sizes = [len(chunk) for chunk in self.real.chunk(parts)]
         inputs = [_cut(value, sizes) for value in self.inputs]
         targets = {name: _cut(value, sizes) for name, value in self.targets.items()}
-        reals, conditions = _cut(self.real, sizes), _cut(self.condition, sizes)
+        reals = _cut(self.real, sizes)
+        conditions = _cut(self.condition, sizes)
         return [
             GanBatch(tuple(v[k] for v in inputs), reals[k], conditions[k], {name: v[k] for name, v in targets.items()})
             for k in range(len(sizes))
@@ -100,7 +101,9 @@ class LatentBatch:
     """
 
     def __init__(self, latent_size: int, real: str = "image", seed: int | None = None) -> None:
-        self.latent_size, self.real, self.seed = latent_size, real, seed
+        self.latent_size = latent_size
+        self.real = real
+        self.seed = seed
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
         real = take(batchdata, self.real, device, non_blocking)

@@ -61,7 +61,8 @@ class BestModels:
     ) -> None:
         if mode not in ("min", "max"):
             raise InputError(f"BestModels' mode should be 'min' or 'max', but is '{mode}'; choose one of the two.")
-        self.metric, self.sign = metric, 1.0 if mode == "max" else -1.0
+        self.metric = metric
+        self.sign = 1.0 if mode == "max" else -1.0
         self.saver = Checkpoint(
             {"generator": _Flat(network)},
             _Folder(str(Path(output_dir) / "best"), atomic=True, create_dir=True, require_empty=False),

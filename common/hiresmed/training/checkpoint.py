@@ -150,7 +150,8 @@ class Checkpoint:
         rank = idist.get_rank()
         if rank < len(content["random"]):
             set_random_state(content["random"][rank])
-        engine.state.epoch, engine.state.iteration = content["epoch"], content["iteration"]
+        engine.state.epoch = content["epoch"]
+        engine.state.iteration = content["iteration"]
         logger.info("Resumed from %s after epoch %d.", self.path, engine.state.epoch)
 
     def _objects(self, engine: Engine) -> dict[str, Any]:

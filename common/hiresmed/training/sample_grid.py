@@ -83,7 +83,8 @@ class SampleGrid:
     def draw(self, prepare_batch: Callable) -> np.ndarray:
         """The picture, uint8 (height, width)."""
         device = next(self.network.parameters()).device
-        state, training = random_state(), self.network.training
+        state = random_state()
+        training = self.network.training
         self.network.eval()
         seed_everything(self.seed)
         try:

@@ -122,8 +122,10 @@ class AdversarialTrainer(Trainer):
             prepare_batch=prepare_batch,
             decollate=False,
         )
-        self.generator, self.discriminator = generator, discriminator
-        self.g_optimizer, self.d_optimizer = g_optimizer, d_optimizer
+        self.generator = generator
+        self.discriminator = discriminator
+        self.g_optimizer = g_optimizer
+        self.d_optimizer = d_optimizer
         self.objective = objective
         self.generator_losses = {name: (float(w), loss) for name, (w, loss) in (generator_losses or {}).items()}
         self.penalties = tuple(penalties)
@@ -249,7 +251,8 @@ class AdversarialTrainer(Trainer):
         return {"loss_d": total, **losses}
 
     def _generator_losses(self, part: GanBatch, fake: Tensor) -> dict[str, Tensor]:
-        losses, total = {}, torch.zeros((), device=fake.device)
+        losses = {}
+        total = torch.zeros((), device=fake.device)
         for name, (weight, loss) in self.generator_losses.items():
             if getattr(loss, "needs_target", False) and name not in part.targets:
                 continue  # the real image would be no target for it

@@ -42,7 +42,8 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor, padding: int, stride: int = 1) -> Tensor:
         """Each halved axis of n voxels becomes (n + 2 padding - 4) // stride + 1 voxels."""
-        dims, channels = len(self.halved), x.shape[1]
+        dims = len(self.halved)
+        channels = x.shape[1]
         for axis in [a for a in range(dims) if self.halved[a]]:
             along = [4 if a == axis else 1 for a in range(dims)]
             kernel = self.kernel.view(1, 1, *along).expand(channels, 1, *along)
@@ -127,7 +128,9 @@ class ResidualCritic(nn.Module):
                 f"ResidualCritic wants {spatial_dims} positive image sizes and positive final_size, group_size and "
                 f"width, but got {image_size}, {final_size}, {group_size} and {width}; change them."
             )
-        self.image_size, self.in_channels, self.group_size = tuple(size), in_channels, group_size
+        self.image_size = tuple(size)
+        self.in_channels = in_channels
+        self.group_size = group_size
         width = min(width, max_width)
         self.stem = EqualConv(spatial_dims, in_channels, width, 1)
         blocks = []

@@ -81,7 +81,8 @@ class ExactTrainer(AdversarialTrainer):
                 f"rows and images_per_band should be whole numbers from 1 on, but are {rows} and {images_per_band}; "
                 "raise them, or leave images_per_band out."
             )
-        self.rows, self.images_per_band = rows, images_per_band
+        self.rows = rows
+        self.images_per_band = images_per_band
         super().__init__(*args, **kwargs)
         self.reuse_fake = True  # bands have no graph to keep, whatever the micro-batches
 

@@ -34,7 +34,8 @@ class EqualLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / rate)
         self.bias = nn.Parameter(torch.full((out_features,), bias / rate))
-        self.scale, self.rate = rate / math.sqrt(in_features), rate
+        self.scale = rate / math.sqrt(in_features)
+        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
@@ -93,15 +94,18 @@ class CoordinateTable(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         flat = places.reshape(-1, len(self.size))
-        cells, shares = [], []
+        cells = []
+        shares = []
         for axis, n in enumerate(self.size):
             where = ((flat[:, axis] + 1) * (n / 2) - 0.5).clamp(0, n - 1)
             low = where.floor().clamp(max=max(n - 2, 0))
             cells.append((low.long(), (low.long() + 1).clamp(max=n - 1)))
             shares.append((1 - (where - low), where - low))
-        index, share = [], []
+        index = []
+        share = []
         for corner in itertools.product((0, 1), repeat=len(self.size)):
-            number, part = torch.zeros_like(cells[0][0]), torch.ones_like(flat[:, 0])
+            number = torch.zeros_like(cells[0][0])
+            part = torch.ones_like(flat[:, 0])
             for axis, side in enumerate(corner):
                 number = number * self.size[axis] + cells[axis][side]
                 part = part * shares[axis][side]
@@ -147,7 +151,8 @@ class ModulatedPointwise(nn.Module):
         self.style = EqualLinear(style_size, in_channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(in_channels, out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.demodulate, self.gain = demodulate, gain
+        self.demodulate = demodulate
+        self.gain = gain
 
     def forward(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """(matrix (B, I, O), bias (1, 1, O)), both with the gain."""
@@ -211,7 +216,9 @@ class ImplicitGenerator(nn.Module):
         table_size: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.spatial_dims, self.out_channels, self.latent_size = spatial_dims, out_channels, latent_size
+        self.spatial_dims = spatial_dims
+        self.out_channels = out_channels
+        self.latent_size = latent_size
         features = channels[0] if features is None else features
         self.mapping = MappingNetwork(latent_size, style_size, mapping_layers)
         self.fourier = FourierFeatures(spatial_dims, features, bandwidth)

@@ -44,7 +44,9 @@ class PatchConsistency:
                 f"PatchConsistency wants blocks of 1 or more pixels and a tolerance from 0 on, but got {blocks} and "
                 f"{tolerance}; change them."
             )
-        self.norm, self.blocks, self.tolerance = norm, blocks, tolerance
+        self.norm = norm
+        self.blocks = blocks
+        self.tolerance = tolerance
 
     def __call__(self, pred: Tensor, target: Tensor) -> Tensor:
         difference = coarser(pred, target.shape[2:]) - target

@@ -83,7 +83,8 @@ def read_stages(stages: Sequence[Sequence]) -> list[Stage]:
         try:
             grid, patch = (tuple(int(n) for n in shape) for shape in pair)
         except (TypeError, ValueError):
-            grid, patch = (), ()
+            grid = ()
+            patch = ()
         if not grid or len(grid) != len(patch) or any(not 1 <= p <= g for g, p in zip(grid, patch)):
             raise InputError(
                 f"Stage {number} should be a pair (grid, patch) of shapes with one voxel count per axis, the patch "
@@ -128,7 +129,9 @@ class StageBatch:
         known = read_stages(stages)
         if not 1 <= stage <= len(known):
             raise InputError(f"stage should be a number from 1 to {len(known)}, but is {stage}; change it.")
-        self.stage, self.latent_size, self.real = known[stage - 1], latent_size, real
+        self.stage = known[stage - 1]
+        self.latent_size = latent_size
+        self.real = real
         self.previous = previous
         if previous is not None and self.stage.ratio is None:
             raise InputError("The first stage has none before it, but `previous` came; leave it out.")
@@ -150,7 +153,8 @@ class StageBatch:
             return {"patch_consistency": self.previous(self.stage.coarse_coordinates(starts).to(z), z)}
 
     def _check(self, images: Tensor) -> None:
-        found, wanted = images.shape[2:], self.stage.grid
+        found = images.shape[2:]
+        wanted = self.stage.grid
         if len(found) != len(wanted) or math.prod(found) == 0 or any(n < g for n, g in zip(found, wanted)):
             raise InputError(
                 f"Stage images should have at least the {wanted} voxels of the stage's grid, but came with "

@@ -41,7 +41,8 @@ def plan_stages(image_size: Sequence[int], num_stages: int = 3, patch_factor: in
         InputError: an image that does not divide so; a first grid smaller than the patch.
     """
     size = check_size(image_size)
-    count, factor = whole_number(num_stages, "num_stages", 1), whole_number(patch_factor, "patch_factor", 1)
+    count = whole_number(num_stages, "num_stages", 1)
+    factor = whole_number(patch_factor, "patch_factor", 1)
     coarsest = 2 ** (count - 1)
     if coarsest > factor or any(n % factor or n % coarsest for n in size):
         raise InputError(
@@ -92,10 +93,13 @@ class StagedTraining:
                 f"All stages should have patches of one shape, which the discriminator is built for, but have "
                 f"{sorted(patches)}; change `stages`."
             )
-        self.stages, self.epochs = list(stages), [whole_number(n, "stage_epochs", 1) for n in epochs]
-        self.latent_size, self.average = latent_size, average
+        self.stages = list(stages)
+        self.epochs = [whole_number(n, "stage_epochs", 1) for n in epochs]
+        self.latent_size = latent_size
+        self.average = average
         self.regularised = flag(regularised, "regularised")
-        self.stage, self.previous = 1, None
+        self.stage = 1
+        self.previous = None
         self._batch = StageBatch(self.stages, 1, latent_size)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -37,7 +37,8 @@ class MultiScaleBatch:
             batch["coarse"] = torch.cat(
                 [self._rolled(network, b, coarse, device) for b, coarse in zip(batch["below"], batch["coarse"])]
             )
-        inputs, real = stage_input(batch, network.factor), batch["image"]
+        inputs = stage_input(batch, network.factor)
+        real = batch["image"]
         halo = (inputs.shape[-1] - real.shape[-1]) // 2
         seen = inputs[(slice(None), slice(0, 2), *[slice(halo, halo + n) for n in real.shape[2:]])]
         if stage == 0:  # no coarse image: zeros in its place say so to D

@@ -98,14 +98,20 @@ class CascadeInferer(Inferer):
         super().__init__()
         if first_image not in ("generated", "real"):
             raise InputError(f"first_image must be generated or real, but {first_image!r} came.")
-        self.sketcher, self.stores, self.tile_size = sketcher, stores, tile_size
-        self.base_size, self.num_scales = whole_number(base_size, "base_size", 1), num_scales
+        self.sketcher = sketcher
+        self.stores = stores
+        self.tile_size = tile_size
+        self.base_size = whole_number(base_size, "base_size", 1)
+        self.num_scales = num_scales
         if num_scales is not None:
             self.num_scales = whole_number(num_scales, "num_scales")
-        self.window, self.dtype = _increasing(window), dtype
-        self.seed, self.noise = whole_number(seed, "seed"), _not_negative(noise)
+        self.window = _increasing(window)
+        self.dtype = dtype
+        self.seed = whole_number(seed, "seed")
+        self.noise = _not_negative(noise)
         self.first_image = first_image
-        self.size, self.region = size, region
+        self.size = size
+        self.region = region
         self.progress = progress
         self.tiled = ExactTiledInferer(tile_size, device, amp, progress)
 
@@ -155,14 +161,18 @@ class CascadeRun:
     """One case on its way through the cascade."""
 
     def __init__(self, inferer: CascadeInferer, stores, case: dict, network) -> None:
-        self.inferer, self.stores, self.network = inferer, stores, network
+        self.inferer = inferer
+        self.stores = stores
+        self.network = network
         self.image, self.sketch, self.mask = (self._fitted(case.get(k)) for k in ("image", "sketch", "mask"))
         if self.sketch is not None:
             self.sketch = SketchVolume.of(self.sketch)
         given = self.image or self.sketch
         if given is None:
             raise InputError("the cascade wants an image or a sketch, but neither came; give --image or --sketch.")
-        self.shape, self.affine, self.name = given.shape, given.affine, given.name
+        self.shape = given.shape
+        self.affine = given.affine
+        self.name = given.name
         for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
             if volume is not None and volume.shape != self.shape:
                 raise InputError(f"the {name} should have the image's {self.shape} voxels, but has {volume.shape}.")
@@ -177,7 +187,8 @@ class CascadeRun:
         return volume if size == tuple(volume.shape) else ResampledView(volume, size)
 
     def _plan(self) -> None:
-        inferer, dims = self.inferer, len(self.shape)
+        inferer = self.inferer
+        dims = len(self.shape)
         if dims != self.network.spatial_dims:
             kind = {2: "a 2-D image, or one slice", 3: "a 3-D volume of more than one slice"}
             raise InputError(
@@ -229,16 +240,20 @@ class CascadeRun:
         def seen(volume: Volume | None) -> Volume | None:
             return volume if volume is None or everything else RegionView(volume, self.region)
 
-        image, sketch, source = seen(self.levels[0]), seen(self.sketches[0]), seen(self.image)
+        image = seen(self.levels[0])
+        sketch = seen(self.sketches[0])
+        source = seen(self.image)
         return Rendering(image, sketch, source, self.levels, seconds, everything)
 
     def _make_level(self, k: int) -> None:
-        plan, level = self.plans[k], self.levels[k]
+        plan = self.plans[k]
+        level = self.levels[k]
         stage = self.scales - k
         numbers = list(shared_tiles(plan.grid, plan.made, level))
         if stage == 0 and self.inferer.first_image == "real":
             for number in numbers:
-                start, inside = plan.grid.start(number), plan.grid.inside(number)
+                start = plan.grid.start(number)
+                inside = plan.grid.inside(number)
                 level.write(start, self._real(k, start, inside))
                 level.mark(number)
             return
@@ -257,7 +272,8 @@ class CascadeRun:
 
     def _read(self, k: int, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
         """A stage's input for one box, which may lie beyond the volume: (1, C, *shape)."""
-        stage, plan = self.scales - k, self.plans[k]
+        stage = self.scales - k
+        plan = self.plans[k]
         noise = torch.from_numpy(place_noise(self.inferer.seed, start, shape, stream=stage))[None]
         noise *= self.inferer.noise
         sketch = torch.from_numpy(self._read_sketch(k, start, shape))[None]

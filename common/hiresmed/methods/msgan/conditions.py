@@ -51,8 +51,12 @@ class Conditions:
         encode: Callable[[np.ndarray], np.ndarray],
         progress: bool,
     ) -> None:
-        self.plans, self.stores, self.factor = plans, stores, factor
-        self.sketcher, self.encode, self.progress = sketcher, encode, progress
+        self.plans = plans
+        self.stores = stores
+        self.factor = factor
+        self.sketcher = sketcher
+        self.encode = encode
+        self.progress = progress
 
     def pyramid(self, name: str, volume: Volume, pool: str, dtype: str, slope: float) -> list[Volume]:
         """The volume and its coarser levels, each the mean or the maximum (`pool`) of the cells below it."""
@@ -70,9 +74,11 @@ class Conditions:
             [p.grid.tile for p in coarse],
         )
         for k, plan in enumerate(coarse, start=1):
-            fine, level = levels[k - 1], levels[k]
+            fine = levels[k - 1]
+            level = levels[k]
             for number in self._bar(plan, plan.source, level, f"{name} 1/{plan.scale}"):
-                start, inside = plan.grid.start(number), plan.grid.inside(number)
+                start = plan.grid.start(number)
+                inside = plan.grid.inside(number)
                 box = fine.read_extended([s * self.factor for s in start], [n * self.factor for n in inside])
                 level.write(start, _pool(box, self.factor, pool))
                 level.mark(number)
@@ -94,7 +100,8 @@ class Conditions:
         halo = self.sketcher.halo
         for plan, image, level in zip(self.plans, images, levels):
             for number in self._bar(plan, plan.sketch, level, f"sketch 1/{plan.scale}"):
-                start, inside = plan.grid.start(number), plan.grid.inside(number)
+                start = plan.grid.start(number)
+                inside = plan.grid.inside(number)
                 box = image.read_extended([s - halo for s in start], [n + 2 * halo for n in inside])
                 drawn = self.sketcher(torch.from_numpy(self.encode(box))[None, None])
                 level.write(start, drawn[0, 0].numpy())
@@ -125,8 +132,13 @@ class SketchVolume(Volume):
     """
 
     def __init__(self, volume: Volume, slope: float = 1.0, paper: float | None = None) -> None:
-        self.volume, self.slope, self.paper = volume, slope, paper
-        self.shape, self.affine, self.dtype, self.name = volume.shape, volume.affine, volume.dtype, volume.name
+        self.volume = volume
+        self.slope = slope
+        self.paper = paper
+        self.shape = volume.shape
+        self.affine = volume.affine
+        self.dtype = volume.dtype
+        self.name = volume.name
 
     @classmethod
     def of(cls, volume: Volume) -> SketchVolume:
@@ -139,11 +151,15 @@ class SketchVolume(Volume):
 
     @classmethod
     def _of_picture(cls, volume: Volume) -> SketchVolume:
-        peak, total = 0.0, 0.0
-        units, full = np.zeros(256, np.int64), np.zeros(256, np.int64)  # of 1/255, and of 1
+        peak = 0.0
+        total = 0.0
+        # of 1/255, and of 1
+        units = np.zeros(256, np.int64)
+        full = np.zeros(256, np.int64)
         for start, shape in boxes(volume.shape, 512):
             values = np.asarray(volume.read(start, shape), dtype=np.float64)
-            peak, total = max(peak, float(values.max())), total + float(values.sum())
+            peak = max(peak, float(values.max()))
+            total = total + float(values.sum())
             units += np.bincount(np.rint(values * 255).clip(0, 255).astype(np.int64).ravel(), minlength=256)
             full += np.bincount(np.rint(values).clip(0, 255).astype(np.int64).ravel(), minlength=256)
         slope = _slope(peak)

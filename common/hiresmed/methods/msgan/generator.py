@@ -85,7 +85,9 @@ class PatchGenerator(nn.Module):
     ) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, spatial_dims]
-        self.in_channels, self.factor, self.residual = in_channels, factor, residual
+        self.in_channels = in_channels
+        self.factor = factor
+        self.residual = residual
         self.coarse_margin = factor * (1 + 2 * num_blocks)
         self.margin = -(-(self.coarse_margin + 2) // factor) * factor
         # 1^D first: a cell's f^D voxels are many channels, and few of them are worth a 3^D kernel of their own
@@ -150,7 +152,9 @@ class MultiScaleGenerator(nn.Module):
         super().__init__()
         if weights not in ("shared", "per_scale"):
             raise ValueError(f"weights must be shared or per_scale, but {weights!r} came.")
-        self.spatial_dims, self.factor, self.coordinates = spatial_dims, factor, coordinates
+        self.spatial_dims = spatial_dims
+        self.factor = factor
+        self.coordinates = coordinates
         self.num_stages = num_stages
         base_channels = 2 + (spatial_dims if coordinates else 0)
         self.base = PatchGenerator(spatial_dims, base_channels, residual=False, **{"factor": 4, **(base or {})})

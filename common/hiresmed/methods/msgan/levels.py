@@ -65,7 +65,8 @@ def plan_levels(
     shapes = [tuple(shape)]
     for _ in fields[1:]:
         shapes.append(tuple(-(-n // factor) for n in shapes[-1]))
-    drafts, wanted = [], region
+    drafts = []
+    wanted = region
     for level, (size, field) in enumerate(zip(shapes, fields)):
         grid = TileGrid.fit(size, tile_size, field.alignment)
         made = _tiles_around(grid, wanted)

@@ -106,14 +106,24 @@ class MultiScalePatches(torch.utils.data.Dataset):
         seed: int = 0,
         training: bool = True,
     ) -> None:
-        self.cases, self.window = list(cases), window
-        self.spatial_dims, self.factor = network.spatial_dims, network.factor
-        self.coordinates, self.per_scale = network.coordinates, len(network.stages) > 1
+        self.cases = list(cases)
+        self.window = window
+        self.spatial_dims = network.spatial_dims
+        self.factor = network.factor
+        self.coordinates = network.coordinates
+        self.per_scale = len(network.stages) > 1
         self.fields = [ReceptiveField(n.margin, n.factor, n.margin) for n in (network.stage(0), network.stage(1))]
-        self.patch_size, self.base_patch = patch_size, base_patch
-        self.batch_size, self.iterations = batch_size, iterations
-        self.base_share, self.finest_share, self.rollout = base_share, finest_share, rollout
-        self.corruption, self.noise, self.seed, self.training = corruption, float(noise), seed, training
+        self.patch_size = patch_size
+        self.base_patch = base_patch
+        self.batch_size = batch_size
+        self.iterations = iterations
+        self.base_share = base_share
+        self.finest_share = finest_share
+        self.rollout = rollout
+        self.corruption = corruption
+        self.noise = float(noise)
+        self.seed = seed
+        self.training = training
         self.epoch = 0
         self.per_rank = max(1, batch_size // idist.get_world_size())
         self.teaching = {
@@ -178,9 +188,11 @@ class MultiScalePatches(torch.utils.data.Dataset):
 
     def _conditions(self, case: PreparedCase, level: int, start, size: int, chance: np.random.Generator) -> dict:
         """Sketch, noise and coarse image (or coordinates) around the box `start`, `size` of a level."""
-        stage, dims = case.coarsest - level, self.spatial_dims
+        stage = case.coarsest - level
+        dims = self.spatial_dims
         halo = self.fields[min(stage, 1)].halo
-        outer, shape = [s - halo for s in start], [size + 2 * halo] * dims
+        outer = [s - halo for s in start]
+        shape = [size + 2 * halo] * dims
         sketch = torch.as_tensor(case.sketches[level].read_extended(outer, shape), dtype=torch.float32)
         noise = self.noise * torch.from_numpy(chance.standard_normal((1, *shape), dtype=np.float32))
 

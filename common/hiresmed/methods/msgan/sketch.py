@@ -38,7 +38,10 @@ class GradientSketch(Transform):
     def __init__(
         self, sigma: float = 1.0, threshold: float = 0.02, saturation: float = 0.4, binary: bool = False
     ) -> None:
-        self.sigma, self.threshold, self.saturation, self.binary = sigma, threshold, saturation, binary
+        self.sigma = sigma
+        self.threshold = threshold
+        self.saturation = saturation
+        self.binary = binary
         self.radius = max(1, math.ceil(3 * sigma))
         self.halo = self.radius + 2
 
@@ -80,7 +83,8 @@ class GradientSketchd(MapTransform):
 
     def __init__(self, keys="image", sketch_key: str = "sketch", allow_missing_keys: bool = False, **sketch) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.sketch_key, self.sketch = sketch_key, GradientSketch(**sketch)
+        self.sketch_key = sketch_key
+        self.sketch = GradientSketch(**sketch)
 
     def __call__(self, data):
         data = dict(data)
@@ -115,7 +119,8 @@ def _ridge(magnitude: torch.Tensor, gradient: list[torch.Tensor], threshold: flo
     for axis in range(2, over.ndim):
         over.select(axis, 0).zero_()
         over.select(axis, -1).zero_()
-    at, flat = over.view(-1).nonzero()[:, 0], magnitude.view(-1)
+    at = over.view(-1).nonzero()[:, 0]
+    flat = magnitude.view(-1)
     here = flat[at]
     across = _nearest_neighbour([g.view(-1)[at] for g in gradient], magnitude.stride()[2:])
     ridge = (here >= flat.take(at + across)) & (here > flat.take(at - across))
@@ -132,9 +137,12 @@ def _nearest_neighbour(slopes: list[torch.Tensor], strides: tuple[int, ...]) -> 
     ordered = list(sizes)
     for last in range(len(ordered) - 1, 0, -1):  # an exchange sort of two or three tensors, the largest first
         for k in range(last):
-            a, b = ordered[k], ordered[k + 1]
+            a = ordered[k]
+            b = ordered[k + 1]
             ordered[k], ordered[k + 1] = torch.maximum(a, b), torch.minimum(a, b)
-    least, best, total = ordered[0], ordered[0], ordered[0]
+    least = ordered[0]
+    best = ordered[0]
+    total = ordered[0]
     for k, size in enumerate(ordered[1:], start=2):
         total = total + size
         cosine = total * (1 / math.sqrt(k))

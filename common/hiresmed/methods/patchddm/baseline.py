@@ -22,7 +22,8 @@ class ImageOnly(nn.Module):
 
     def __init__(self, network: nn.Module, label_channels: int = 1) -> None:
         super().__init__()
-        self.network, self.label_channels = network, label_channels
+        self.network = network
+        self.label_channels = label_channels
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.network(x[:, : -self.label_channels]) / 2)

@@ -70,9 +70,13 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
             raise InputError(f"foreground_share should lie between 0 and 1, but is {foreground_share}; change it.")
         if num_samples < 1:
             raise InputError(f"num_samples should be at least 1, but is {num_samples}; change it.")
-        self.patch_size, self.num_samples, self.law = patch_size, int(num_samples), law
-        self.label_key, self.foreground_share = label_key, foreground_share
-        self.convention, self.coords_key = convention, coords_key
+        self.patch_size = patch_size
+        self.num_samples = int(num_samples)
+        self.law = law
+        self.label_key = label_key
+        self.foreground_share = foreground_share
+        self.convention = convention
+        self.coords_key = coords_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict]:
         grid = tuple(data[self.first_key(dict(data))].shape[1:])

@@ -56,7 +56,8 @@ class DDIM(Sampler):
         """x_0, shape (B, C, *S); arguments as of Sampler, `noise` is needed where eta > 0."""
         if self.eta > 0 and noise is None:
             raise InputError("DDIM with eta above 0 needs fresh noise at each step, but none came; give `noise`.")
-        x, times = x_T, self.schedule.times(steps, self.spacing)
+        x = x_T
+        times = self.schedule.times(steps, self.spacing)
         for k, (t, s) in enumerate(pairwise(times), start=1):
             x0 = self.schedule.clean(denoise(x, t), x, t, self.clip)
             fresh = self._fresh(t, s)

@@ -44,8 +44,10 @@ class DPMSolver(Sampler):
         noise: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
         """x_0, shape (B, C, *S); arguments as of Sampler, `noise` is not needed."""
-        x, times = x_T, self.schedule.times(steps, self.spacing)
-        before, h_before = None, np.inf
+        x = x_T
+        times = self.schedule.times(steps, self.spacing)
+        before = None
+        h_before = np.inf
         for t, s in pairwise(times):
             x0 = self.schedule.clean(denoise(x, t), x, t, self.clip)
             h = float(self.schedule.log_snr(s) - self.schedule.log_snr(t))
@@ -55,6 +57,7 @@ class DPMSolver(Sampler):
                 weight = h / (2 * h_before)  # 1 / (2 r) in the paper
                 direction = before.mul_(-weight).add_(x0, alpha=1 + weight)
             x = self.schedule.advance_(x, direction, t, s)
-            before, h_before = x0, h
+            before = x0
+            h_before = h
             del x0, direction  # or two would lie beside the network's next pass
         return x

@@ -33,7 +33,9 @@ class Norm(nn.GroupNorm):
             y = x.float() if self.in_float32 and x.dtype.itemsize < 4 else x
             if is_channels_last(y):
                 return _ChannelsLast.apply(y, self.weight, self.bias, self.num_groups, self.eps).to(x.dtype)
-            weight, bias = self.weight.to(y.dtype), self.bias.to(y.dtype)  # CUDA takes no mixture
+            # CUDA takes no mixture
+            weight = self.weight.to(y.dtype)
+            bias = self.bias.to(y.dtype)
             return F.group_norm(y, self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 
@@ -54,7 +56,8 @@ class _ChannelsLast(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-        weight, bias = weight.to(exact), bias.to(exact)
+        weight = weight.to(exact)
+        bias = bias.to(exact)
         moments = zip(*(channel_moments(image) for image in x.split(1)))
         means, variances = (value.to(exact) for value in group_moments(*map(torch.stack, moments), groups))
         parts = [
@@ -62,7 +65,8 @@ class _ChannelsLast(torch.autograd.Function):
             for image, mean, variance in zip(x.split(1), means, variances)
         ]
         ctx.save_for_backward(x, weight, means, variances)
-        ctx.groups, ctx.eps = groups, eps
+        ctx.groups = groups
+        ctx.eps = eps
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @staticmethod
@@ -78,7 +82,8 @@ class _ChannelsLast(torch.autograd.Function):
 
 def group_moments(mean: Tensor, variance: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of groups of channels out of the channels' own, once for each channel: (B, C) from (B, C)."""
-    grouped, per_group = (len(mean), groups, -1), mean.shape[1] // groups
+    grouped = (len(mean), groups, -1)
+    per_group = mean.shape[1] // groups
     pooled = pooled_moments(mean.view(grouped), variance.view(grouped), 1 / per_group)
     return tuple(value.repeat_interleave(per_group, 1) for value in pooled)
 

@@ -53,7 +53,8 @@ class Heun(Sampler):
         noise: Callable[[int], Tensor] | None = None,
     ) -> Tensor:
         """x_0, shape (B, C, *S); arguments as of Sampler, `noise` is not needed."""
-        x, times = x_T, self.schedule.times(steps, self.spacing)
+        x = x_T
+        times = self.schedule.times(steps, self.spacing)
         for t, s in pairwise(times):
             x0 = self.schedule.clean(denoise(x, t), x, t, self.clip)
             if s == CLEAN:
@@ -65,7 +66,8 @@ class Heun(Sampler):
 
     def _correct_(self, x: Tensor, predicted: Tensor, x0: Tensor, t: float, s: float) -> Tensor:
         """x_s by the mean of both slopes: y_s = (y_t + y_p) / 2 + (r_s - r_t) / 2 * (y_p - x_0) / r_s."""
-        alpha_t, alpha_s = self.schedule.alpha(t), self.schedule.alpha(s)
+        alpha_t = self.schedule.alpha(t)
+        alpha_s = self.schedule.alpha(s)
         half = float((1 - self.schedule.ratio(t) / self.schedule.ratio(s)) / 2)
         x.mul_(float(alpha_s / (2 * alpha_t)))
         return x.add_(predicted, alpha=0.5 + half).add_(x0, alpha=-half * float(alpha_s))

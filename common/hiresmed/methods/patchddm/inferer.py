@@ -27,7 +27,9 @@ from ...core.noise import place_noise
 from .frame import Ensemble, Frame
 
 MODES = ("whole", "sliding")
-_MEMBERS, _CHANNELS = 2**10, 2**4  # a noise stream has 24 bits: member, then channel, then 10 bits of step
+# a noise stream has 24 bits: member, then channel, then 10 bits of step
+_MEMBERS = 2**10
+_CHANNELS = 2**4
 
 
 class DiffusionInferer(Inferer):
@@ -96,13 +98,20 @@ class DiffusionInferer(Inferer):
         progress: bool = False,
     ) -> None:
         super().__init__()
-        self.sampler, self.inference, self.coordinates = sampler, inference, coordinates
+        self.sampler = sampler
+        self.inference = inference
+        self.coordinates = coordinates
         self.label_channels = whole_number(label_channels, "label_channels", 1)
-        self.steps, self.multiple = whole_number(steps, "steps", 1), whole_number(multiple, "multiple", 1)
-        self.patch_size, self.reference_size = patch_size, reference_size
-        self.overlap, self.pad_value = float(overlap), float(pad_value)
-        self.num_samples, self.seed = whole_number(num_samples, "num_samples", 1), whole_number(seed, "seed")
-        self.device, self.progress = torch.device(device), flag(progress, "progress")
+        self.steps = whole_number(steps, "steps", 1)
+        self.multiple = whole_number(multiple, "multiple", 1)
+        self.patch_size = patch_size
+        self.reference_size = reference_size
+        self.overlap = float(overlap)
+        self.pad_value = float(pad_value)
+        self.num_samples = whole_number(num_samples, "num_samples", 1)
+        self.seed = whole_number(seed, "seed")
+        self.device = torch.device(device)
+        self.progress = flag(progress, "progress")
         self.precision = InferencePrecision(flag(amp, "amp"), self.device)
         self.forward = forward or (lambda network, x, t: network(x, t))
         self.window_batch = whole_number(window_batch, "window_batch", 1)
@@ -157,7 +166,8 @@ class DiffusionInferer(Inferer):
                 if each is not None:
                     each(member, draw)
                 if mean is None:
-                    mean, squares = torch.zeros_like(draw), torch.zeros_like(draw)
+                    mean = torch.zeros_like(draw)
+                    squares = torch.zeros_like(draw)
                 # Welford 1962, in place
                 draw.sub_(mean)
                 mean.add_(draw, alpha=1 / count)

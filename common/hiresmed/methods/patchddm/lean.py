@@ -56,7 +56,11 @@ class _LeanForward:
     def __init__(
         self, network: PatchDDMUNet, x: torch.Tensor, slab: int, offload: str | torch.device | None, threshold: int
     ) -> None:
-        self.network, self.x, self.slab, self.offload, self.threshold = network, x, slab, offload, threshold
+        self.network = network
+        self.x = x
+        self.slab = slab
+        self.offload = offload
+        self.threshold = threshold
         kind = x.device.type
         autocast = torch.is_autocast_enabled(kind)
         self.dtype = torch.get_autocast_dtype(kind) if autocast else network.stem.weight.dtype
@@ -111,7 +115,8 @@ class _LeanForward:
 
     def first_convolution(self, norm: torch.nn.GroupNorm, conv: torch.nn.Module, features: Features, y: torch.Tensor):
         """y = conv(SiLU(norm(features)))."""
-        activate, slices = NormSiLU(norm, features, self.slab), features.shape[2]
+        activate = NormSiLU(norm, features, self.slab)
+        slices = features.shape[2]
         for start, stop in self._slabs(features):
             seen = activate(features.read(max(start - 1, 0), min(stop + 1, slices)), self.dtype)
             y[:, :, start:stop] = convolve(conv, zero_ends(seen, start == 0, stop == slices))
@@ -121,7 +126,8 @@ class _LeanForward:
         if self.network.skip == "concatenate":
             return Joined(h, skip)
         for start, stop in self._slabs(h) if self._large(h.shape) else [(0, h.shape[2])]:
-            part, other = h.tensor[:, :, start:stop], skip.read(start, stop)
+            part = h.tensor[:, :, start:stop]
+            other = skip.read(start, stop)
             part.lerp_(other, 0.5) if self.network.skip == "average" else part.add_(other)
         return h
 

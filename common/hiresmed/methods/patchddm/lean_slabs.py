@@ -33,7 +33,9 @@ class Stored:
     """A tensor, here or on another device (offloaded): read to `device`."""
 
     def __init__(self, tensor: torch.Tensor, device: torch.device | None = None) -> None:
-        self.tensor, self.device, self.shape = tensor, device or tensor.device, tensor.shape
+        self.tensor = tensor
+        self.device = device or tensor.device
+        self.shape = tensor.shape
 
     def read(self, start: int, stop: int) -> torch.Tensor:
         return self.tensor[:, :, start:stop].to(self.device)
@@ -43,7 +45,9 @@ class Convolved:
     """conv(x), never stored: the stem's result is the cheapest skip to compute again (2.5 % of the top level)."""
 
     def __init__(self, conv: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> None:
-        self.conv, self.x, self.dtype = conv, x, dtype
+        self.conv = conv
+        self.x = x
+        self.dtype = dtype
         self.shape = (x.shape[0], conv.weight.shape[0], *x.shape[2:])
 
     def read(self, start: int, stop: int) -> torch.Tensor:
@@ -118,7 +122,8 @@ class NormSiLU:
 
     def __call__(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         exact = torch.promote_types(x.dtype, torch.float32)
-        scale, shift = self.scale.to(exact), self.shift.to(exact)
+        scale = self.scale.to(exact)
+        shift = self.shift.to(exact)
         if _has_kernels(x):
             images = [scaled_and_shifted(*image) for image in zip(x.split(1), scale, shift)]
             normed = images[0] if len(images) == 1 else torch.cat(images)
@@ -137,6 +142,7 @@ def _channel_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of each channel of each image (B, C, *S): (B, C)."""
     if _has_kernels(x):
         return tuple(torch.stack(values) for values in zip(*(channel_moments(image) for image in x.split(1))))
-    exact, axes = x.to(torch.promote_types(x.dtype, torch.float32)), tuple(range(2, x.ndim))
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    axes = tuple(range(2, x.ndim))
     mean = exact.mean(axes, keepdim=True)
     return mean.flatten(1), (exact - mean).square_().mean(axes)

@@ -48,7 +48,8 @@ class RegionMetrics:
         return figures
 
     def _region(self, name: str, found: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> dict:
-        found, truth = found[None].float(), truth[None].float()
+        found = found[None].float()
+        truth = truth[None].float()
         dice = float(compute_dice(found, truth, ignore_empty=False))
         hd95 = None
         if found.any() and truth.any():

@@ -61,8 +61,10 @@ class LoadImageBraind(MapTransform):
             raise InputError(f"skull_stripped should be check, warn or ignore, but is {skull_stripped!r}; choose one.")
         if label_coding not in ("auto", *CODINGS):
             raise InputError(f"label_coding should be auto or one of {', '.join(CODINGS)}, but is {label_coding!r}.")
-        self.reader, self.label_key = reader, label_key
-        self.skull_stripped, self.label_coding = skull_stripped, label_coding
+        self.reader = reader
+        self.label_key = label_key
+        self.skull_stripped = skull_stripped
+        self.label_coding = label_coding
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)
@@ -148,7 +150,8 @@ class SplitEnsembled(MapTransform):
 
     def __init__(self, keys: KeysCollection, probability: str = "probability", variance: str = "variance") -> None:
         super().__init__(keys)
-        self.probability, self.variance = probability, variance
+        self.probability = probability
+        self.variance = variance
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)
@@ -186,7 +189,8 @@ class RegionsToLabelsd(MapTransform):
             raise InputError(f"label_coding should be brats2020 or brats2023, but is {label_coding!r}; choose one.")
         if not 0 <= threshold < 1:
             raise InputError(f"threshold should lie between 0 and 1, but is {threshold}; 0.5 is usual.")
-        self.regions, self.threshold = check_regions(regions), threshold
+        self.regions = check_regions(regions)
+        self.threshold = threshold
         self.enhancing = 4 if label_coding == "brats2020" else 3
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:

@@ -20,7 +20,9 @@ class Sampler(ABC):
     """
 
     def __init__(self, schedule: NoiseSchedule, spacing: str, clip: Sequence[float] | None = None) -> None:
-        self.schedule, self.spacing, self.clip = schedule, spacing, checked_range(clip, "clip")
+        self.schedule = schedule
+        self.spacing = spacing
+        self.clip = checked_range(clip, "clip")
 
     def evaluations(self, steps: int) -> int:
         """How often `steps` steps call the network."""

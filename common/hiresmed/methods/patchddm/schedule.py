@@ -63,7 +63,8 @@ class NoiseSchedule:
         prediction: str = "eps",
         first: int | None = None,
     ) -> None:
-        self.kind, self.prediction = _one_of(kind, KINDS, "kind"), _one_of(prediction, PREDICTIONS, "prediction")
+        self.kind = _one_of(kind, KINDS, "kind")
+        self.prediction = _one_of(prediction, PREDICTIONS, "prediction")
         self.steps = whole_number(steps, "steps", 1)
         if not 0 < beta_start <= beta_end < 1:
             raise InputError(
@@ -122,7 +123,8 @@ class NoiseSchedule:
         >>> NoiseSchedule().times(4), NoiseSchedule().times(4, "leading")
         ([999.0, 749.0, 499.0, 249.0, -1.0], [750.0, 500.0, 250.0, 0.0, -1.0])
         """
-        n, T = whole_number(steps, "steps", 1), self.first + 1
+        n = whole_number(steps, "steps", 1)
+        T = self.first + 1
         if _one_of(spacing, SPACINGS, "spacing") in ("trailing", "leading", "linspace") and n > T:
             raise InputError(
                 f"steps should be at most the {T} times up to the first one for {spacing} spacing, but is {n}."
@@ -194,7 +196,8 @@ def checked_range(limits: Sequence[float] | None, name: str) -> tuple[float, flo
     try:
         low, high = (float(value) for value in limits)
     except (TypeError, ValueError):
-        low, high = 0.0, 0.0
+        low = 0.0
+        high = 0.0
     if not low < high:
         raise InputError(f"{name} should be two rising numbers such as [-1, 1], but is {limits!r}; change it.")
     return low, high

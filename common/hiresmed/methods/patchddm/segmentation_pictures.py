@@ -28,8 +28,11 @@ class SegmentationPictures:
     """
 
     def __init__(self, output_dir: str | Path, count: int = 4, channel: int = 3, summary_writer: Any = None) -> None:
-        self.folder, self.count, self.channel = Path(output_dir) / "samples", count, channel
-        self.summary_writer, self.rows = summary_writer, []
+        self.folder = Path(output_dir) / "samples"
+        self.count = count
+        self.channel = channel
+        self.summary_writer = summary_writer
+        self.rows = []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda: self.rows.clear())

@@ -139,14 +139,17 @@ class DiffusionTrainer(Trainer):
             prepare_batch=prepare_batch or LabelBatch(),
             decollate=False,
         )
-        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.network = network
+        self.optimizer = optimizer
+        self.schedule = schedule
         self.loss_function = loss_function or nn.MSELoss()
         self.low, self.high = (float(value) for value in label_range)
         if not self.low < self.high:
             raise InputError(f"label_range should be [0, 1] or [-1, 1], but is {list(label_range)}; change it.")
         self.seed = whole_number(seed, "seed")
         self.accumulation_steps = whole_number(accumulation_steps, "accumulation_steps", 1)
-        self.max_grad_norm, self.ema = max_grad_norm, ema
+        self.max_grad_norm = max_grad_norm
+        self.ema = ema
         # not MONAI's `amp`, which makes a loss scaler (float16's tool)
         self.precision = TrainingPrecision(flag(amp, "amp"))
         self.guard = GradientGuard("network")
@@ -172,7 +175,8 @@ class DiffusionTrainer(Trainer):
         first = [value[:1] for value in (condition, x0, t, eps)]
         self.precision.settle(shapes(condition), lambda: self._probe(*first), self.state.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, found = x0.new_zeros(()), []
+        loss = x0.new_zeros(())
+        found = []
         parts = list(zip(*(value.chunk(self.accumulation_steps) for value in (condition, x0, t, eps))))
         for k, part in enumerate(parts, start=1):
             with self._gradient_sync(last=k == len(parts)):
@@ -224,7 +228,8 @@ class DiffusionTrainer(Trainer):
 
     def _times_and_noise(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         """t (B,), on the CPU, and eps like x_0."""
-        times, noise = [], x0.new_empty(x0.shape)
+        times = []
+        noise = x0.new_empty(x0.shape)
         for b in range(len(x0)):
             # the sampler deals the global batch out like cards, so this is the sample's number in it
             number = b * idist.get_world_size() + idist.get_rank()

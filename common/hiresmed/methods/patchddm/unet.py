@@ -139,7 +139,10 @@ class PatchDDMUNet(nn.Module):
             raise InputError(f"skip should be one of {', '.join(SKIPS)}, but is '{skip}'; choose one of these.")
         if groups < 1 or channels % groups:
             raise InputError(f"norm_groups should divide the {channels} channels, but is {groups}; choose a divisor.")
-        self.in_channels, self.channels, self.skip, self.checkpointing = in_channels, channels, skip, checkpointing
+        self.in_channels = in_channels
+        self.channels = channels
+        self.skip = skip
+        self.checkpointing = checkpointing
         self.factor = 2 ** (len(channel_multipliers) - 1)
         conv = Conv[Conv.CONV, spatial_dims]
         self.time = nn.Sequential(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels))
@@ -150,7 +153,8 @@ class PatchDDMUNet(nn.Module):
         def block(wide_in: int, wide_out: int) -> ResidualBlock:
             return ResidualBlock(spatial_dims, wide_in, wide_out, 4 * channels, groups)
 
-        encoder, skips = [], [channels]
+        encoder = []
+        skips = [channels]
         for level, width in enumerate(widths):
             for _ in range(num_res_blocks):
                 encoder.append(block(skips[-1], width))
@@ -161,7 +165,8 @@ class PatchDDMUNet(nn.Module):
         self.encoder = nn.ModuleList(encoder)
         self.middle = nn.ModuleList(block(widths[-1], widths[-1]) for _ in range(2))
 
-        decoder, width = [], widths[-1]
+        decoder = []
+        width = widths[-1]
         for level in reversed(range(len(widths))):
             for _ in range(num_res_blocks + 1):
                 wide_in = width + skips.pop() if skip == "concatenate" else skips.pop()

@@ -44,7 +44,9 @@ class WorkingGridd(MapTransform, InvertibleTransform):
         super().__init__(keys, allow_missing_keys=True)
         if spacing is not None and not (isinstance(spacing, (int, float)) and spacing > 0):
             raise InputError(f"spacing should be a positive number of mm, or null, but is {spacing!r}; change it.")
-        self.spacing, self.crop, self.outside = spacing, crop, outside
+        self.spacing = spacing
+        self.crop = crop
+        self.outside = outside
         self.orient = Orientation(axcodes=axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))
         self.resample = SpatialResample(mode="bilinear", padding_mode="border")
         self.cut = Crop()
