@@ -143,7 +143,7 @@ class Bundle:
 
     def _check_keys(self, name: str, knobs: dict) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            knobs = {"output_dir": folder, "device": "cpu"} | knobs
+            knobs = {"bundle_root": str(self.folder), "output_dir": folder, "device": "cpu"} | knobs
             file = str(self.configs / f"{name}.json")
             found = ConfigWorkflow(file, workflow_type=name, logging_file=False, **knobs)
             found.initialize()
@@ -201,10 +201,16 @@ class Bundle:
 
     def _load_from(self, folder: pathlib.Path) -> None:
         weights = torch.load(self.model, weights_only=True)
-        for workflow in ("train", "inference"):
-            network = load(self.name, bundle_dir=str(folder), workflow_type=workflow, device="cpu")
-            assert type(network).__module__.startswith(f"{self.package}."), type(network)
-            assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items()), "other weights"
+        sys.path.insert(0, str(folder / self.name))  # as users do: `load` takes no bundle_root
+        try:
+            for workflow in ("train", "inference"):
+                network = load(self.name, bundle_dir=str(folder), workflow_type=workflow, device="cpu")
+                own_code = type(network).__module__.split(".")[0] == self.package
+                assert own_code or type(network).__module__.startswith("monai."), type(network)
+                same = (torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+                assert all(same), "other weights"
+        finally:
+            sys.path.remove(str(folder / self.name))
 
     def check_needs_nothing_of_the_repository(self) -> None:
         assert "hiresmed" not in sys.modules, "the library of the repository was imported"

@@ -15,7 +15,7 @@ import pathlib
 import subprocess
 import sys
 
-from hiresmed.reports.report import in_bytes, in_time
+from hiresmed.core.in_words import in_bytes, in_time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "msgan_ct3d"

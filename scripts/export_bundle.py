@@ -2,9 +2,10 @@
 
     python scripts/export_bundle.py bundles/msgan_ct3d [bundles/...] [--output_dir dist]
 
-Writes <output_dir>/<name>/ and <output_dir>/<name>_v<version>.zip, the same bytes from the same sources. What they need
-of the library comes along as a private package `<name>_lib.v<version>`. A file of more than 25 MB goes to
-<output_dir>/<name>_v<version>_large/ instead, to be uploaded where --large_files_url says; large_files.yml names it.
+Writes <output_dir>/<name>/ and <output_dir>/<name>_v<version>.zip, the same bytes from the same sources. The library's
+shared packages and the bundle's own method come along as a private package `<name>_lib.v<version>`. A file of more than
+25 MB goes to <output_dir>/<name>_v<version>_large/ instead, to be uploaded to --large_files_url; large_files.yml names
+it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from collections.abc import Iterator
 
 import export_texts as texts
 import yaml
-from export_library import PACKAGE, Library, names_in, requirements, write_copy
+from export_library import PACKAGE, library_files, methods_in, requirements, write_copy
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-LIBRARY = Library(ROOT / "common" / PACKAGE)
+LIBRARY = ROOT / "common" / PACKAGE
 LARGE = 25_000_000  # bytes; the Model Zoo takes no larger file
 TWINS = ("train", "inference")  # what monai.bundle.load, MONAI Label and MONAI FL look for as JSON
 COMMAND_LINE = {"fire", "PyYAML"}  # `python -m monai.bundle` and its YAML files, which MONAI does not itself require
@@ -39,13 +40,14 @@ class Export:
     Args:
         bundle: its folder in the repository.
         folder: the empty folder to fill.
-        library: what its configs' `_target_`s lie in.
     """
 
-    def __init__(self, bundle: pathlib.Path, folder: pathlib.Path, library: Library) -> None:
-        self.bundle, self.folder, self.library = bundle, folder, library
+    def __init__(self, bundle: pathlib.Path, folder: pathlib.Path) -> None:
+        self.bundle = bundle
+        self.folder = folder
         self.metadata = json.loads(_text(bundle / "configs/metadata.json"))
-        self.name, self.version = self.metadata["name"], self.metadata["version"]
+        self.name = self.metadata["name"]
+        self.version = self.metadata["version"]
         self.package = texts.package_name(self.name, self.version)
         self.weights = {
             str(path.relative_to(bundle)): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
@@ -61,9 +63,9 @@ class Export:
         for name in PLAIN:
             self._put(name, (self.bundle / name).read_bytes())
         configs = self._configs()
-        modules = self.library.needed(set().union(*map(names_in, configs.values())))
-        self._check_declared(modules)
-        write_copy(self.library, modules, self.folder / self.package.replace(".", "/"), self.package)
+        files = library_files(LIBRARY, methods_in(configs.values()))
+        self._check_declared(files)
+        write_copy(LIBRARY, files, self.folder / self.package.replace(".", "/"), self.package)
         for name, text in configs.items():
             self._put(f"configs/{name}", texts.standalone_config(text, self.package))
         for name in TWINS:
@@ -75,17 +77,23 @@ class Export:
         self._models()
 
     def _configs(self) -> dict[str, str]:
-        """The configs in configs/ itself; those in folders below are the repository's studies."""
         return {path.name: _text(path) for path in sorted(self.bundle.glob("configs/*.yaml"))}
 
-    def _check_declared(self, modules: list[pathlib.Path]) -> None:
-        needed, optional = requirements(self.library, modules)
-        declared = set(self.metadata["required_packages_version"])
-        missing = sorted((needed | COMMAND_LINE) - declared)
-        optional -= declared | set(self.metadata.get("extra_packages_version", {}))
-        for field, names in (("required_packages_version", missing), ("extra_packages_version", sorted(optional))):
-            if names:
-                raise ValueError(f"{self.name}: {field} of metadata.json should declare {', '.join(names)}; add it.")
+    def _check_declared(self, files: list[pathlib.Path]) -> None:
+        """Whatever the copy cannot do without is declared, and no extra that it never imports."""
+        needed, optional = requirements(LIBRARY, files)
+        undeclared = sorted((needed | COMMAND_LINE) - set(self.metadata["required_packages_version"]))
+        unused = sorted(set(self.metadata.get("extra_packages_version", {})) - optional)
+        if undeclared:
+            raise ValueError(
+                f"required_packages_version of {self.name}'s metadata.json must declare all that the code imports, got "
+                f"no {', '.join(undeclared)}; add it."
+            )
+        if unused:
+            raise ValueError(
+                f"extra_packages_version of {self.name}'s metadata.json must declare optional imports only, got "
+                f"{', '.join(unused)}; remove it."
+            )
 
     def _docs(self) -> None:
         for path in _files(self.bundle / "docs"):
@@ -110,7 +118,7 @@ class Export:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-# report.py has these two, too; but importing the library, and with it MONAI, takes ten times as long as an export
+# the library has both, too, but importing it, and with it MONAI, takes ten times as long as an export
 def sha256_of(path: pathlib.Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -137,14 +145,14 @@ def set_aside(folder: pathlib.Path, large: pathlib.Path, url: str | None) -> Non
     Raises:
         ValueError: there is such a file, but no url.
     """
-    found = [path for path in _files(folder) if path.stat().st_size > LARGE]
-    if found and url is None:
+    large_files = [path for path in _files(folder) if path.stat().st_size > LARGE]
+    if large_files and url is None:
         raise ValueError(
-            f"{found[0].name} of {folder.name} should be at most 25 MB, but has {in_megabytes(found[0])}; give "
+            f"{large_files[0].name} of {folder.name} must be at most 25 MB, got {in_megabytes(large_files[0])}; give "
             "--large_files_url, the address of the folder to which it will be uploaded."
         )
     entries = []
-    for path in found:
+    for path in large_files:
         name = path.relative_to(folder).as_posix()
         address = f"{str(url).rstrip('/')}/{name}"
         entries.append({"path": name, "url": address, "hash_val": sha256_of(path), "hash_type": "sha256"})
@@ -159,7 +167,8 @@ def write_zip(folder: pathlib.Path, path: pathlib.Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for file in _files(folder):
             entry = zipfile.ZipInfo(f"{folder.name}/{file.relative_to(folder).as_posix()}", FIXED_TIME)
-            entry.create_system, entry.external_attr = 3, 0o100644 << 16
+            entry.create_system = 3  # Unix, on every system
+            entry.external_attr = 0o100644 << 16
             archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED, 9)
 
 
@@ -171,26 +180,26 @@ def export_bundle(bundle: pathlib.Path, output_dir: pathlib.Path, large_files_ur
     """
     if not (bundle / "configs/metadata.json").is_file():
         raise ValueError(
-            f"{bundle} should be a bundle, but has no configs/metadata.json; give a folder such as bundles/msgan_ct3d."
+            f"BUNDLE must be a folder with configs/metadata.json, got {bundle}; give one such as bundles/msgan_ct3d."
         )
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=output_dir) as aside:
         folder = pathlib.Path(aside) / bundle.resolve().name
-        export = Export(bundle, folder, LIBRARY)
+        export = Export(bundle, folder)
         if export.name != folder.name:
             raise ValueError(
-                f"{folder.name} should be the name in its metadata.json, but that is {export.name}; correct it."
+                f"name in metadata.json must be the folder's, {folder.name}, got {export.name}; correct it."
             )
         export.write()
         release = f"{export.name}_v{export.version}"
         large = pathlib.Path(aside) / f"{release}_large"
         set_aside(folder, large, large_files_url)
         write_zip(folder, pathlib.Path(aside) / f"{release}.zip")
-        for made in (folder, large, pathlib.Path(aside) / f"{release}.zip"):
-            if made.is_dir():
-                shutil.rmtree(output_dir / made.name, ignore_errors=True)
-            if made.exists():
-                os.replace(made, output_dir / made.name)
+        for part in (folder, large, pathlib.Path(aside) / f"{release}.zip"):
+            if part.is_dir():
+                shutil.rmtree(output_dir / part.name, ignore_errors=True)
+            if part.exists():
+                os.replace(part, output_dir / part.name)
     weights = "" if export.weights else ", without weights: it has none yet"
     zipped = output_dir / f"{release}.zip"
     print(f"{output_dir / export.name} and {zipped.name} ({in_megabytes(zipped)}{weights})")

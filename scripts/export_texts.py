@@ -8,15 +8,6 @@ from collections.abc import Mapping
 
 from export_library import renamed
 
-# The folder above configs/, wherever it lies. Neither `run` nor `load` adds it to Python's path before `initialize`, or
-# tells a config its own place; only the workflow that reads the config knows. Elsewhere (verify_net_in_out,
-# ckpt_export, Label) it is the current folder, or what --bundle_root or Label says.
-OWN_FOLDER = (
-    "$next((str(f[0].f_locals['self'].config_root_path.absolute().parent) for f in __import__('inspect').stack(0)"
-    " if isinstance(f[0].f_locals.get('self'), monai.bundle.ConfigWorkflow)), '.')"
-)
-SHOWN_PLACE = "configs/experiments/"  # the studies' overlays stay in the repository
-
 
 def package_name(name: str, version: str) -> str:
     """The private package of a release, such that two releases of a bundle can run in one process.
@@ -31,7 +22,10 @@ def package_name(name: str, version: str) -> str:
 
 
 def standalone_config(text: str, package: str) -> str:
-    """A YAML config whose code is the private package, found through the config's own folder before it is used.
+    """A YAML config whose code is the private package, found in `bundle_root` before it is used.
+
+    As in all of MONAI's bundles, `bundle_root` is the current folder unless it is given. MONAI puts the bundle's folder
+    on Python's path only in `run`, after `initialize`; so `library` does it before the first use of the package.
 
     Raises:
         ValueError: a config with `initialize` or `network_def` that is not written as those of all bundles are.
@@ -40,7 +34,7 @@ def standalone_config(text: str, package: str) -> str:
     if not re.search(r"(?m)^(bundle_root|initialize):", text):
         return text  # an overlay
     root = (
-        f'bundle_root: "{OWN_FOLDER}"  # this folder, wherever it lies\n'
+        "bundle_root: .  # this folder; started from another one, --bundle_root /path/to/it\n"
         f'library: {{_target_: site.addsitedir, sitedir: "@bundle_root"}}  # where Python finds {package}\n'
     )
     text = _once(r"(?m)^bundle_root: \.[ \t]*(?:#.*)?\n", root, text)
@@ -52,7 +46,7 @@ def _once(pattern: str, new: str, text: str) -> str:
     changed, count = re.subn(pattern, new, text)
     if count != 1:
         raise ValueError(
-            f"A config should have one place like {pattern!r}, but has {count}; write it as other bundles do."
+            f"A config must have one line that matches {pattern!r}, got {count}; write it as other bundles do."
         )
     return changed
 
@@ -68,7 +62,6 @@ def standalone_card(text: str, package: str, metadata: Mapping, has_weights: boo
     """The model card for the folder alone: its needs on top, links that leave it as plain text."""
     text = renamed(text, package)
     text = re.sub(r"\[([^\]]+)\]\((?:\.\./)+[^)]*\)", r"\1 (in the repository)", text)
-    text = text.replace(f"`{SHOWN_PLACE}`", f"`{SHOWN_PLACE}` (in the repository)")
     title, _, rest = text.partition("\n")
     return f"{title}\n\n{_about(package, metadata, has_weights)}\n{rest.lstrip()}" if rest else text
 
@@ -80,8 +73,9 @@ ABOUT = """\
 pip install {required}
 ```
 {optional}
-Its code is the package `{package}` beside `configs/`, found by itself. The commands below run from here; from any other
-folder, name the config by its full path (and give `--bundle_root` to `ckpt_export`, `verify_net_in_out` and the like).
+Its code is the package `{package}` beside `configs/`. The commands below run from this folder; from any other, name the
+config by its full path and give `--bundle_root /path/to/{name}`. In Python, `monai.bundle.load` takes no `bundle_root`:
+call `sys.path.insert(0, "/path/to/{name}")` first, as for every bundle with code of its own.
 `configs/train.json` and `configs/inference.json` are the YAML files once more, for `monai.bundle.load` and MONAI Label,
 which read those: change both, or none. What is called `scripts/`, `tests/`, `pytest` or `make` belongs to the
 repository that this folder was exported from.
@@ -99,6 +93,7 @@ def _about(package: str, metadata: Mapping, has_weights: bool) -> str:
     extra = metadata.get("extra_packages_version", {})
     optional = ", ".join(f"`{n}=={v}` ({_PURPOSE.get(n, 'see below')})" for n, v in extra.items())
     return ABOUT.format(
+        name=metadata["name"],
         version=metadata["version"],
         required=required,
         optional=f"\nand, for some files, {optional}.\n" if optional else "",

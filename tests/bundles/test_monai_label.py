@@ -118,9 +118,9 @@ class Server:
 
     def run(self, model: str, image: pathlib.Path, output_dir: pathlib.Path) -> pathlib.Path:
         """What the command line makes of the same image with the same folder; the result, not its preview or maps."""
-        config = self.app / "model" / model / "configs/inference.json"
-        words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--image", image]
-        words += ["--output_dir", output_dir]
+        bundle = self.app / "model" / model
+        words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", bundle / "configs/inference.json"]
+        words += ["--bundle_root", bundle, "--image", image, "--output_dir", output_dir]
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=image.parent)
         assert done.returncode == 0, done.stderr[-2000:]
         (made,) = (p for p in output_dir.iterdir() if p.stem.split(".")[0].endswith(("_synthetic", "_labels")))

@@ -51,18 +51,19 @@ def test_two_releases_in_one_process_each_load_their_own_network(tmp_path):
     for source, into in ((ROOT / "bundles/msgan_xray2d", "old"), (newer, "new")):
         done = python(ROOT / "scripts/export_bundle.py", source, "--output_dir", tmp_path / into, cwd=ROOT)
         assert done.returncode == 0, done.stderr
-    changed = tmp_path / "new/msgan_xray2d/msgan_xray2d_lib/v0_2_0/networks/multiscale.py"
+    changed = tmp_path / "new/msgan_xray2d/msgan_xray2d_lib/v0_2_0/methods/msgan/generator.py"
     changed.write_text(changed.read_text() + "\nMultiScaleGenerator.newer = True\n")
     code = (
-        "from monai.bundle import load\n"
+        "import sys\nfrom monai.bundle import load\n"
         "for folder in ('old', 'new', 'old'):\n"
+        f"    sys.path.insert(0, {str(tmp_path)!r} + '/' + folder + '/msgan_xray2d')\n"
         f"    network = load('msgan_xray2d', bundle_dir={str(tmp_path)!r} + '/' + folder, workflow_type='inference')\n"
         "    print(type(network).__module__, hasattr(network, 'newer'))\n"
     )
     (tmp_path / "elsewhere").mkdir()
     done = python("-c", code, cwd=tmp_path / "elsewhere")
     assert [line.split() for line in done.stdout.splitlines() if line.startswith("msgan_xray2d_lib")] == [
-        ["msgan_xray2d_lib.v0_1_0.networks.multiscale", "False"],
-        ["msgan_xray2d_lib.v0_2_0.networks.multiscale", "True"],
-        ["msgan_xray2d_lib.v0_1_0.networks.multiscale", "False"],
+        ["msgan_xray2d_lib.v0_1_0.methods.msgan.generator", "False"],
+        ["msgan_xray2d_lib.v0_2_0.methods.msgan.generator", "True"],
+        ["msgan_xray2d_lib.v0_1_0.methods.msgan.generator", "False"],
     ], done.stderr[-2000:]

@@ -30,7 +30,7 @@ train:
   trainer: {_target_: hiresmed.training.batches.GanBatch, inputs: [], real: "@tile_size"}
 result: {_target_: builtins.dict, image: "@image", spacing: "@spacing", tile_size: "@tile_size", epochs: "@max_epochs",
          phantom: "@phantom"}
-initialize: [{_target_: hiresmed.cli.open_door, workflow: train}]
+initialize: [{_target_: hiresmed.cli.door.open_door, workflow: train}]
 run: ["$print('result:', ascii(@result))"]
 """
 
@@ -274,7 +274,7 @@ def test_the_mistake_is_found_in_causes_contexts_and_circles():
 
 MODULE_CONFIG = """
 batch: {_target_: hiresmed.core.tiles, _mode_: MODE}
-initialize: [{_target_: hiresmed.cli.open_door}]
+initialize: [{_target_: hiresmed.cli.door.open_door}]
 run: ["$print(@batch)"]
 """
 

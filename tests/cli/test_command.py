@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_a_path_reaches_monais_parser_as_what_it_is(name, adder):
 
 
 def test_a_file_name_is_never_executed_whatever_folder_the_bundle_lies_in(tmp_path, monkeypatch, capsys):
-    door = "initialize: [{_target_: hiresmed.cli.open_door}]\n"
+    door = "initialize: [{_target_: hiresmed.cli.door.open_door}]\n"
     folder = write(tmp_path, "adder#1,2", inference=IMAGE + door)
     monkeypatch.chdir(tmp_path)
     assert main(["run", str(folder), "--image", "$open('executed', 'w')"]) == 0
@@ -240,3 +241,9 @@ def test_every_command_of_readme_and_docs_names_bundles_configs_and_knobs_that_t
 
 def test_the_pages_have_commands():
     assert sum(len(commands_of(page)) for page in PAGES) > 10
+
+
+def test_the_command_imports_none_of_the_packages_that_take_seconds():
+    code = "import sys, hiresmed.cli.command; print({'torch', 'monai', 'ignite', 'numpy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

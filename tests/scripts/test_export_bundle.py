@@ -25,7 +25,15 @@ every_bundle = pytest.mark.parametrize("name", [bundle.name for bundle in BUNDLE
 sys.path.insert(0, str(ROOT / "scripts"))
 EXPORT = runpy.run_path(str(ROOT / "scripts/export_bundle.py"))
 sys.path.pop(0)
-export_bundle, Library, set_aside = EXPORT["export_bundle"], EXPORT["Library"], EXPORT["set_aside"]
+export_bundle = EXPORT["export_bundle"]
+set_aside = EXPORT["set_aside"]
+METHODS = {
+    "msgan_ct3d": {"msgan"},
+    "msgan_xray2d": {"msgan"},
+    "patchddm_brats": {"patchddm"},
+    "inr_gan_multistage": {"inr_gan", "sampling"},
+    "dcgan_mri": {"dcgan", "sampling"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,33 +95,25 @@ def test_whatever_a_config_or_a_module_asks_of_the_private_package_is_in_it(expo
 
 
 @every_bundle
-def test_it_is_not_the_whole_library(exported, name):
+def test_it_is_the_shared_packages_and_the_bundles_own_method(exported, name):
     package = package_of(exported / name)
-    copied = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    everything = {str(path.relative_to(LIBRARY)) for path in LIBRARY.rglob("*.py")}
-    assert copied < everything and len(copied) < 0.85 * len(everything)
-    own = {"patchddm_brats": "patchddm", "dcgan_mri": "dcgan", "inr_gan_multistage": "inr_gan"}.get(name, "msgan")
+    copied = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    library = {path.relative_to(LIBRARY).as_posix() for path in LIBRARY.rglob("*.py")}
     methods = {path.split("/")[1] for path in copied if path.startswith("methods/") and path.count("/") > 1}
-    assert own in methods and methods <= {own, "sampling"}
-
-
-def test_a_module_that_only_a_neighbour_needs_is_left_out(tmp_path):
-    files = {
-        "__init__.py": '"""."""\n', "plain.py": "x = 1\n", "other.py": "y = 2\n",
-        "room/__init__.py": 'from .a import (\n    A,\n)\nfrom .b import B\n\n__all__ = ["A", "B"]\n',
-        "room/a.py": "def A():\n    from ..plain import x\n    return x\n", "room/b.py": "from ..other import y as B\n",
+    assert methods == METHODS[name]
+    other_methods = tuple(f"methods/{p.name}/" for p in (LIBRARY / "methods").iterdir() if p.name not in methods)
+    assert library - copied == {path for path in library if path.startswith(other_methods)} | {
+        "cli/command.py", "cli/doctor.py",
     }  # fmt: skip
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    library = Library(tmp_path, "lib")
-    modules = library.needed(["lib.room.A"])
-    assert [str(m) for m in modules] == ["__init__.py", "plain.py", "room/__init__.py", "room/a.py"]
-    assert library.pruned(pathlib.Path("room/__init__.py"), modules).split() == [
-        "from", ".a", "import", "(", "A,", ")", "__all__", "=", "[", '"A",', "]",
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"lib\.room\.C should be in the library"):
-        library.needed(["lib.room.C"])
+
+
+@every_bundle
+def test_bundle_root_is_a_plain_folder_and_the_code_is_found_there_before_its_first_use(exported, name):
+    for workflow in ("train", "inference"):
+        config = yaml.safe_load((exported / name / f"configs/{workflow}.yaml").read_text())
+        assert config["bundle_root"] == "."
+        assert config["library"] == {"_target_": "site.addsitedir", "sitedir": "@bundle_root"}
+        assert config["initialize"][0]["_requires_"] == config["network_def"]["_requires_"] == "@library"
 
 
 @every_bundle
@@ -198,9 +198,7 @@ def test_a_file_over_25_mb_is_set_aside_and_named_with_its_sha256(tmp_path):
     (folder / "models").mkdir(parents=True)
     (folder / "models/model.pt").write_bytes(b"7" * 25_000_001)
     (folder / "models/small.pt").write_bytes(b"7" * 25_000_000)
-    with pytest.raises(
-        ValueError, match=r"model\.pt of bundle should be at most 25 MB, but has 25\.0 MB; give --large"
-    ):
+    with pytest.raises(ValueError, match=r"model\.pt of bundle must be at most 25 MB, got 25\.0 MB; give --large"):
         set_aside(folder, tmp_path / "large", None)
     set_aside(folder, tmp_path / "large", "https://example.org/files/")
     assert (folder / "models/small.pt").exists() and not (folder / "models/model.pt").exists()
@@ -222,11 +220,19 @@ def test_a_package_that_the_code_imports_must_be_declared(tmp_path, package):
     copy = pathlib.Path(shutil.copytree(ROOT / "bundles/dcgan_mri", tmp_path / "dcgan_mri"))
     path = copy / "configs/metadata.json"
     path.write_text(re.sub(rf'"{package}": "[^"]+", ', "", path.read_text()))
-    with pytest.raises(ValueError, match=f"required_packages_version of metadata.json should declare {package}"):
+    with pytest.raises(ValueError, match=rf"required_packages_version of dcgan_mri's .* got no {package}; add it"):
         export_bundle(copy, tmp_path / "dist")
     assert list((tmp_path / "dist").iterdir()) == []
 
 
+def test_an_extra_that_the_code_never_imports_is_not_declared(tmp_path):
+    copy = pathlib.Path(shutil.copytree(ROOT / "bundles/dcgan_mri", tmp_path / "dcgan_mri"))
+    path = copy / "configs/metadata.json"
+    path.write_text(path.read_text().replace('"h5py": ', '"einops": "1.0", "h5py": '))
+    with pytest.raises(ValueError, match="must declare optional imports only, got einops; remove it"):
+        export_bundle(copy, tmp_path / "dist")
+
+
 def test_what_is_no_bundle_is_refused_in_one_sentence(tmp_path):
     done = subprocess.run([sys.executable, ROOT / "scripts/export_bundle.py", tmp_path], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "should be a bundle" in done.stderr
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "must be a folder with configs" in done.stderr

@@ -1,5 +1,3 @@
-"""The command `hiresmed` and the entrance of every bundle's run."""
-
-from .door import open_door
-
-__all__ = ["open_door"]
+"""The command `hiresmed`, and `door.open_door`, with which every config begins. Imports nothing, so that the command
+answers at once.
+"""

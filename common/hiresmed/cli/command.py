@@ -20,9 +20,9 @@ from pathlib import Path
 
 from .. import __version__
 from ..core.errors import InputError
+from ..core.in_words import in_bytes
 from ..core.knobs import TEXT_KNOBS, as_expression, check_names, text_of
 from ..core.weight_files import weights_sha256
-from ..reports.report import in_bytes
 from .bundle_folders import BundleFolder, bundle, bundles, known_ids, search_path
 
 # MONAI's listing of what it was given

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..core.errors import InputError
+from ..core.in_words import in_bytes
 from ..core.weight_files import weights_sha256
-from ..reports.report import in_bytes
 from .bundle_folders import BundleFolder
 
 EXTRAS = {"dicom": ("pydicom", "highdicom"), "train": ("tensorboard",), "keras": ("h5py",)}

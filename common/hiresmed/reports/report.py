@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
+from ..core.in_words import in_bytes, in_time
 from ..core.output_files import written_aside
 
 FIELDS = (
@@ -97,25 +98,6 @@ def write_report(path: str | os.PathLike, **fields) -> dict:
     with written_aside(path) as aside:
         aside.write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return report
-
-
-def in_bytes(count: float) -> str:
-    """A number of bytes in words, powers of ten: 424000000 -> '424 MB'."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def in_time(seconds: float) -> str:
-    """A duration in words: 3.2 s, 4 min 5 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _shape_in_words(output: dict) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from ...core.in_words import in_bytes, in_time
 from ...reports.preview import Panel, write_preview
-from ...reports.report import in_bytes, in_time
 from ...reports.run_report import RunReport
 from .set_comparison import SetComparison, sheet
 
