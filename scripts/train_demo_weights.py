@@ -18,13 +18,16 @@ import argparse
 import hashlib
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import study
 import torch
 from hiresmed.core.weights import load_weights
 from hiresmed.methods.patchddm import start_as_noise
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "studies"))  # study.py, which studies share
+import study
 from study import BUNDLES, averaged_weights, knobs_of
 
 FINER = "demo_finer.yaml"

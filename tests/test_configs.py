@@ -15,6 +15,7 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "scripts" / "studies"
 BUNDLES = pathlib.Path(os.environ.get("HIRESMED_BUNDLES", ROOT / "bundles"))
 FILES = (
     "LICENSE", "configs/metadata.json", "configs/train.yaml", "configs/inference.yaml", "configs/evaluate.yaml",
@@ -60,15 +61,15 @@ MOST_OF_AN_EXPRESSION = 60  # characters; what is longer wants a name, a docstri
 
 
 def bundle_of(config: pathlib.Path) -> pathlib.Path:
-    """The bundle's folder of a config, which may lie in a folder below configs/."""
-    return next(folder.parent for folder in config.parents if folder.name == "configs")
+    """The bundle of a config: of its own, or of an overlay in scripts/studies/<bundle>/."""
+    return BUNDLES / config.parent.name if STUDIES in config.parents else config.parents[1]
 
 
 bundles = sorted(path.parents[1] for path in BUNDLES.glob("*/configs/metadata.json"))
 every_bundle = pytest.mark.parametrize("bundle", bundles, ids=lambda bundle: bundle.name)
 every_config = pytest.mark.parametrize(
     "config",
-    [c for b in bundles for c in sorted(b.rglob("configs/**/*.yaml"))],
+    [c for b in bundles for c in (*sorted(b.glob("configs/*.yaml")), *sorted(STUDIES.glob(f"{b.name}/*.yaml")))],
     ids=lambda c: f"{bundle_of(c).name}-{c.stem}",
 )
 
@@ -175,7 +176,7 @@ def test_monai_reads_the_metadata_as_it_is_written(bundle):
 def test_the_header_says_the_paper_and_the_command(config):
     text = header(config)
     assert re.search(r"arXiv:\d{4}\.\d{5}|doi:|[Pp]aper", text), "the header names no paper"
-    assert re.search(r"(python|torchrun) .*-m monai\.bundle run|scripts/\w+\.py", text), "the header has no command"
+    assert re.search(r"(python|torchrun) .*-m monai\.bundle run|scripts/[\w/]+\.py", text), "the header has no command"
     assert config in files_of(config), f"the header's command runs {files_of(config)}"
 
 

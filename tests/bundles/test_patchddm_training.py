@@ -66,18 +66,19 @@ def test_it_leaves_a_model_that_inference_takes_logs_and_a_picture(tmp_path, who
     assert (tmp_path / "brain_phantom_0_labels.nii.gz").is_file()
 
 
+STUDIES = Path(__file__).resolve().parents[2] / "scripts/studies/patchddm_brats"
 OVERLAYS = {
     "paper.yaml": {"network_def::checkpointing": True, "reference_size": [20, 24, 20], "crops": 1, "spacing": 10.0,
                    "crop_brain": True},
     "multiclass.yaml": {},
-    "experiments/no_coordinates.yaml": {},
-    "experiments/skip_concatenate.yaml": {},
-    "experiments/segresnet.yaml": {"segresnet::init_filters": 8, "patch_size": 16, "reference_size": [24, 24, 24]},
+    str(STUDIES / "no_coordinates.yaml"): {},
+    str(STUDIES / "skip_concatenate.yaml"): {},
+    str(STUDIES / "segresnet.yaml"): {"segresnet::init_filters": 8, "patch_size": 16, "reference_size": [24, 24, 24]},
 }  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda overlay: Path(overlay).stem)
 def test_each_overlay_trains_and_validates(tmp_path, overlay):
     network = {} if "segresnet" in overlay else NETWORK
     knobs = {**KNOBS, **DOOR.tiny, "output_dir": str(tmp_path), "max_epochs": 1, "val_interval": 1, **OVERLAYS[overlay]}

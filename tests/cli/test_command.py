@@ -247,3 +247,10 @@ def test_the_command_imports_none_of_the_packages_that_take_seconds():
     code = "import sys, hiresmed.cli.command; print({'torch', 'monai', 'ignite', 'numpy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_info_lists_no_config_that_only_a_script_runs():
+    folder = BundleFolder(ROOT / "bundles" / "msgan_ct3d")
+    assert {"inference", "train", "super_resolution", "patch_baseline"} <= set(folder.offered)
+    assert not {"demo_weights", "demo_finer", "base_first", "quality_study"} & set(folder.offered)
+    assert {"demo_weights", "demo_finer"} <= set(folder.configs)

@@ -47,17 +47,22 @@ class BundleFolder:
 
     @cached_property
     def configs(self) -> dict[str, Path]:
-        """{name without suffix, below configs/: path}; of YAML and JSON the YAML, which has the comments."""
+        """{name without suffix: path}; of YAML and JSON the YAML, which has the comments."""
         folder = self.root / "configs"
-        found = sorted((p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.name != "metadata.json"), key=_order)
-        return {p.relative_to(folder).with_suffix("").as_posix(): p for p in reversed(found)}
+        paths = (path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name != "metadata.json")
+        return {path.stem: path for path in sorted(paths, key=_order, reverse=True)}
+
+    @property
+    def offered(self) -> list[str]:
+        """Names of the configs that a user may run: not those that only a script runs, as their header says."""
+        return [name for name, path in sorted(self.configs.items()) if "scripts/" not in " ".join(header(path))]
 
     @property
     def weights(self) -> Path:
         return self.root / "models" / "model.pt"
 
     def config(self, name: str) -> Path:
-        """The config of that name (`train`, `experiments/study`, or its file name).
+        """The config of that name (`train`, or its file name).
 
         Raises:
             InputError: there is none.

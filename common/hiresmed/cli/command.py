@@ -91,7 +91,7 @@ def _info(arguments: argparse.Namespace) -> int:
     print(f"\nfolder    {chosen.root}\nweights   {weights_in_words(chosen)}")
     print("model card " + str(chosen.root / "docs" / "README.md"))
     print("\nWorkflows and overlays (hiresmed run " + chosen.name + " <name> ...)")
-    for name in sorted(chosen.configs):
+    for name in chosen.offered:
         print(f"  {name:<36} {textwrap.shorten(chosen.title(name), 90, placeholder=' ...')}")
     print(f"\nKnobs of {arguments.config} (--name value)")
     for knob in chosen.knobs(arguments.config):
