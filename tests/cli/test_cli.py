@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import monai.bundle
 import pytest
-import yaml
 from hiresmed.cli.bundle_folders import BundleFolder
 from hiresmed.cli.door import options_of, restore_text
 from hiresmed.core.errors import InputError, first_input_error
@@ -31,7 +32,7 @@ train:
 result: {_target_: builtins.dict, image: "@image", spacing: "@spacing", tile_size: "@tile_size", epochs: "@max_epochs",
          phantom: "@phantom"}
 initialize: [{_target_: hiresmed.cli.door.open_door, workflow: train}]
-run: ["$print('result:', ascii(@result))"]
+run: ["$print('result:', ascii(ascii(@result)))"]
 """
 
 
@@ -164,40 +165,51 @@ def test_text_knobs_lists_and_quotes(tmp_path):
     assert text_of("null") is None is text_of("None") and text_of("12") == "12" and text_of("[a]") == "[a]"
 
 
-def command_line(config: str, *words: str, cwd: Path) -> subprocess.CompletedProcess:
-    words = (sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *words)
-    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"})
+@pytest.fixture
+def command_line(tmp_path, monkeypatch, capsys):
+    """`python -m monai.bundle run WORDS` in tmp_path and this process; what the config printed."""
+
+    def run(*words: str) -> dict:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *words])
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("result: "))
+        return ast.literal_eval(ast.literal_eval(line.removeprefix("result: ")))
+
+    return run
 
 
-def printed(done: subprocess.CompletedProcess) -> dict:
-    line = next(line for line in done.stdout.splitlines() if line.startswith("result: "))
-    return yaml.safe_load(line.removeprefix("result: ").replace("None", "null"))
-
-
-def test_monais_command_takes_a_users_file_name_as_a_name_and_null_as_null(config, tmp_path):
+def test_monais_command_takes_a_users_file_name_as_a_name_and_null_as_null(config, tmp_path, command_line):
     """Executed, cut at #, and split before."""
     evil = "$open('executed', 'w')"
-    done = command_line(config, "--image", evil, "--spacing", "null", "--phantom::shape", "null", cwd=tmp_path)
-    assert not (tmp_path / "executed").exists() and printed(done)["image"] == evil, done.stderr[-2000:]
-    assert printed(done)["spacing"] is None and printed(done)["phantom"] == {"shape": None}
-    done = command_line(config, "--image=a,b#1.png", "--spacing=None", "--tile_size", "[1,2]", cwd=tmp_path)
-    assert printed(done) == {
+    values = command_line("--config_file", config, "--image", evil, "--spacing", "null", "--phantom::shape", "null")
+    assert not (tmp_path / "executed").exists() and values["image"] == evil
+    assert values["spacing"] is None and values["phantom"] == {"shape": None}
+    values = command_line("--config_file", config, "--image=a,b#1.png", "--spacing=None", "--tile_size", "[1,2]")
+    assert values == {
         "image": "a,b#1.png", "spacing": None, "tile_size": [1, 2], "epochs": 3, "phantom": {"shape": [8, 8]}
     }  # fmt: skip
 
 
-def test_an_args_file_is_checked_and_read_as_it_was_written(config, tmp_path):
-    """args_file drew the phantom for `imagee`."""
-    file = tmp_path / "args.json"
-    file.write_text(json.dumps({"config_file": config, "imagee": "/my/xray.png"}))
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--args_file", str(file)], capture_output=True, text=True
-    )
+def test_an_args_file_is_read_as_it_was_written(config, tmp_path, command_line):
+    (tmp_path / "args.json").write_text(json.dumps({"config_file": config, "image": "$a#b", "spacing": None}))
+    values = command_line("--args_file", "args.json", "--tile_size", "3")
+    assert (values["image"], values["spacing"], values["tile_size"]) == ("$a#b", None, 3)
+
+
+def test_an_args_file_with_a_mistyped_knob_ends_in_one_sentence(config, tmp_path):
+    """It drew the phantom for `imagee`."""
+    (tmp_path / "args.json").write_text(json.dumps({"config_file": config, "imagee": "/my/xray.png"}))
+    words = [sys.executable, "-m", "monai.bundle", "run", "--args_file", "args.json"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "result:" not in done.stdout
     assert "error: --imagee is no knob of this config; did you mean --image?\n" in done.stderr
-    file.write_text(json.dumps({"image": "$a#b", "spacing": None}))
-    done = command_line(config, "--args_file", str(file), cwd=tmp_path)
-    assert printed(done)["image"] == "$a#b" and printed(done)["spacing"] is None, done.stderr[-2000:]
+
+
+def test_monai_bundle_run_in_python_refuses_a_mistyped_knob(config):
+    with pytest.raises(RuntimeError) as caught:
+        monai.bundle.run(config_file=config, imagee="/my/xray.png")
+    assert "did you mean --image?" in str(first_input_error(caught.value))
 
 
 def test_from_python_text_that_says_null_is_null_and_an_existing_path_keeps_its_hash(config, tmp_path):
