@@ -68,6 +68,18 @@ def test_a_viewer_finds_names_spacing_and_offset_of_every_level(tmp_path):
         assert list(names) == [axis["name"] for axis in image["axes"]]
 
 
+def test_a_folder_may_have_any_name(tmp_path):
+    folder = tmp_path / "a::b" / "#[1], $(x)"
+    (level,) = pyramid(folder, shapes=[(4, 4)])
+    level.write((0, 0), np.full((4, 4), 3))
+    assert (everything(open_level(folder / "result.ome.zarr")) == 3).all()
+    (level,) = pyramid(folder, shapes=[(4, 4)], resume=True)
+    assert (everything(level) == 3).all()
+    (level,) = pyramid(folder, shapes=[(4, 4)])
+    assert not (everything(level) == 3).any()
+    assert [path.name for path in tmp_path.iterdir()] == ["a::b"]
+
+
 def test_a_written_pyramid_opens_as_volumes_where_it_lay(tmp_path):
     for level in pyramid(tmp_path):
         level.write((0, 0), np.arange(np.prod(level.shape)).reshape(level.shape))

@@ -7,6 +7,7 @@ and the journal of finished tiles.
 
 from __future__ import annotations
 
+import glob
 import os
 import pathlib
 import shutil
@@ -91,7 +92,7 @@ class ZarrStores:
         """Whether the pyramid is there to go on with."""
         if not (self.resume and path.exists()):
             return False
-        found = dict(zarr.open_group(str(path), mode="r").attrs["hiresmed"]["recipe"])
+        found = dict(zarr.open_group(path, mode="r").attrs["hiresmed"]["recipe"])
         changed = sorted(_changes(recipe, found))
         if changed:
             raise InputError(
@@ -105,10 +106,11 @@ class ZarrStores:
         half = path.with_suffix(".begun")
         for old in (path, half):
             shutil.rmtree(old, ignore_errors=True)
-        for journal in self.folder.glob(f"{name}.*.tiles"):
+        for journal in self.folder.glob(f"{glob.escape(name)}.*.tiles"):
             journal.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
-        group = zarr.open_group(str(half), mode="w", zarr_format=3)
+        # a path, as zarr takes text that holds :: for a chain of URLs
+        group = zarr.open_group(half, mode="w", zarr_format=3)
         for k, (shape, tile) in enumerate(zip(recipe["shapes"], tiles)):
             group.create_array(
                 str(k),
@@ -123,7 +125,7 @@ class ZarrStores:
         os.replace(half, path)
 
     def _open(self, path: pathlib.Path, name: str, slope: float) -> list[Level]:
-        group = zarr.open_group(str(path), mode="r+")
+        group = zarr.open_group(path, mode="r+")
         ours = group.attrs["hiresmed"]
         levels = []
         for k, scale in enumerate(ours["recipe"]["scales"]):
@@ -137,7 +139,7 @@ def open_level(path: str | pathlib.Path, level: int = 0) -> Level:
     """One level of an OME-Zarr image as a volume, read-only; geometry from our affine, else from its scale."""
     path = pathlib.Path(path)
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(path, mode="r")
         image = group.attrs["ome"]["multiscales"][0]
         array = group[image["datasets"][level]["path"]]
     except (KeyError, IndexError, FileNotFoundError, ValueError) as error:
