@@ -16,6 +16,7 @@ from hiresmed.cli.bundle_folders import BundleFolder, Knob, bundle, bundles
 from hiresmed.cli.command import main, run_command
 from hiresmed.cli.door import restore_text
 from hiresmed.core.errors import InputError
+from hiresmed.core.processor import processor_name
 from monai.bundle import ConfigParser
 
 ROOT = Path(__file__).parents[2]
@@ -210,6 +211,7 @@ def test_the_doctor_finds_damaged_weights_and_missing_packages(adder, capsys):
     said = capsys.readouterr().out
     assert "wrong: nowhere should be installed, but is not; run: pip install nowhere==1.0." in said
     assert "(as noted)" in said and "free in" in said and "\n  GPU" in said
+    assert processor_name() in said and "\n  bfloat16 on cpu      " in said and "\n  Python " in said
     (adder / "models" / "model.pt").write_bytes(b"abd")
     assert examine({"adder": folder}) == 1
     assert "wrong: adder: model.pt should have the sha256 ba7816bf8f01..." in capsys.readouterr().out

@@ -15,6 +15,7 @@ from pathlib import Path
 from .. import __version__
 from ..core.errors import InputError
 from ..core.in_words import in_bytes
+from ..core.processor import FEATURES, processor_features, processor_name
 from ..core.weight_files import weights_sha256
 from .bundle_folders import BundleFolder
 
@@ -94,7 +95,9 @@ def _devices() -> list[str]:
     print("\nDevices")
     with suppress(AttributeError, ValueError, OSError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        _line("CPU", f"{os.cpu_count()} cores, {in_bytes(memory)} of memory")
+        _line("CPU", f"{processor_name()}, {os.cpu_count()} cores, {in_bytes(memory)} of memory")
+    if has := processor_features():
+        _line("", f"has {', '.join(has)}", f"(not {', '.join(f for f in FEATURES if f not in has)})" * (len(has) < 4))
     try:
         import torch
     except ImportError:
@@ -103,6 +106,7 @@ def _devices() -> list[str]:
     if not torch.cuda.is_available():
         built = "of CUDA " + torch.version.cuda if torch.version.cuda else "for CPUs only"
         _line("GPU", f"none that this torch ({built}) can use; the CPU serves")
+        _bfloat16("cpu")
         return []
     for n in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(n)
@@ -114,7 +118,26 @@ def _devices() -> list[str]:
     except RuntimeError as error:
         reason = re.split(r"[.\n]", str(error))[0]
         return [f"torch should compute on the GPU, but does not ({reason}); install the build of torch for this card."]
+    _bfloat16("cpu")
+    _bfloat16("cuda")
     return []
+
+
+def _bfloat16(device: str) -> None:
+    """Whether `amp` is right here. No fault of the installation where not: runs notice it and take float32."""
+    import torch
+
+    from ..core.bfloat16 import probe_convolutions
+
+    found = probe_convolutions(torch.device(device))
+    wrong = [f"{size} x {size} x {size}" for size, likeness in found.items() if not likeness.alike]
+    seconds = sum(likeness.seconds for likeness in found.values())
+    if wrong:
+        words = f"wrong gradients of 3-D convolutions on {', '.join(wrong)} voxels; with amp such runs take float32"
+    else:
+        lowest = min(likeness.cosine for likeness in found.values())
+        words = f"right: gradients have a cosine of {lowest:.4f} and more with those of float32"
+    _line(f"bfloat16 on {device}", f"{words} ({seconds:.1f} s)")
 
 
 def _disk() -> list[str]:

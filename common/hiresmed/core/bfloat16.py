@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 from torch import Tensor, nn
+
+from .processor import processor_name
 
 logger = logging.getLogger(__name__)
 
@@ -286,6 +286,26 @@ def probe_output(example: Callable[[], Tensor], device: torch.device) -> Likenes
     return replace(compare(*passes, OUTPUT_TOLERANCE), seconds=time.perf_counter() - begun)
 
 
+def probe_convolutions(device: torch.device) -> dict[int, Likeness]:
+    """Side of a cube in voxels -> gradients of two padded 3^3 convolutions on it: kernels differ by such sizes."""
+    layers = [nn.Conv3d(16, 16, 3, padding=1) for _ in range(2)]
+    network = nn.Sequential(layers[0], nn.SiLU(), layers[1]).to(device)
+    found = {}
+    for size in (1, 2, 3, 4, 8):
+        random = torch.Generator().manual_seed(size)
+        shape = (2, 16, size, size, size)
+        x, target = (torch.randn(shape, generator=random).to(device) for _ in range(2))
+
+        def gradients(autocast: bool, x: Tensor = x, target: Tensor = target) -> dict[str, Tensor]:
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                loss = (network(x).float() - target).square().mean()
+            loss.backward()
+            return {name: p.grad for name, p in network.named_parameters()}
+
+        found[size] = probe_gradients(gradients, [network], device)
+    return found
+
+
 def refusal(what: str, likeness: Likeness, where: str) -> str:
     """The one sentence that says why `amp` is not done."""
     return (
@@ -325,24 +345,3 @@ def machine(device: torch.device) -> str:
     else:
         name = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
     return f"{name}, torch {torch.__version__}"
-
-
-def processor_name() -> str:
-    """The processor's model, as the system calls it."""
-    names = cpuinfo("model name")
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def processor_features() -> list[str]:
-    """Which of the instruction sets that matter for speed and for bfloat16 the processor has; empty where unknown."""
-    flags = set(" ".join(cpuinfo("flags")[:1]).split())
-    features = {"AVX2": "avx2", "AVX512": "avx512f", "AVX512-BF16": "avx512_bf16", "AMX": "amx_bf16"}
-    return [name for name, flag in features.items() if flag in flags]
-
-
-def cpuinfo(field: str) -> list[str]:
-    """Values of a field of /proc/cpuinfo, one a core; empty where there is no such file."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field]
-    return []
