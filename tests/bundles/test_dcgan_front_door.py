@@ -18,8 +18,9 @@ import pytest
 import torch
 from hiresmed.core import bfloat16
 from hiresmed.core.errors import InputError
+from hiresmed.core.latents import latents_of
 from hiresmed.methods.dcgan import DcganGenerator
-from hiresmed.methods.sampling import SampleSeries
+from hiresmed.methods.sampling import SampleFolder
 from monai.bundle import ConfigParser
 from PIL import Image
 
@@ -76,31 +77,48 @@ def different(a, b, path: str = "") -> list[str]:
     return []
 
 
+def file_name(number: int, kind: str = "sample") -> str:
+    return f"{kind}_{number:04d}_synthetic.png"
+
+
 def digests(folder: Path) -> dict[str, str]:
-    return {p.name: SHARED.digest(p) for p in [*(folder / "images").iterdir(), folder / "samples.nii.gz"]}
+    return {p.name: SHARED.digest(p) for p in folder.glob("*_synthetic.png")}
+
+
+def pixels(folder: Path, number: int, kind: str = "sample") -> np.ndarray:
+    with Image.open(folder / file_name(number, kind)) as picture:
+        return np.asarray(picture)
 
 
 # ---- from outside
 
 
-def test_samples_are_pictures_a_stack_a_preview_a_report_and_a_last_line(tmp_path, weights, samples):
+def test_samples_are_pictures_a_preview_a_report_and_a_last_line(tmp_path, weights, samples):
     done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", num_samples=7)))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     out = tmp_path / "out"
-    assert SHARED.left_behind(out) == ["images", "preview.png", "report.json", "samples.nii.gz"]
+    names = [file_name(n) for n in range(7)]
+    assert sorted(p.name for p in out.iterdir()) == ["preview.png", "report.json", *names]
     assert digests(out) == digests(samples), "the same bytes in another process"
-    assert done.stdout.strip().splitlines()[-1].startswith("dcgan_mri made 7 synthetic images (16 x 16 pixels)")
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith(f"dcgan_mri made 7 synthetic images (16 x 16 uint16): {names[0]}, ")
     report = json.loads((out / "report.json").read_text())
     assert report["synthetic"] is True and report["config"]["num_samples"] == 7 and report["input"] is None
-    assert report["weights_sha256"] == SHARED.digest(weights) and report["output"]["shape"] == [16, 16, 7]
+    assert report["weights_sha256"] == SHARED.digest(weights)
+    assert report["output"][6] == {"files": [names[6]], "shape": [16, 16], "dtype": "uint16"}
     assert str(tmp_path) not in json.dumps(report)
     with Image.open(out / "preview.png") as preview:
         assert np.asarray(preview.convert("L")).std() > 5
-    with Image.open(out / "images" / "00006.png") as picture:
-        last = np.asarray(picture)
-    assert last.dtype == np.uint16 and last.std() > 30
-    np.testing.assert_array_equal(np.asarray(nibabel.load(out / "samples.nii.gz").dataobj)[:, :, 6].T, last)
+    assert pixels(out, 6).dtype == np.uint16 and pixels(out, 6).std() > 30
+
+
+def test_a_pixel_is_the_networks_value_between_the_ends_of_the_window(samples, weights):
+    network = DcganGenerator(**NETWORK)
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    with torch.no_grad():
+        image = network.eval()(latents_of(0, range(4, 8), NETWORK["latent_size"]))[1, 0]
+    assert np.abs((image.numpy() + 1) / 2 * 65535 - pixels(samples, 5)).max() <= 1
 
 
 def test_a_mistyped_knob_ends_in_one_sentence(tmp_path, weights):
@@ -186,7 +204,7 @@ def test_wgan_gp_and_the_published_settings_train_a_step(tmp_path, overlays):
         assert made["generator"]["last.weight"].shape[1] == 3
         assert not made["generator"]["dense_norm.running_mean"].any(), "no statistics were taken"
         run(settings(folder / "model.pt", tmp_path / "made", num_samples=2), "paper.yaml")
-        assert len(list((tmp_path / "made" / "images").glob("*.png"))) == 2
+        assert len(digests(tmp_path / "made")) == 2
 
 
 def test_the_sets_have_the_papers_settings():
@@ -211,33 +229,42 @@ def test_the_sets_have_the_papers_settings():
     assert parser["n_critic"] == 3 and parser["penalties"][0]["weight"] == 5 and parser["learning_rate"] == 5e-4
 
 
-def test_an_image_is_the_same_whether_few_or_many_are_made(tmp_path, weights, samples):
-    run(settings(weights, tmp_path, num_samples=3))
-    few, many = digests(tmp_path), digests(samples)
-    assert [few[f"{n:05d}.png"] for n in range(3)] == [many[f"{n:05d}.png"] for n in range(3)]
-    assert len(set(many.values())) == 8, "and all are different"
+def test_an_image_is_the_same_whether_few_or_many_are_made_and_from_which_number_on(tmp_path, weights, samples):
+    run(settings(weights, tmp_path / "few", num_samples=3))
+    run(settings(weights, tmp_path / "later", num_samples=2, first_sample=2))
+    many = digests(samples)
+    few = digests(tmp_path / "few")
+    later = digests(tmp_path / "later")
+    assert few == {name: many[name] for name in map(file_name, range(3))}
+    assert later == {name: many[name] for name in map(file_name, (2, 3))}
+    assert len(set(many.values())) == 7, "and all are different"
+
+
+def test_a_region_is_the_crop_of_the_image(tmp_path, weights, samples):
+    run(settings(weights, tmp_path, num_samples=1, region=[[3, 11], [2, 16]]))
+    assert np.array_equal(pixels(tmp_path, 0), pixels(samples, 0)[3:11, 2:16])
 
 
 def test_broken_off_and_resumed_the_same_bytes_come_out(tmp_path, weights, samples, monkeypatch):
-    saved = SampleSeries.save
+    saved = SampleFolder.save
 
-    def stop(output, numbers, images):
-        if 4 in numbers:
+    def stop(output, sample, image):
+        if sample["number"] == 4:
             raise InputError("broken off")
-        saved(output, numbers, images)
+        saved(output, sample, image)
 
     with monkeypatch.context() as patch, pytest.raises(InputError, match="broken off"):
-        patch.setattr(SampleSeries, "save", stop)
+        patch.setattr(SampleFolder, "save", stop)
         run(settings(weights, tmp_path, num_samples=7))
-    assert len(list((tmp_path / "images").iterdir())) == 4 and not (tmp_path / "report.json").exists()
+    assert len(digests(tmp_path)) == 4 and not (tmp_path / "report.json").exists()
     run(settings(weights, tmp_path, num_samples=7, resume="true"))
     assert digests(tmp_path) == digests(samples)
 
 
 def test_an_interpolation_begins_and_ends_at_its_images(tmp_path, weights, samples):
     run(settings(weights, tmp_path, interpolate=[4, 1], steps=4))
-    ends = [np.asarray(Image.open(tmp_path / "images" / f"0000{k}.png")).astype(int) for k in range(5)]
-    known = [np.asarray(Image.open(samples / "images" / f"0000{k}.png")).astype(int) for k in (4, 1)]
+    ends = [pixels(tmp_path, k, "step").astype(int) for k in range(5)]
+    known = [pixels(samples, k).astype(int) for k in (4, 1)]
     assert abs(ends[0] - known[0]).max() <= 1 and abs(ends[4] - known[1]).max() <= 1
     steps = [abs(a - b).mean() for a, b in itertools.pairwise(ends)]
     assert max(steps) < abs(known[0] - known[1]).mean()
@@ -263,9 +290,16 @@ def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(
         ({"num_samples": "many"}, "num_samples should be a whole number"),
         ({"batch_size": -4}, "batch_size should be a whole number from 1 on"),
         ({"seed": -1}, "seed should be a whole number"),
-        ({"interpolate": [3]}, "interpolate should name at least two images"),
+        ({"interpolate": [3]}, "interpolate must be the numbers of at least two samples"),
         ({"interpolate": [0, 1], "steps": 0}, "steps should be a whole number"),
-        ({"output_format": "png"}, "output_format should be nii or nii.gz"),
+        ({"interpolate": 5}, "interpolate must be the numbers of at least two samples"),
+        ({"first_sample": -1}, "first_sample should be a whole number"),
+        ({"output_format": "bmp"}, "output_format should be one of"),
+        ({"output_format": "ome-zarr"}, "output_format must be png, tiff, nii, nii.gz or dicom"),
+        ({"window": [9, 1]}, "window must be two rising numbers"),
+        ({"region": [[0, 17], [0, 9]]}, "region must be"),
+        ({"image": "x.png"}, "generates images from noise, got x.png"),
+        ({"dataset_dir": "/data"}, "use evaluate.yaml to compare"),
         ({"overwrite": "perhaps"}, "overwrite should be true or false"),
         ({"amp": "perhaps"}, "amp should be true or false"),
         ({"size": 48}, "size should be a power of two"),
@@ -301,7 +335,7 @@ def test_damaged_weights_and_an_output_that_exists_are_refused(tmp_path, weights
     with pytest.raises(InputError, match="damaged or was replaced"):
         run(settings(SHARED.damaged(tmp_path, weights), tmp_path / "out"))
     before = digests(samples)
-    with pytest.raises(InputError, match=r"should not yet hold samples\.nii\.gz, but does"):
+    with pytest.raises(InputError, match=r"should not yet hold sample_0000_synthetic\.png, but does"):
         run(settings(weights, samples, num_samples=2))
     assert digests(samples) == before
 

@@ -30,12 +30,17 @@ def test_pictures_leave_as_columns_and_rows_and_volumes_as_they_are():
 
 
 def test_the_runs_own_cases_and_what_is_no_tensor_pass_and_several_channels_are_refused():
-    served = ServedImaged("pred", "uint16", own="numbers")
+    served = ServedImaged("pred", "uint16", own="samples")
     block, rendering = torch.zeros(2, 1, 4, 4), object()
-    assert served({"pred": block, "numbers": [0, 1]})["pred"] is block
+    assert served({"pred": block, "samples": [{}, {}]})["pred"] is block
     assert served({"pred": rendering})["pred"] is rendering
     with pytest.raises(InputError, match="one channel, but the image has 3"):
         served({"pred": torch.zeros(3, 4, 4)})
+
+
+def test_the_window_is_what_the_ends_of_a_networks_value_range_become():
+    served = ServedImaged("pred", "uint8", window=[10, 210], value_range=[0, 1])
+    assert served({"pred": torch.tensor([[[0.0, 0.25, 1.0, 1.5]]])})["pred"].ravel().tolist() == [10, 60, 210, 210]
 
 
 def test_a_bare_picture_is_loaded_as_rows_and_columns_in_grey(tmp_path):

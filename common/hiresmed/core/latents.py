@@ -47,10 +47,11 @@ def latent_path(seed: int, stations: Sequence[int], steps: int, size: int) -> to
 
     Raises InputError for fewer than two stations, or no step between them.
     """
-    numbers = [whole_number(n, "interpolate") for n in stations]
+    named = isinstance(stations, Sequence) and not isinstance(stations, str)
+    numbers = [whole_number(n, "interpolate") for n in stations] if named else []
     if len(numbers) < 2:
         raise InputError(
-            f"interpolate should name at least two images by their numbers, but is {list(stations)}; give [0, 1] or so."
+            f"interpolate must be the numbers of at least two samples, got {stations!r}; write [0, 1], for example."
         )
     steps = whole_number(steps, "steps", least=1)
     ends = latents_of(seed, numbers, size)

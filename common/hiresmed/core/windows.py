@@ -33,6 +33,45 @@ def to_unit_range(values: np.ndarray, window: Sequence[float]) -> np.ndarray:
     return values.clip(-1, 1, out=values)
 
 
+def rescale(values: np.ndarray, source: Sequence[float], target: Sequence[float]) -> np.ndarray:
+    """Values of the range source (a, b) -> target (c, d), linear, clipped to it; float32 stays float32.
+
+    >>> rescale(np.array([-2.0, -1.0, 0.0, 1.0]), (-1, 1), (0, 255)).tolist()
+    [0.0, 0.0, 127.5, 255.0]
+    """
+    a, b = (float(v) for v in source)
+    c, d = (float(v) for v in target)
+    return ((values - a) / (b - a)).clip(0, 1) * (d - c) + c
+
+
+def check_window(window: Sequence[float], dtype: str, name: str = "window") -> tuple[float, float]:
+    """The window as two rising numbers that the dtype can hold.
+
+    Raises:
+        InputError: another window, or an unknown dtype.
+
+    >>> check_window([0, 255], "uint8")
+    (0.0, 255.0)
+    """
+    try:
+        low, high = (float(v) for v in window)
+        kind = np.dtype(dtype)
+    except (TypeError, ValueError):
+        low, high, kind = 1.0, 0.0, np.dtype("float32")
+    if kind.kind == "f":
+        limits = (low, high)
+    elif kind.kind in "iu":
+        limits = (float(np.iinfo(kind).min), float(np.iinfo(kind).max))
+    else:
+        limits = (1.0, 0.0)
+    if not limits[0] <= low < high <= limits[1]:
+        raise InputError(
+            f"{name} must be two rising numbers that dtype can hold, got {window!r} with dtype {dtype!r}; take "
+            "[0, 255] with uint8, [0, 65535] with uint16, or a range in HU with int16."
+        )
+    return low, high
+
+
 class WindowedView(Volume):
     """A volume seen as uint16 through a window: a -> 0, b -> 65535, linear between, rounded, clipped.
 

@@ -5,7 +5,7 @@ from .host import ToHostd
 from .load import LoadImageStreamd
 from .outputs import CaseOutput
 from .readers import cases, open_volume
-from .save import SaveImageSegmentedd, SaveImageStreamd, SaveSamplesd
+from .save import SaveImageSegmentedd, SaveImageStreamd
 from .served import RequestedLatentd, ServedImaged
 from .stores import MemoryStores, ZarrStores, open_level
 from .writers import save_volume
@@ -17,7 +17,6 @@ __all__ = [
     "RequestedLatentd",
     "SaveImageSegmentedd",
     "SaveImageStreamd",
-    "SaveSamplesd",
     "ServedImaged",
     "ToHostd",
     "ZarrStores",

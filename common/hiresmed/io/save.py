@@ -31,28 +31,6 @@ class SaveImageStreamd(MapTransform):
         return case
 
 
-class SaveSamplesd(MapTransform):
-    """Writes the images of a block of samples through the run's SampleSeries.
-
-    Args:
-        keys: pred, (B, C, *S).
-        output: a hiresmed.methods.sampling.SampleSeries.
-        numbers: key of the images' numbers; there may be fewer than images, whose rest only fills the block.
-    """
-
-    def __init__(self, keys: KeysCollection, output, numbers: str = "numbers") -> None:
-        super().__init__(keys)
-        self.output, self.numbers = output, numbers
-
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
-        block = dict(data)
-        if self.numbers not in block:  # MONAI Label saves its own
-            return block
-        for key in self.key_iterator(block):
-            self.output.save(block[self.numbers], block[key])
-        return block
-
-
 class SaveImageSegmentedd(MapTransform):
     """Writes a segmented case's labels, probability and variance through the run's output; adds "files", their names.
 

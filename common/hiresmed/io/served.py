@@ -16,6 +16,7 @@ from ..core.errors import InputError
 from ..core.knobs import whole_number
 from ..core.latents import latents_of
 from ..core.volumes import real_world_cast
+from ..core.windows import rescale
 
 
 class RequestedLatentd(MapTransform):
@@ -59,7 +60,8 @@ class ServedImaged(MapTransform):
     Args:
         keys: pred.
         dtype: of the values, rounded and limited to its range.
-        window: values that stand for -1 and 1; None: the values are what they should be.
+        window: values that stand for the ends of `value_range`; None: the values are what they should be.
+        value_range: of the network's output.
         own: key that only the run's own cases have.
 
     Raises:
@@ -73,10 +75,18 @@ class ServedImaged(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, dtype: str, window: Sequence[float] | None = None, own: str = "name"
+        self,
+        keys: KeysCollection,
+        dtype: str,
+        window: Sequence[float] | None = None,
+        value_range: Sequence[float] = (-1.0, 1.0),
+        own: str = "name",
     ) -> None:
         super().__init__(keys)
-        self.dtype, self.window, self.own = np.dtype(dtype), window, own
+        self.dtype = np.dtype(dtype)
+        self.window = window
+        self.value_range = value_range
+        self.own = own
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         case = dict(data)
@@ -91,7 +101,6 @@ class ServedImaged(MapTransform):
                 f"a server can write one channel, but the image has {len(values)}; run inference.yaml instead."
             )
         if self.window is not None:
-            low, high = self.window
-            values = (values.clip(-1, 1) + 1) * ((high - low) / 2) + low
+            values = rescale(values, self.value_range, self.window)
         values = real_world_cast(values, self.dtype)
         return np.ascontiguousarray(values[0].T) if values.ndim == 3 else values

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ignite.engine import Engine
 
 from ..core.memory import peak_device_bytes, peak_rss_bytes
-from .report import write_report
+from .preview import Panel, write_preview
+from .report import last_line, write_report
 
 
 class ShownWarnings(logging.Handler):
@@ -68,3 +69,26 @@ class RunReport:
             warnings=dict.fromkeys(SHOWN.sentences[self.shown_before :]),
             **{"synthetic": True, **fields},
         )
+
+    def publish(
+        self,
+        folder: Path,
+        engine: Engine,
+        panels: Sequence[Panel],
+        window: tuple[float, float] | None = None,
+        footer: str = "",
+        **fields,
+    ) -> dict:
+        """Write folder/preview.png and folder/report.json, print the last line; returns what the report says.
+
+        Args:
+            panels: of the preview.
+            window: values shown as black and white in the preview; see write_preview.
+            footer: of the preview, after the bundle's name and version.
+            fields: of the report; see write_report.
+        """
+        name = f"{self.bundle['name']} {self.bundle['version']}"
+        write_preview(folder / "preview.png", panels, window, f"{name}   {footer}")
+        report = self.write_report(folder, engine, **fields)
+        print(last_line(report, folder), flush=True)
+        return report

@@ -5,15 +5,14 @@ from .exact import ExactTrainer
 from .generator import ImplicitGenerator
 from .implicit import Frame, ImplicitInferer
 from .patch_consistency import PatchConsistency
-from .sample_checks import CheckSampled
-from .samples import SampleInferer, TiledSampler, output_frame, sample_cases
+from .samples import FramedSamples, SampleInferer, TiledSampler, output_frame
 from .sampling_places import StageBatch, read_stages
 from .stages import StageClock, StagedTraining, plan_stages
 
 __all__ = [
-    "CheckSampled",
     "ExactTrainer",
     "Frame",
+    "FramedSamples",
     "ImplicitGenerator",
     "ImplicitInferer",
     "PatchConsistency",
@@ -26,5 +25,4 @@ __all__ = [
     "output_frame",
     "plan_stages",
     "read_stages",
-    "sample_cases",
 ]

@@ -1,19 +1,19 @@
-"""From numbered latents to a gallery or series of images, and the comparison of two sets."""
+"""From numbered latents to a folder of images, and the comparison of two sets: shared by unconditional generators."""
 
-from .gallery import SampleGallery
-from .gallery_report import GalleryReport
-from .series import LatentBlocks, PictureFolder, SampleSeries, count_samples
-from .series_report import SeriesReport
-from .set_comparison import CompareBatches, SetComparison
+from .sample_folder import SampleFolder
+from .sample_report import SampleReport
+from .samples import GeneratedImage, NumberedSamples, SampleBlocks, sample_affine
+from .set_comparison import SetComparison
+from .transforms import SaveSamplesd, StoredSamplesd
 
 __all__ = [
-    "CompareBatches",
-    "GalleryReport",
-    "LatentBlocks",
-    "PictureFolder",
-    "SampleGallery",
-    "SampleSeries",
-    "SeriesReport",
+    "GeneratedImage",
+    "NumberedSamples",
+    "SampleBlocks",
+    "SampleFolder",
+    "SampleReport",
+    "SaveSamplesd",
     "SetComparison",
-    "count_samples",
+    "StoredSamplesd",
+    "sample_affine",
 ]

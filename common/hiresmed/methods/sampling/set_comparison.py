@@ -6,17 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import ignite.distributed as idist
 import torch
-from ignite.engine import Engine, Events
 
-from ...core.errors import InputError
-from ...core.knobs import flag
-from ...core.output_files import writable_folder, written_aside
+from ...core.output_files import written_aside
 from ...core.volumes import ArrayVolume
-from ...reports.preview import Panel, montage, write_preview
+from ...reports.preview import Panel, montage
 from ...reports.report import to_json_safe
-from ...reports.run_report import RunReport
 
 SHOWN = 16  # images of a sheet
 
@@ -68,61 +63,6 @@ def sheet(images: Sequence[torch.Tensor]) -> ArrayVolume:
     """The first images (C, *S) on one sheet; of volumes the middle plane of the first axis."""
     shown = [images[k] for k in range(min(SHOWN, len(images)))]
     return ArrayVolume(montage([i[:, i.shape[1] // 2] if i.ndim == 4 else i for i in shown], SHOWN))
-
-
-class CompareBatches(RunReport):
-    """Handler of a run that keeps no images: gathers its batches, compares them, writes metrics.json and preview.png.
-
-    Args:
-        output_dir: the run's folder.
-        comparison: the SetComparison.
-        bundle_root: the bundle's folder, for its name and version.
-        weights_sha256: of the weight file.
-        seed: of the run.
-        overwrite: replace figures that exist.
-
-    Raises:
-        InputError: at the start: figures exist, or the folder cannot be written.
-    """
-
-    def __init__(
-        self,
-        output_dir: str,
-        comparison: SetComparison,
-        bundle_root: str,
-        weights_sha256: str | None = None,
-        seed: int = 0,
-        overwrite: bool | str = False,
-    ) -> None:
-        super().__init__(None, bundle_root, {"seed": seed}, weights_sha256)
-        self.overwrite, self.folder, self.comparison = flag(overwrite, "overwrite"), Path(output_dir), comparison
-        self.generated: list[torch.Tensor] = []
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._check)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def _check(self, engine: Engine) -> None:
-        target = self.folder / "metrics.json"
-        writable_folder(self.folder)
-        if target.exists() and not self.overwrite:
-            raise InputError(
-                f"{self.folder} should not yet hold {target.name}, but does; set overwrite to true to replace it, or "
-                "choose another output_dir."
-            )
-
-    def _gather(self, engine: Engine) -> None:
-        self.generated += list(engine.state.output["pred"].clone().cpu())  # out of inference mode
-
-    def _write(self, engine: Engine) -> None:
-        figures = self.comparison(self.generated)
-        if idist.get_rank() != 0:
-            return
-        panels = [Panel("samples (synthetic)", sheet(self.generated)), *self.comparison.panels()]
-        write_preview(self.folder / "preview.png", panels, (-1.0, 1.0), self.comparison.protocol)
-        self.comparison.write(self.folder, figures, len(self.generated), **self.about)
-        print(in_words(figures, len(self.generated), len(self.comparison.real), self.folder), flush=True)
 
 
 def in_words(figures: Mapping, generated: int, real: int, folder: Path) -> str:
