@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -89,7 +90,8 @@ class SampleInferer(Inferer):
         self.affine = sample_affine(len(frame.trained), trained_spacing)
         self.window = check_window(window, dtype)
         self.dtype = str(np.dtype(dtype))
-        self.how = {"tile_size": tile_size, "places": places, "device": device, "amp": amp, "progress": progress}
+        self.how: dict[str, Any] = {"tile_size": tile_size, "places": places, "device": device, "amp": amp}
+        self.how["progress"] = progress
         # a mistaken knob shows before any work; what is found out of bfloat16 holds for all cases
         self.precision = ImplicitInferer(frame, **self.how).precision
 
@@ -149,7 +151,7 @@ class TiledSampler(nn.Module):
     def __init__(self, network: nn.Module, frame: Frame, tile_size: int = 128, places: int = 4096, amp: bool = False):
         super().__init__()
         self.network, self.frame = network, frame
-        self.how = {"tile_size": tile_size, "places": places, "amp": amp}
+        self.how: dict[str, Any] = {"tile_size": tile_size, "places": places, "amp": amp}
         self.precision: InferencePrecision | None = None  # of the first call's device
 
     def forward(self, z: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from ...core.errors import InputError
 from ...core.output_files import written_aside
@@ -183,7 +184,7 @@ class SampleFolder(CaseOutput):
         shutil.rmtree(self._note.parent, ignore_errors=True)
 
 
-class SampleImages(Sequence):
+class SampleImages(Dataset):
     """Finished samples as tensors (C, *S) in [-1, 1], read from their files one at a time.
 
     Args:

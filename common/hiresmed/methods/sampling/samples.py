@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,9 +112,9 @@ class SampleBlocks(Dataset):
         if share:
             blocks = [blocks[k] for k in own_share(len(blocks))]
         # an engine needs one iteration, so a process without work takes a block of which nothing is wanted
-        self.blocks: list[list[dict]] = blocks or [[]]
+        self.blocks: list[list[Mapping]] = blocks or [[]]
 
-    def _block(self, sample: dict):
+    def _block(self, sample: Mapping) -> str | int:
         return sample["name"] if self.batch_size == 1 else sample["number"] // self.batch_size
 
     def __len__(self) -> int:

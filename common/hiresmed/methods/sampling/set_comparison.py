@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
 from ...core.output_files import written_aside
 from ...core.volumes import ArrayVolume
@@ -36,10 +37,14 @@ class SetComparison:
         protocol: str = "",
         nearest: str = "nearest training image of each",
     ) -> None:
-        self.metrics, self.real, self.training, self.held_out = metrics, real, training, held_out
-        self.protocol, self.nearest = protocol, nearest
+        self.metrics = metrics
+        self.real = real
+        self.training = training
+        self.held_out = held_out
+        self.protocol = protocol
+        self.nearest = nearest
 
-    def __call__(self, generated: Sequence) -> dict:
+    def __call__(self, generated: Sequence | Dataset) -> dict:
         """All figures; every process must call it with all images."""
         return self.metrics(generated, self.real, self.training, self.held_out)
 
@@ -52,21 +57,23 @@ class SetComparison:
 
     def panels(self) -> list[Panel]:
         """Sheets of the generated images' nearest training images, where these were looked for, and of real ones."""
-        found, nearest = [], getattr(self.metrics, "nearest", None)
-        if nearest is not None:
-            found.append(Panel(self.nearest, sheet([self.training[int(k)] for k in nearest[:SHOWN]])))
+        panels = []
+        nearest = getattr(self.metrics, "nearest", None)
+        if nearest is not None and self.training is not None:
+            panels.append(Panel(self.nearest, sheet([self.training[int(k)] for k in nearest[:SHOWN]])))
         every = max(1, len(self.real) // SHOWN)
-        return [*found, Panel("real", sheet([self.real[k] for k in range(0, len(self.real), every)][:SHOWN]))]
+        real = [self.real[k] for k in range(0, len(self.real), every)]
+        return [*panels, Panel("real", sheet(real[:SHOWN]))]
 
 
 def sheet(images: Sequence[torch.Tensor]) -> ArrayVolume:
     """The first images (C, *S) on one sheet; of volumes the middle plane of the first axis."""
-    shown = [images[k] for k in range(min(SHOWN, len(images)))]
-    return ArrayVolume(montage([i[:, i.shape[1] // 2] if i.ndim == 4 else i for i in shown], SHOWN))
+    first = [images[k] for k in range(min(SHOWN, len(images)))]
+    return ArrayVolume(montage([i[:, i.shape[1] // 2] if i.ndim == 4 else i for i in first], SHOWN))
 
 
 def in_words(figures: Mapping, generated: int, real: int, folder: Path) -> str:
-    """The sentence that ends an evaluation; N stands in it, for every figure depends on it."""
-    found = {name: figure["value"] for name, figure in figures.items() if "value" in figure}
-    values = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if value is not None)
+    """The sentence that ends an evaluation; it says N, on which every figure depends."""
+    numbers = {name: figure["value"] for name, figure in figures.items() if "value" in figure}
+    values = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if value is not None)
     return f"{generated} generated against {real} real images: {values}; all in {folder}/metrics.json."

@@ -7,8 +7,10 @@ Letters: B = samples in a block, C = channels, S = spatial shape.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
@@ -40,7 +42,7 @@ class StoredSamplesd(MapTransform):
         self.output = output
         self.value_range = check_window(value_range, "float32", "value_range")
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         block = dict(data)
         if "samples" in block:
             for key in self.key_iterator(block):
@@ -57,7 +59,8 @@ class StoredSamplesd(MapTransform):
             )
         if self.output.channels == 1:
             image = image.mean(0, keepdim=True)
-        stored = real_world_cast(rescale(image.numpy(), self.value_range, self.output.window), self.output.dtype)
+        values = rescale(image.numpy(), self.value_range, self.output.window)
+        stored = real_world_cast(values, np.dtype(self.output.dtype))
         affine = sample_affine(stored.ndim - 1)
         volumes: list[Volume] = [ArrayVolume(channel, affine, sample["name"]) for channel in stored]
         if self.output.region is not None:
@@ -78,7 +81,7 @@ class SaveSamplesd(MapTransform):
         super().__init__(keys)
         self.output = output
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         block = dict(data)
         if "samples" in block:
             for key in self.key_iterator(block):
