@@ -72,7 +72,7 @@ MISTYPED = {
     "rollout": "--rollout is no knob of this config; its knobs are the first lines of the config.",
     "network_def::in_chanels": "did you mean --network_def::in_channels?",
     "network_def::paddin": "did you mean --network_def::padding?",
-    "train::trainer::conditon": "--train::trainer::conditon is no knob of this config; did you mean --train::trainer::",
+    "train::trainer::conditon": "did you mean --train::trainer::condition?",
     "phantom::shap": "did you mean --phantom::shape?",
 }  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_python_refuses_a_mistyped_knob_with_the_nearest(config, name):
         {},
         {"tile_size": 64, "image": "/data/--strange.nii"},
         {"network_def#in_channels": 2, "network_def::padding": 1},
-        {"phantom::seed": 3},
+        {"phantom::seed": 3, "phantom::fine_shape": 4},
         {"network_def": {"_target_": "torch.nn.ReLU"}, "optimizer": None},
         {"width": 3, "network_def::padding": "@width"},
     ],

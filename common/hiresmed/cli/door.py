@@ -22,6 +22,7 @@ from ..core.knobs import (
     TEXT_KNOBS,
     as_expression,
     is_null,
+    names_in,
     nearest,
     positive_number,
     text_of,
@@ -113,7 +114,7 @@ def check_ids(config: Mapping, contents: Sequence[Mapping]) -> None:
         InputError: the first such id, with the nearest right one.
     """
     known = {name for content in contents for name in ids_of(content)}
-    top = {name for name in known if "::" not in name}
+    top = names_in("", known)
     references = (reference for text in _texts(config) for reference in ReferenceResolver.match_refs_pattern(text))
     read = {reference.split("::")[0] for reference in references}
     for name in config:
@@ -126,11 +127,13 @@ def check_ids(config: Mapping, contents: Sequence[Mapping]) -> None:
                 continue
             arguments = _arguments_of(content)
             if arguments is not None and key not in arguments:
-                raise unknown_knob(name, [f"{section}::{argument}" for argument in arguments])
+                raise unknown_knob(name, arguments - ConfigComponent.non_arg_keys)
             if "_target_" not in content and not isinstance(value, dict) and not re.search(r"::\d+(::|$)", section):
-                siblings = [other for other in known if other.rpartition("::")[0] == section]
-                if nearest(name.rpartition("::")[2], [other.rpartition("::")[2] for other in siblings]):
-                    raise unknown_knob(name, siblings)
+                # such a section may take more than it shows: only what is nearly the same is a mistake (fine_width and
+                # width are two names)
+                names = {other for other in names_in(section, known) if not set(other.split("_")) < set(key.split("_"))}
+                if nearest(key, names, likeness=0.8):
+                    raise unknown_knob(name, names)
 
 
 def _texts(config: Any) -> Iterator[str]:

@@ -96,22 +96,23 @@ def choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:
     return table[name]
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """The one of `known` that a mistyped word most likely means, or None.
 
     >>> nearest("tile_sise", ["seed", "tile_size"]), nearest("qqq", ["seed"])
     ('tile_size', None)
     """
-    return next(iter(difflib.get_close_matches(word, sorted(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=likeness)), None)
 
 
 MONAI_OWN = ("config_file", "meta_file", "logging_file", "tracking", "args_file", "run_id", "init_id", "final_id")
 
 
 def unknown_knob(name: str, known: Iterable[str]) -> InputError:
-    """The error for a mistyped knob, with the nearest of the `known` names."""
-    near = nearest(name, known)
-    hint = f"did you mean --{near}?" if near else "its knobs are the first lines of the config."
+    """The error for a mistyped knob, with the nearest of the `known` names of its section."""
+    section, separator, key = name.rpartition("::")
+    near = nearest(key, known)
+    hint = f"did you mean --{section}{separator}{near}?" if near else "its knobs are the first lines of the config."
     return InputError(f"--{name} is no knob of this config; {hint}")
 
 
@@ -135,9 +136,18 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
             continue
         for depth in range(1, max(len(parts), 2)):
             section = "::".join(parts[:depth])
-            siblings = [other for other in known if other.count("::") == depth - 1]
+            above = section.rpartition("::")[0]
             if section not in known:
-                raise unknown_knob(section, siblings)
+                raise unknown_knob(section, names_in(above, known))
+
+
+def names_in(section: str, ids: Iterable[str]) -> set[str]:
+    """The last parts of those ids that lie directly in a section; "" is the top.
+
+    >>> sorted(names_in("train", ["train", "train::trainer", "train::dataset", "train::dataset::data"]))
+    ['dataset', 'trainer']
+    """
+    return {name.rpartition("::")[2] for name in ids if name.rpartition("::")[0] == section}
 
 
 # what these say is a path or a pattern: text, whatever characters it holds
