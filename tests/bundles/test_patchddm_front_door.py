@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.core.errors import InputError
-from hiresmed.io.dicom_header import PATIENT, STUDY
 from hiresmed.methods.patchddm import DDIM, PatchDDMUNet
 from hiresmed.phantoms import BrainPhantom
 from PIL import Image
@@ -25,6 +24,7 @@ from PIL import Image
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
+DICOM = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("dicom_files.py"))))
 NETWORK = {
     "network_def#channels": 4, "network_def#channel_multipliers": [1, 2], "network_def#num_res_blocks": 1,
 }  # fmt: skip
@@ -433,7 +433,7 @@ def test_a_case_of_four_dicom_series_is_answered_with_the_nifti_cases_labels_as_
     highdicom = pytest.importorskip("highdicom", reason="DICOM SEG are written by highdicom")
     folder = tmp_path / "glioma"
     for sequence in SEQUENCES:
-        write_series(pydicom, folder / sequence, values(case / f"glioma_{sequence}.nii.gz"))
+        DICOM.write_series(folder / sequence, values(case / f"glioma_{sequence}.nii.gz"), PHANTOM.affine)
     run(settings(weights, tmp_path / "out", image=str(folder)))
     names = ["glioma_labels.dcm", "glioma_probability.nii.gz", "glioma_variance.nii.gz", "preview.png", "report.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
@@ -448,27 +448,3 @@ def test_a_case_of_four_dicom_series_is_answered_with_the_nifti_cases_labels_as_
     for index in np.argwhere(labels)[::7]:
         at = np.linalg.inv(grid.affine) @ lps @ [*index, 1]
         assert found.array[tuple(at[:3].round().astype(int))] == 1
-
-
-def write_series(pydicom, folder: Path, image: np.ndarray) -> None:
-    """An MR series of the image (I, J, K), stored from 0 to 4000; its first slice is the highest."""
-    folder.mkdir(parents=True)
-    stored = np.rint((image - image.min()) / np.ptp(image) * 4000).astype("<u2")
-    affine, series = np.diag([-1.0, -1, 1, 1]) @ PHANTOM.affine, pydicom.uid.generate_uid()
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    for k in range(image.shape[2]):
-        ds = pydicom.Dataset()
-        ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = pydicom.uid.MRImageStorage, pydicom.uid.generate_uid(), "MR"
-        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2.3", series, "1.2.99"
-        for keyword in (*PATIENT, *STUDY):
-            setattr(ds, keyword, "")
-        ds.ImagePositionPatient = [f"{v:.6f}" for v in affine[:3, 3] + k * affine[:3, 2]]
-        ds.ImageOrientationPatient = (affine[:3, :2] / spacing[:2]).T.ravel().tolist()
-        ds.PixelSpacing, ds.SliceThickness = [spacing[1], spacing[0]], spacing[2]
-        ds.Columns, ds.Rows = image.shape[:2]
-        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
-        ds.PixelData = np.ascontiguousarray(stored[:, :, k].T).tobytes()
-        ds.file_meta = pydicom.dataset.FileMetaDataset()
-        ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        ds.save_as(folder / f"{k}.dcm", enforce_file_format=True)

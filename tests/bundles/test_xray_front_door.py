@@ -27,11 +27,12 @@ from PIL import Image
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
+DICOM = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("dicom_files.py"))))
 DOOR = SHARED.FrontDoor("msgan_xray2d", tile_size=32, base_size=24)
 settings, run = DOOR.settings, DOOR.run
 generator, bricks, digest, left_behind = SHARED.generator, SHARED.bricks, SHARED.digest, SHARED.left_behind
 SHAPE = (83, 70)
-SPACING = (0.143, 0.2)
+SPACING = DICOM.SPACING
 TRAINING = {
     "cases_list": [{"phantom": 0, "shape": [48, 40]}, {"phantom": 0, "shape": [32, 32], "section": "validation"}],
     "base_size": 16, "base_patch": 16, "patch_size": 8, "batch_size": 2, "iterations": 2, "rollout": 0.5,
@@ -61,24 +62,6 @@ def png(path: Path, values: np.ndarray) -> Path:
 def tiff(path: Path, values: np.ndarray) -> Path:
     resolution = {"x_resolution": 10 / SPACING[1], "y_resolution": 10 / SPACING[0], "resolution_unit": 3}
     Image.fromarray(values).save(path, **resolution)
-    return path
-
-
-def radiograph(path: Path, values: np.ndarray) -> Path:
-    """A DX image whose pixels the detector's spacing measures."""
-    pydicom = pytest.importorskip("pydicom", reason="the radiograph is made by pydicom")
-    ds = pydicom.Dataset()
-    ds.SOPClassUID, ds.SOPInstanceUID = pydicom.uid.DigitalXRayImageStorageForPresentation, "1.2.3.4"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = "1.2.3", "1.2.3.1", "DX"
-    ds.Rows, ds.Columns = values.shape
-    ds.ImagerPixelSpacing, ds.PhotometricInterpretation = list(SPACING), "MONOCHROME2"
-    ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
-    ds.PixelData = values.astype("<u2").tobytes()
-    ds.file_meta = pydicom.dataset.FileMetaDataset()
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, "1.2.3.4"
-    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    ds.save_as(path, enforce_file_format=True)
     return path
 
 
@@ -129,7 +112,7 @@ def formats(folder: Path) -> dict[str, Path]:
     return {
         "png": png(folder / "png.png", grey()),
         "tiff": tiff(folder / "tiff.tiff", grey().astype(np.uint16) * 200 + 1000),
-        "dcm": radiograph(folder / "dcm.dcm", grey().astype(np.uint16) * 16 + 5),
+        "dcm": DICOM.write_radiograph(folder / "dcm.dcm", grey().astype(np.uint16) * 16 + 5),
         "colour": png(folder / "colour.png", np.repeat(grey()[..., None], 3, axis=2)),
     }
 

@@ -33,6 +33,11 @@ def test_blur_shows_in_the_spectrum_and_seams_in_seam_z(metrics, truth):
     assert metrics(stepped, truth)["seam_z"]["value"] > metrics(truth, truth)["seam_z"]["value"] + 3
 
 
+def test_an_image_with_an_odd_number_of_voxels_is_measured_in_even_boxes(metrics, truth):
+    odd = truth[:33, :40, :35]
+    assert metrics(odd, odd)["spectral_distance"]["box"] == 32
+
+
 def test_another_shape_is_refused(metrics, truth):
     with pytest.raises(InputError):
         metrics(truth[:-1], truth)

@@ -54,7 +54,7 @@ class ReconstructionMetrics:
         """
         result, truth = as_readable_pair(result, truth)
         figures: dict = dict(image_quality(result, truth, self.window))
-        box = min(64, *result.shape)
+        box = min(64, *result.shape) // 2 * 2  # the spectrum wants an even number
         if box >= 16:
             figures["spectral_distance"] = spectral_distance(result, truth, box=box)
         figures["seam_z"] = seam_z(result, self.tile_size)
