@@ -37,8 +37,8 @@ docs: $(VENV)/.docs  ## build the documentation site into site/, without the net
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 	@echo "The site is site/index.html; its search wants a server: $(BIN)/python -m http.server -d site"
 
-clean:  ## remove the environment, caches and the demo's output
-	rm -rf $(VENV) site demo_output .pytest_cache .ruff_cache .coverage build dist common/*.egg-info
+clean:  ## remove the environments, caches and the demo's output
+	rm -rf $(VENV) .venv-* site demo_output .pytest_cache .ruff_cache .coverage build dist common/*.egg-info
 	find bundles common scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # made anew when what it is made from has changed; without the stamp, that is, after an interruption, too

@@ -15,6 +15,8 @@ from monai.networks.layers.factories import Conv, Norm
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+pytestmark = pytest.mark.processor
+
 EXACT = 1e-12
 HUGE = 10_000
 

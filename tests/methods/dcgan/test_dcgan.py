@@ -8,6 +8,8 @@ from hiresmed.core.errors import InputError
 from hiresmed.methods.dcgan.networks import NORMS, DcganCritic, DcganGenerator, norm_layer
 from torch import nn
 
+pytestmark = pytest.mark.processor
+
 
 def parameters(network):
     return sum(p.numel() for p in network.parameters())

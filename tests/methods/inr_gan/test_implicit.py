@@ -12,7 +12,7 @@ from hiresmed.core.pyramids import Level
 from hiresmed.methods.inr_gan.generator import ImplicitGenerator
 from hiresmed.methods.inr_gan.implicit import Frame, ImplicitInferer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.processor, pytest.mark.usefixtures("one_thread")]
 
 
 def tiny(dims: int = 2, channels: int = 1) -> ImplicitGenerator:

@@ -22,7 +22,7 @@ from hiresmed.methods.inr_gan.generator import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.processor, pytest.mark.usefixtures("one_thread")]
 
 
 def tiny(dims: int = 2, table: int | None = 4, channels: int = 1, dtype=torch.float64) -> ImplicitGenerator:

@@ -7,6 +7,8 @@ import torch
 from hiresmed.core.errors import InputError
 from hiresmed.methods.inr_gan.critic import Blur, EqualConv, ResidualCritic, minibatch_deviation
 
+pytestmark = pytest.mark.processor
+
 
 def critic(dims: int, size, **changes) -> ResidualCritic:
     torch.manual_seed(0)

@@ -16,6 +16,8 @@ from hiresmed.methods.msgan import CascadeInferer, GradientSketch, MultiScaleGen
 from monai.data import MetaTensor, list_data_collate
 from torch import nn
 
+pytestmark = pytest.mark.processor
+
 EXACT = 1e-12
 HUGE = 4096
 

@@ -13,6 +13,8 @@ from monai.data import MetaTensor
 from monai.networks.layers.factories import Conv
 from monai.networks.nets import PatchDiscriminator
 
+pytestmark = pytest.mark.processor
+
 SMALL = {"width": 6, "num_blocks": 1, "fine_width": 4}
 
 

@@ -13,6 +13,8 @@ from hiresmed.methods.patchddm.inferer import DiffusionInferer
 from monai.data import MetaTensor
 from torch import nn
 
+pytestmark = pytest.mark.processor
+
 SCHEDULE = NoiseSchedule(prediction="x0")
 
 

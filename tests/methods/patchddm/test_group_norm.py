@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from hiresmed.methods.patchddm.group_norm import Norm, is_channels_last
 
+pytestmark = pytest.mark.processor
+
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 CASES = [((1, 6, 5, 4, 3), 6), ((2, 6, 5, 4, 3), 3), ((3, 8, 7, 6), 2), ((2, 4, 70, 40, 31), 1)]
 

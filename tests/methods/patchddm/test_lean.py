@@ -11,6 +11,8 @@ from hiresmed.methods.patchddm.lean_slabs import NormSiLU, Stored
 from hiresmed.methods.patchddm.unet import SKIPS, PatchDDMUNet
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+pytestmark = pytest.mark.processor
+
 GIB = 2**30
 TIMES = torch.tensor([7, 500])
 

@@ -7,6 +7,8 @@ import torch
 from hiresmed.core.errors import InputError
 from hiresmed.methods.patchddm import ImageOnly, PatchDDMUNet, start_as_noise
 
+pytestmark = pytest.mark.processor
+
 TIMES = torch.tensor([3, 900])
 
 

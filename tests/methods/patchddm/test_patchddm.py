@@ -9,6 +9,8 @@ from hiresmed.core.live_bytes import LiveBytes
 from hiresmed.methods.patchddm.unet import SKIPS, Downsample, PatchDDMUNet, ResidualBlock, Upsample
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+pytestmark = pytest.mark.processor
+
 GIB = 2**30
 TIMES = torch.tensor([7, 500])
 
