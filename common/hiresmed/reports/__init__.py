@@ -1,6 +1,6 @@
 """What a run leaves beside its result: preview.png, report.json, metrics.json and the last line."""
 
-from .case_report import CaseReport
+from .case_report import CaseContent, CaseReport
 from .metrics_file import MetricsFile
 
-__all__ = ["CaseReport", "MetricsFile"]
+__all__ = ["CaseContent", "CaseReport", "MetricsFile"]

@@ -1,15 +1,38 @@
-"""What a run leaves beside its result: preview.png, report.json and a last line in words."""
+"""What a run leaves beside each case's result: preview.png, report.json and a last line in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from .preview import Panel, write_preview
-from .report import last_line
+from .preview import Panel
 from .run_report import RunReport
+
+
+@dataclass
+class CaseContent:
+    """What a method shows and says of one finished case.
+
+    Attributes:
+        panels: of the preview.
+        input: "file", "shape" and "spacing" of the input.
+        output: "files", "shape" and "dtype" of the result.
+        truth: arguments of the `metrics`, where the truth is known.
+        window: values shown as black and white in the preview; None: see write_preview.
+        footer: of the preview, after the bundle's name and version.
+        synthetic: the result is an image that a network generated.
+    """
+
+    panels: Sequence[Panel]
+    input: Mapping
+    output: Mapping
+    truth: tuple | None = None
+    window: tuple[float, float] | None = None
+    footer: str = ""
+    synthetic: bool = True
 
 
 class CaseReport(RunReport):
@@ -20,8 +43,8 @@ class CaseReport(RunReport):
         bundle_root: the bundle's folder; its metadata.json gives name and version for the report.
         config: resolved knobs to report.
         weights_sha256: of the weight file.
-        window: values shown as black and white in the preview.
-        metrics: callable (result volume, source volume) -> dict, where the truth is known; None: none.
+        content: callable (case dict with the results) -> CaseContent.
+        metrics: callable (*truth) -> dict, where the truth is known; None: none.
     """
 
     def __init__(
@@ -29,36 +52,40 @@ class CaseReport(RunReport):
         output,
         bundle_root: str,
         config: Mapping,
+        content: Callable[[Mapping], CaseContent],
         weights_sha256: str | None = None,
-        window: Sequence[float] = (-1000.0, 600.0),
-        metrics=None,
+        metrics: Callable[..., dict] | None = None,
     ) -> None:
         super().__init__(output, bundle_root, config, weights_sha256)
-        self.window, self.metrics = (float(window[0]), float(window[1])), metrics
+        self.content = content
+        self.metrics = metrics
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_STARTED, self._start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
             return
-        case, made = engine.state.batch, engine.state.output["pred"]
-        folder = self.output.case_folder(case["name"])
-        result = made.image
-        given = made.source or made.sketch
-        panels = [] if made.source is None else [Panel("input", made.source)]
-        panels += [Panel("sketch", made.sketch, window=(0, 1)), Panel("result (synthetic)", result)]
-        footer = f"{self.bundle['name']} {self.bundle['version']}   window {self.window[0]:g} to {self.window[1]:g}"
-        write_preview(folder / "preview.png", panels, self.window, footer)
-        metrics = None if self.metrics is None or made.source is None else self.metrics(result, made.source)
-        engine.state.output["metrics"] = metrics
-        report = self.write_report(
-            folder,
+        cases = engine.state.batch
+        results = engine.state.output
+        for case, result in zip(cases, results) if isinstance(results, list) else [(cases, results)]:
+            self._case(case, result, engine)
+
+    def _case(self, case: Mapping, result: dict, engine: Engine) -> None:
+        """Of one case, whose metrics are added to its results."""
+        content = self.content({**case, **result})
+        if self.metrics is not None and content.truth is not None:
+            result["metrics"] = self.metrics(*content.truth)
+        self.publish(
+            self.output.case_folder(case["name"]),
             engine,
-            input={"file": given.name, "shape": given.shape, "spacing": given.spacing},
-            output={"files": [self.output.final(case).name], "shape": result.shape, "dtype": str(result.dtype)},
-            metrics=metrics,
+            content.panels,
+            content.window,
+            content.footer,
+            input=content.input,
+            output=content.output,
+            metrics=result.get("metrics"),
+            synthetic=content.synthetic,
         )
         self.output.finish(case)
-        print(last_line(report, folder), flush=True)

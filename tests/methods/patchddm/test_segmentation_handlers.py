@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hiresmed.methods.patchddm import SegmentationPictures, SegmentationReport
+from hiresmed.methods.patchddm import SegmentationContent, SegmentationPictures
+from hiresmed.reports import CaseReport
 from hiresmed.reports.metrics_file import mean_of
 from monai.data import MetaTensor
 from PIL import Image
@@ -45,15 +46,13 @@ def test_the_preview_goes_through_the_finding_wherever_it_lies(tmp_path, place):
     maps = {"probability": pred.float(), "variance": torch.zeros(1, 20, 24, 12)}
     made = {**maps, "pred": pred, "files": ["a.nii"]}
     output = Output(tmp_path)
-    report = SegmentationReport(output, str(BUNDLE), {"seed": 0})
-    report._case(
-        {"name": "a", "header": "", "given": given, **made}, made, SimpleNamespace(state=SimpleNamespace(device="cpu"))
-    )
+    report = CaseReport(output, str(BUNDLE), {"seed": 0}, SegmentationContent())
+    case = {"name": "a", "header": "", "given": given}
+    engine = SimpleNamespace(state=SimpleNamespace(device="cpu", batch=[case], output=[made]))
+    report(engine)
     found = coloured(tmp_path / "preview.png")
     made["pred"] = pred * 0
-    report._case(
-        {"name": "a", "header": "", "given": given, **made}, made, SimpleNamespace(state=SimpleNamespace(device="cpu"))
-    )
+    report(engine)
     assert found > coloured(tmp_path / "preview.png") + 1000
     assert output.finished == ["a", "a"]
 

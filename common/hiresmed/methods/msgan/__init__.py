@@ -6,6 +6,7 @@ from .critic import PatchCritic
 from .generator import MultiScaleGenerator, PatchGenerator
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
 from .prepared_cases import training_cases
+from .rendering_content import RenderingContent
 from .sketch import GradientSketch, GradientSketchd
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PatchGenerator",
     "PreparedCase",
     "Rendering",
+    "RenderingContent",
     "collate_stage",
     "prepare_case",
     "training_cases",

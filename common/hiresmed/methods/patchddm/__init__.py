@@ -15,9 +15,9 @@ from .region_metrics import RegionMetrics
 from .regions import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
 from .schedule import NoiseSchedule
 from .segmentation import SegmentationInferer
+from .segmentation_content import SegmentationContent
 from .segmentation_output import SegmentationOutput
 from .segmentation_pictures import SegmentationPictures
-from .segmentation_report import SegmentationReport
 from .trainer import DiffusionTrainer, LabelBatch
 from .unet import PatchDDMUNet
 from .working_grid import WorkingGridd
@@ -40,10 +40,10 @@ __all__ = [
     "RegionDiceLoss",
     "RegionMetrics",
     "RegionsToLabelsd",
+    "SegmentationContent",
     "SegmentationInferer",
     "SegmentationOutput",
     "SegmentationPictures",
-    "SegmentationReport",
     "SplitEnsembled",
     "WorkingGridd",
     "build_sampler",
