@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
@@ -67,8 +68,8 @@ class CaseReport(RunReport):
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
             return
-        cases = engine.state.batch
-        results = engine.state.output
+        cases: Any = engine.state.batch  # a dict, or a list of dicts where the batch was taken apart
+        results: Any = engine.state.output
         for case, result in zip(cases, results) if isinstance(results, list) else [(cases, results)]:
             self._case(case, result, engine)
 
