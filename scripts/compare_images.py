@@ -27,8 +27,8 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from hiresmed.core.distributed import finalize, initialize
-from hiresmed.core.errors import InputError, speak_plainly
-from hiresmed.core.output_files import written_aside
+from hiresmed.core.errors import InputError, install_error_hook
+from hiresmed.core.output_files import write_then_rename
 from hiresmed.core.volumes import ArrayVolume, Volume
 from hiresmed.io import cases, open_volume
 from hiresmed.metrics import ImageSetMetrics
@@ -158,7 +158,7 @@ def compare(args: argparse.Namespace, work_dir: pathlib.Path) -> None:
             "size": args.size,
             **figures,
         }
-        with written_aside(target) as aside:
+        with write_then_rename(target) as aside:
             aside.write_text(json.dumps(to_json_safe(content), indent=2) + "\n", encoding="utf-8")
         if alike:
             panels = [Panel(name, ArrayVolume(montage(images, SHOWN))) for name, images in sets.items()]
@@ -178,7 +178,7 @@ def in_words(figures: dict, name: str) -> str:
 
 
 def main() -> None:
-    speak_plainly()
+    install_error_hook()
     args = arguments()
     initialize(args.seed)
     with tempfile.TemporaryDirectory() as scratch:

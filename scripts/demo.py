@@ -15,7 +15,7 @@ import pathlib
 import subprocess
 import sys
 
-from hiresmed.core.in_words import in_bytes, in_time
+from hiresmed.core.in_words import format_bytes, format_duration
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "msgan_ct3d"
@@ -38,8 +38,8 @@ def in_words(report: dict) -> dict[str, str]:
         "made": f"{made['files'][0]}: {' x '.join(map(str, made['shape']))} voxels of {made['dtype']}, synthetic",
         "from": f"the edges of {given['file']}",
         "by": f"{report['bundle']} {report['version']} on {config['device']}, seed {report['seed']}",
-        "time": in_time(report["seconds"]),
-        "memory": f"{in_bytes(report['peak_rss_bytes'])} at most, set by the tile of {config['tile_size']} voxels",
+        "time": format_duration(report["seconds"]),
+        "memory": f"{format_bytes(report['peak_rss_bytes'])} at most, set by the tile of {config['tile_size']} voxels",
     }
 
 

@@ -219,12 +219,12 @@ MISTAKES = {
     "a disk too small": (lambda f: {"size": [10**7, 10**7]}, "GB free"),
     "a folder that is a file": (
         lambda f: {"output_dir": SHARED.text_file(f, "file") / "out"},
-        "output_dir should be a folder that can be written",
+        "output_dir must be a folder that can be written",
     ),
-    "no weights": (lambda f: {"weights_path": f / "none.pt"}, "the weights should lie in"),
+    "no weights": (lambda f: {"weights_path": f / "none.pt"}, "the weights must be in"),
     "colour weights": (
         lambda f: {"weights_path": SHARED.other_file(f, "c.pt", generator(3).state_dict())},
-        "c.pt should hold the weights of ImplicitGenerator as configured",
+        "c.pt must hold the weights of ImplicitGenerator as configured",
     ),
     "damaged weights": (
         lambda f: {"weights_path": SHARED.damaged(f, SHARED.other_file(f, "w.pt", generator().state_dict()))},

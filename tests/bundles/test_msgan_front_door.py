@@ -140,7 +140,7 @@ def test_a_mistake_found_deep_in_the_engine_is_one_line_of_error_too(tmp_path, w
     values = hounsfield().astype(np.float32)
     values[30, 20, 20] = np.nan
     knobs = settings(weights, tmp_path / "out", image=save_nifti(tmp_path / "hole.nii", values))
-    assert_plain(subprocess_run(command(knobs)), "hole.nii should hold finite values only")
+    assert_plain(subprocess_run(command(knobs)), "hole.nii must hold finite values only")
     assert left_behind(tmp_path / "out") == []
 
 
@@ -179,13 +179,13 @@ MISTAKES = {
     "empty path": (lambda f, i, w: {"image": ""}, "path of an image, but is empty"),
     "empty file": (lambda f, i, w: {"image": text_file(f, "nil.nii", b"")}, "but the file is empty"),
     "truncated gzip": (lambda f, i, w: {"image": truncated(f, i)}, "half.nii.gz should be a whole gzip file"),
-    "truncated file": (lambda f, i, w: {"image": short(f)}, "short.nii should be .* bytes long"),
+    "truncated file": (lambda f, i, w: {"image": short(f)}, "short.nii must be .* bytes long"),
     "text": (lambda f, i, w: {"image": text_file(f, "notes.txt")}, "notes.txt should be an image"),
-    "text as NIfTI": (lambda f, i, w: {"image": text_file(f, "notes.nii")}, "notes.nii should be a NIfTI image"),
-    "bytes as gzip": (lambda f, i, w: {"image": text_file(f, "x.nii.gz")}, "x.nii.gz should be"),
+    "text as NIfTI": (lambda f, i, w: {"image": text_file(f, "notes.nii")}, "notes.nii must be a NIfTI image"),
+    "bytes as gzip": (lambda f, i, w: {"image": text_file(f, "x.nii.gz")}, "x.nii.gz must be"),
     "four axes": (
         lambda f, i, w: {"image": save_nifti(f / "t.nii", np.zeros((8, 8, 8, 3), np.int16))},
-        r"t.nii should be one 2-D or 3-D image of one channel, but has shape \(8, 8, 8, 3\)",
+        r"t.nii must be one 2-D or 3-D image of one channel, got shape \(8, 8, 8, 3\)",
     ),
     "two axes": (
         lambda f, i, w: {"image": save_nifti(f / "p.nii", np.zeros((8, 8), np.int16))},
@@ -195,19 +195,19 @@ MISTAKES = {
         lambda f, i, w: {"image": save_nifti(f / "s.nii", np.zeros((8, 9, 1), np.int16))},
         r"s.nii must be a 3-D volume of more than one slice, got shape \(",
     ),
-    "singular affine": (lambda f, i, w: {"image": singular(f)}, "flat.nii should have an invertible"),
+    "singular affine": (lambda f, i, w: {"image": singular(f)}, "flat.nii must have an invertible"),
     "image and folder": (lambda f, i, w: {"dataset_dir": f}, "Either image or dataset_dir should be given"),
     "folder of nothing": (
         lambda f, i, w: {"image": None, "dataset_dir": text_file(f, "note.txt").parent},
         "dataset_dir should hold",
     ),
-    "no weights": (lambda f, i, w: {"weights_path": f / "none.pt"}, "weights should lie in .*none.pt"),
-    "damaged weights": (lambda f, i, w: {"weights_path": damaged(f, w)}, "model.pt should have the sha256"),
-    "weights in prose": (lambda f, i, w: {"weights_path": text_file(f, "a.pt")}, "a.pt should hold a state_dict"),
-    "a list as weights": (lambda f, i, w: {"weights_path": other_file(f, "b.pt", [1])}, "b.pt should hold the weights"),
+    "no weights": (lambda f, i, w: {"weights_path": f / "none.pt"}, "weights must be in .*none.pt"),
+    "damaged weights": (lambda f, i, w: {"weights_path": damaged(f, w)}, "model.pt must have the sha256"),
+    "weights in prose": (lambda f, i, w: {"weights_path": text_file(f, "a.pt")}, "a.pt must hold a state_dict"),
+    "a list as weights": (lambda f, i, w: {"weights_path": other_file(f, "b.pt", [1])}, "b.pt must hold the weights"),
     "weights of another network": (
         lambda f, i, w: {"weights_path": other_file(f, "c.pt", generator(3, width=16).state_dict())},
-        "c.pt should hold the weights of MultiScaleGenerator as configured",
+        "c.pt must hold the weights of MultiScaleGenerator as configured",
     ),
     "an output that exists": (lambda f, i, w: {"output_dir": filled(f)}, "should not yet hold chest_synthetic.nii.gz"),
     "nothing to resume": (lambda f, i, w: {"output_dir": filled(f), "resume": True}, "there is nothing to resume"),
@@ -216,9 +216,9 @@ MISTAKES = {
     "negative size": (lambda f, i, w: {"size": [16, 16, -16]}, "size must give a positive number"),
     "size of two axes": (lambda f, i, w: {"size": [16, 16]}, "size must give a positive number"),
     "size of one number": (lambda f, i, w: {"size": 64}, "size must give a positive number"),
-    "tile of nothing": (lambda f, i, w: {"tile_size": 0}, "tile_size should be a positive number"),
-    "tile in words": (lambda f, i, w: {"tile_size": "large"}, "tile_size should be a positive number"),
-    "base of nothing": (lambda f, i, w: {"base_size": -8}, "base_size should be a whole number from 1 on"),
+    "tile of nothing": (lambda f, i, w: {"tile_size": 0}, "tile_size must be a positive number"),
+    "tile in words": (lambda f, i, w: {"tile_size": "large"}, "tile_size must be a positive number"),
+    "base of nothing": (lambda f, i, w: {"base_size": -8}, "base_size must be a whole number from 1 on"),
     "region outside": (lambda f, i, w: {"region": [[0, 10], [0, 10], [20, 28]]}, "region must be .* inside"),
     "region of one box edge": (lambda f, i, w: {"region": [0, 10]}, "region must be"),
     "window of one number": (lambda f, i, w: {"window": 400}, "window should be two increasing numbers"),

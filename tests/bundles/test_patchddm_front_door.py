@@ -140,7 +140,7 @@ def test_a_mistake_found_deep_in_the_loader_is_one_line_of_error(tmp_path, weigh
     image[2, 15, 15, 15] = np.nan
     folder = write_case(tmp_path / "hole", image)
     done = SHARED.subprocess_run(command(settings(weights, tmp_path / "out", image=folder)))
-    SHARED.assert_plain(done, "glioma_t2.nii.gz should hold finite values only")
+    SHARED.assert_plain(done, "glioma_t2.nii.gz must hold finite values only")
     assert left_behind(tmp_path / "out") == []
 
 
@@ -310,7 +310,7 @@ MISTAKES = {
     ),
     "infinity": (
         lambda f, c, w: {"image": changed(f, c, t1=lambda d, a: (np.where(d > 0, np.inf, d), a))},
-        "glioma_t1.nii.gz should hold finite values only",
+        "glioma_t1.nii.gz must hold finite values only",
     ),
     "a constant sequence": (
         lambda f, c, w: {"image": changed(f, c, t1ce=lambda d, a: (d * 0, a))},
@@ -353,8 +353,8 @@ MISTAKES = {
         lambda f, c, w: {"label": save(f / "l.nii", np.zeros((8, 8, 8), np.uint8))},
         "l.nii should have the shape",
     ),
-    "no weights": (lambda f, c, w: {"weights_path": f / "none.pt"}, "weights should lie in .*none.pt"),
-    "damaged weights": (lambda f, c, w: {"weights_path": SHARED.damaged(f, w)}, "model.pt should have the sha256"),
+    "no weights": (lambda f, c, w: {"weights_path": f / "none.pt"}, "weights must be in .*none.pt"),
+    "damaged weights": (lambda f, c, w: {"weights_path": SHARED.damaged(f, w)}, "model.pt must have the sha256"),
     "weights of another network": (
         lambda f, c, w: {"weights_path": weights_file(f, 3)},
         "should hold the weights of PatchDDMUNet as configured",
@@ -362,21 +362,21 @@ MISTAKES = {
     "an output that exists": (lambda f, c, w: {"output_dir": filled(f)}, "should not yet hold glioma_labels"),
     "a file as output_dir": (lambda f, c, w: {"output_dir": text_file(f, "out")}, "out.* cannot"),
     "unknown format": (lambda f, c, w: {"output_format": "mha"}, "output_format should be nii"),
-    "unknown recipe": (lambda f, c, w: {"recipe": "slow"}, "recipe should be one of fast, paper"),
-    "unknown solver": (lambda f, c, w: {"solver": "euler"}, "solver should be one of ddim, dpm, heun"),
+    "unknown recipe": (lambda f, c, w: {"recipe": "slow"}, "recipe must be one of fast, paper"),
+    "unknown solver": (lambda f, c, w: {"solver": "euler"}, "solver must be one of ddim, dpm, heun"),
     "unknown inference": (lambda f, c, w: {"inference": "half"}, "inference should be one of whole, sliding"),
     "unknown coordinates": (lambda f, c, w: {"coordinates": "polar"}, "coordinates should be one of"),
     "unknown region": (lambda f, c, w: {"regions": ["XX"]}, "regions should be some of WT, TC, ET"),
     "unknown coding": (lambda f, c, w: {"label_coding": "mine"}, "label_coding should be brats2020 or brats2023"),
-    "no steps": (lambda f, c, w: {"steps": 0}, "steps should be a whole number from 1 on"),
-    "no draws": (lambda f, c, w: {"num_samples": -1}, "num_samples should be a whole number from 1 on"),
+    "no steps": (lambda f, c, w: {"steps": 0}, "steps must be a whole number from 1 on"),
+    "no draws": (lambda f, c, w: {"num_samples": -1}, "num_samples must be a whole number from 1 on"),
     "no spacing": (lambda f, c, w: {"spacing": 0}, "spacing should be a positive number of mm"),
     "a window in words": (
         lambda f, c, w: {"tile_size": "large", "inference": "sliding"},
-        "patch_size .*tile_size.* should be a whole number|tile_size should be a whole number|patch_size should be",
+        "patch_size .*tile_size.* must be a whole number|tile_size should be a whole number|patch_size should be",
     ),
     "an odd window": (lambda f, c, w: {"tile_size": 15, "inference": "sliding"}, "multiple of the network's 2"),
-    "perhaps": (lambda f, c, w: {"overwrite": "perhaps"}, "overwrite should be true or false"),
+    "perhaps": (lambda f, c, w: {"overwrite": "perhaps"}, "overwrite must be true or false"),
 }
 
 

@@ -90,7 +90,7 @@ def test_each_overlay_trains_and_validates(tmp_path, overlay):
 
 MISTAKES = {
     "a patch larger than the grid": ({"patch_size": 40}, "patch_size should fit into the padded grid"),
-    "an unknown recipe": ({"recipe": "slow"}, "recipe should be one of fast, paper"),
+    "an unknown recipe": ({"recipe": "slow"}, "recipe must be one of fast, paper"),
     "an unknown law": ({"crop_law": "poisson"}, "law should be one of trapezoid"),
     "no crops": ({"crops": 0}, "num_samples should be at least 1"),
     "a folder without cases": ({"dataset_dir": "."}, "dataset_dir should hold cases"),

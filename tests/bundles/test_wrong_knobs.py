@@ -12,9 +12,9 @@ from hiresmed.core.errors import InputError
 FrontDoor = runpy.run_path(str(Path(__file__).with_name("front_door.py")))["FrontDoor"]
 BUNDLES = ("dcgan_mri", "inr_gan_multistage", "msgan_ct3d", "msgan_xray2d", "patchddm_brats")
 TRAINING = {
-    "learning_rate": (-1, "learning_rate should be a number above 0, but is -1"),
-    "val_interval": (0, "val_interval should be a whole number from 1 on, but is '0'"),
-    "max_epochs": (0, "max_epochs should be a whole number from 1 on, but is '0'"),
+    "learning_rate": (-1, "learning_rate must be a number above 0, got -1"),
+    "val_interval": (0, "val_interval must be a whole number from 1 on, got '0'"),
+    "max_epochs": (0, "max_epochs must be a whole number from 1 on, got '0'"),
     "batch_size": (0, "batch_size should be a"),
     "train::trainer::accumulation_step": (2, "did you mean --train::trainer::accumulation_steps?"),
     "max_epoch": (2, "did you mean --max_epochs?"),

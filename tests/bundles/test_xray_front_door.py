@@ -254,12 +254,12 @@ MISTAKES = {
     "one grey": (lambda f: {"image": png(f / "flat.png", np.full(SHAPE, 7, np.uint8))}, "flat.png should hold a pict"),
     "text": (lambda f: {"image": SHARED.text_file(f, "notes.png")}, "notes.png should be a PNG, JPEG or TIFF"),
     "half a file": (lambda f: {"image": half(png(f / "half.png", grey()))}, "half.png should be a PNG, JPEG or TIFF"),
-    "NaN": (lambda f: {"image": tiff(f / "nan.tiff", hole())}, "nan.tiff should hold finite values only"),
+    "NaN": (lambda f: {"image": tiff(f / "nan.tiff", hole())}, "nan.tiff must hold finite values only"),
     "size of three axes": (lambda f: {"size": [16, 16, 16]}, "size must give a positive number .* each of 2"),
     "region of three axes": (lambda f: {"region": [[0, 5]] * 3}, r"region must be .* for each axis \(rows, columns\)"),
     "region outside": (lambda f: {"region": [[0, 84], [0, 9]]}, r"region must be .* inside \(83, 70\)"),
     "a PNG too large": (lambda f: {"size": [9000, 9000], "output_format": "png"}, "set output_format to tiff"),
-    "tiles of three axes": (lambda f: {"tile_size": [16, 16, 16]}, "tile_size should give 2 numbers"),
+    "tiles of three axes": (lambda f: {"tile_size": [16, 16, 16]}, "tile_size must give 2 numbers"),
     "unknown intensity": (lambda f: {"intensity": "bright"}, "intensity should be robust or null, but is 'bright'"),
     "mask elsewhere": (
         lambda f: {"mask": png(f / "m.png", np.ones((8, 8), np.uint8))},
@@ -271,7 +271,7 @@ MISTAKES = {
     ),
     "weights of the 3-D bundle": (
         lambda f: {"weights_path": SHARED.other_file(f, "ct.pt", generator(3).state_dict())},
-        "ct.pt should hold the weights of MultiScaleGenerator as configured",
+        "ct.pt must hold the weights of MultiScaleGenerator as configured",
     ),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 from hiresmed.cli.bundle_folders import BundleFolder
 from hiresmed.cli.door import options_of, restore_text
 from hiresmed.core.errors import InputError, first_input_error
-from hiresmed.core.knobs import TEXT_KNOBS, as_expression, text_of
+from hiresmed.core.knobs import TEXT_KNOBS, as_expression, parse_text
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 ROOT = Path(__file__).parents[2]
@@ -134,10 +134,10 @@ def test_every_config_of_ours_is_its_own_and_no_knob_in_it_is_refused(path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ({"learning_rate": -1}, "learning_rate should be a number above 0, but is -1"),
-        ({"learning_rate": "1e-3x"}, "learning_rate should be a number above 0"),
+        ({"learning_rate": -1}, "learning_rate must be a number above 0, got -1"),
+        ({"learning_rate": "1e-3x"}, "learning_rate must be a number above 0"),
         ({"max_epochs": 0, "train::trainer::targets": {"_target_": "builtins.dict", "max_epochs": "@max_epochs"}},
-         "max_epochs should be a whole number from 1 on"),
+         "max_epochs must be a whole number from 1 on"),
     ],
 )  # fmt: skip
 def test_a_rate_or_a_count_that_is_none_is_refused_before_work(config, overrides, sentence):
@@ -155,14 +155,18 @@ def test_a_path_is_the_same_after_monais_parser_whatever_it_holds(name, tmp_path
     path = str(tmp_path / name)
     for text in (path, name):
         assert result(config, image=as_expression(text))["image"] == text
-    assert text_of(path) == path
+    assert parse_text(path) == path
     assert result(config, image=Path(path))["image"] == Path(path)
 
 
 def test_text_knobs_lists_and_quotes(tmp_path):
-    assert text_of("['a#.nii', '$b.nii']") == ["a#.nii", "$b.nii"] == text_of(str(as_expression(["a#.nii", "$b.nii"])))
-    assert text_of(ascii(as_expression("$x#"))) == "$x#" and text_of('"$y()"') == "$y()"
-    assert text_of("null") is None is text_of("None") and text_of("12") == "12" and text_of("[a]") == "[a]"
+    assert (
+        parse_text("['a#.nii', '$b.nii']")
+        == ["a#.nii", "$b.nii"]
+        == parse_text(str(as_expression(["a#.nii", "$b.nii"])))
+    )
+    assert parse_text(ascii(as_expression("$x#"))) == "$x#" and parse_text('"$y()"') == "$y()"
+    assert parse_text("null") is None is parse_text("None") and parse_text("12") == "12" and parse_text("[a]") == "[a]"
 
 
 @pytest.fixture
@@ -251,8 +255,8 @@ def test_the_text_knobs_are_knobs_of_ours():
 
 
 PROGRAM = """
-from hiresmed.core.errors import InputError, speak_plainly
-speak_plainly()
+from hiresmed.core.errors import InputError, install_error_hook
+install_error_hook()
 try:
     try:
         raise {kind}("the knob should be 3, but is 4; set it to 3.")

@@ -214,7 +214,7 @@ def test_the_doctor_finds_damaged_weights_and_missing_packages(adder, capsys):
     assert processor_name() in said and "\n  bfloat16 on cpu      " in said and "\n  Python " in said
     (adder / "models" / "model.pt").write_bytes(b"abd")
     assert examine({"adder": folder}) == 1
-    assert "wrong: adder: model.pt should have the sha256 ba7816bf8f01..." in capsys.readouterr().out
+    assert "wrong: adder: model.pt must have the sha256 ba7816bf8f01..." in capsys.readouterr().out
 
 
 def test_no_bundle_anywhere_is_a_sentence(monkeypatch):

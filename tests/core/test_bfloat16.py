@@ -10,21 +10,21 @@ from hiresmed.core import bfloat16
 from hiresmed.core.bfloat16 import (
     GRADIENT_TOLERANCE,
     InferencePrecision,
-    Likeness,
+    PrecisionComparison,
     TrainingPrecision,
-    compare,
+    compare_tensors,
+    describe_shapes,
+    preserve_state,
     probe_gradients,
     probe_output,
-    shapes,
-    untouched,
 )
 from hiresmed.core.processor import processor_name
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-RIGHT = Likeness(True, "w", 0.01, 1.0, 0.999)
-WRONG = Likeness(False, "conv.weight", 1e9, 1e9, 0.01)
+RIGHT = PrecisionComparison(True, "w", 0.01, 1.0, 0.999)
+WRONG = PrecisionComparison(False, "conv.weight", 1e9, 1e9, 0.01)
 
 
 class Falsified(torch.autograd.Function):
@@ -64,7 +64,7 @@ class Network(nn.Module):
         return self.last(Falsified.apply(x, self.scale, self.garbage))
 
 
-def probe(network: nn.Module) -> Likeness:
+def probe(network: nn.Module) -> PrecisionComparison:
     random = torch.Generator().manual_seed(1)
     x = torch.randn(4, 1, 8, 8, generator=random)
     target = torch.randn(4, 1, 8, 8, generator=random)
@@ -120,7 +120,7 @@ def test_the_probe_leaves_no_trace():
 
 def test_an_error_inside_leaves_no_trace_either():
     network = Network()
-    with pytest.raises(ZeroDivisionError), untouched([network], CPU):
+    with pytest.raises(ZeroDivisionError), preserve_state([network], CPU):
         network(torch.ones(2, 1, 4, 4)).sum().backward()
         assert network.last.weight.any() and network.first.weight.grad is not None
         raise ZeroDivisionError
@@ -132,10 +132,12 @@ def test_noise_in_place_of_a_zero_gradient_is_rounding_up_to_a_share_of_the_whol
     """The bias before a normalisation: its gradient is 0, rounding leaves something of any direction."""
     weight, bias = torch.ones(4, 25), torch.zeros(4)
     noise = torch.tensor([0.1, 0.0, 0.0, 0.0])
-    assert compare({"w": weight, "b": bias}, {"w": weight, "b": noise}, 0.5).alike
-    assert not compare({"w": weight, "b": bias}, {"w": weight, "b": 10 * noise}, 0.5).alike
-    assert not compare({"w": weight, "v": bias[None]}, {"w": weight, "v": noise[None]}, 0.5).alike, "of a weight, no"
-    assert compare({}, {}, 0.5).alike
+    assert compare_tensors({"w": weight, "b": bias}, {"w": weight, "b": noise}, 0.5).alike
+    assert not compare_tensors({"w": weight, "b": bias}, {"w": weight, "b": 10 * noise}, 0.5).alike
+    assert not compare_tensors({"w": weight, "v": bias[None]}, {"w": weight, "v": noise[None]}, 0.5).alike, (
+        "of a weight, no"
+    )
+    assert compare_tensors({}, {}, 0.5).alike
 
 
 def test_a_probe_is_taken_once_for_each_kind_of_batch_and_a_wrong_one_ends_bfloat16(caplog):
@@ -171,7 +173,7 @@ def test_a_resumed_training_decides_as_the_one_before_it_and_another_machine_ane
     resumed.load_state_dict(before.state_dict())
     resumed.settle("8x8", lambda: pytest.fail("probed again"), CPU)
     assert resumed.autocast is autocast
-    monkeypatch.setattr(bfloat16, "machine", lambda device: "another")
+    monkeypatch.setattr(bfloat16, "machine_name", lambda device: "another")
     elsewhere = TrainingPrecision(True)
     elsewhere.load_state_dict(before.state_dict())
     elsewhere.settle("8x8", lambda: RIGHT, CPU)
@@ -188,7 +190,7 @@ def test_a_phase_with_amp_after_one_without_finds_out():
 
 
 def test_a_card_too_small_for_float32_trains_unchecked_and_says_so(caplog):
-    def probe() -> Likeness:
+    def probe() -> PrecisionComparison:
         raise torch.OutOfMemoryError
 
     precision = TrainingPrecision(True)
@@ -220,7 +222,7 @@ def test_an_output_that_bfloat16_changes_is_found_and_one_that_it_rounds_is_not(
 
 
 def test_kinds_are_shapes_without_the_batch_axis():
-    assert shapes(torch.zeros(2, 1, 8, 9), 3) == shapes(torch.zeros(5, 1, 8, 9), 3) == "1x8x9, 3"
+    assert describe_shapes(torch.zeros(2, 1, 8, 9), 3) == describe_shapes(torch.zeros(5, 1, 8, 9), 3) == "1x8x9, 3"
 
 
 def test_machines_are_told_apart_by_processor_and_torch():

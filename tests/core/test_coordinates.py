@@ -109,5 +109,5 @@ def test_fourier_features_are_octaves_of_sine_and_cosine():
 
 
 def test_an_unknown_convention_is_refused_by_the_known_ones():
-    with pytest.raises(InputError, match="one of centre, endpoint, corner, but 'middle' came"):
+    with pytest.raises(InputError, match="one of centre, endpoint, corner, got 'middle'"):
         axis_coordinates(0, 2, 2, "middle")

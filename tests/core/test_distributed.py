@@ -192,16 +192,16 @@ def test_one_process_needs_no_group_and_gets_the_network_itself(monkeypatch):
     assert not torch.distributed.is_initialized()
     network = nn.Linear(1, 1)
     assert distributed.prepare_network(network, "cpu") is network
-    assert distributed.per_process(6) == 6
+    assert distributed.local_batch_size(6) == 6
     distributed.finalize()
     distributed.finalize()
 
 
 def test_a_global_batch_that_cannot_be_shared_is_refused(monkeypatch):
     monkeypatch.setattr(idist, "get_world_size", lambda: 4)
-    assert distributed.per_process(8) == 2
+    assert distributed.local_batch_size(8) == 2
     with pytest.raises(InputError, match="multiple of the 4 processes, but is 6"):
-        distributed.per_process(6)
+        distributed.local_batch_size(6)
 
 
 def test_the_kth_global_batch_holds_the_same_images_for_any_number_of_processes(monkeypatch):

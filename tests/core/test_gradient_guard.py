@@ -50,7 +50,7 @@ def test_steps_in_a_row_that_may_not_be_taken_end_the_training_with_a_sentence()
     guard = warm()
     for k in range(MOST_SKIPPED - 1):
         assert not guard.allows(torch.tensor(math.inf), k)
-    with pytest.raises(InputError, match=r"gradient of the generator should be .* is not finite at 10 steps in a row"):
+    with pytest.raises(InputError, match=r"gradient of the generator must be .* is not finite at 10 steps in a row"):
         guard.allows(torch.tensor(math.inf), 10)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hiresmed.core.errors import InputError
-from hiresmed.core.latents import latent_path, latents_of, spherical
+from hiresmed.core.latents import latent_path, latents_of, slerp
 
 
 def test_an_images_latent_depends_on_seed_and_number_alone():
@@ -36,8 +36,8 @@ def test_the_way_begins_and_ends_at_its_images_and_keeps_their_length():
 
 def test_halfway_between_two_right_angled_unit_vectors_is_at_45_degrees():
     a, b = torch.eye(2)
-    torch.testing.assert_close(spherical(a, b, 0.5), torch.full((2,), 0.5**0.5))
-    assert torch.equal(spherical(a, a, 0.3), a)
+    torch.testing.assert_close(slerp(a, b, 0.5), torch.full((2,), 0.5**0.5))
+    assert torch.equal(slerp(a, a, 0.3), a)
 
 
 @pytest.mark.parametrize(("stations", "steps"), [([3], 4), ([1, 2], 0), ([1, "x"], 4), ([1, -2], 4)])

@@ -160,7 +160,7 @@ def test_the_buffers_that_matrix_products_keep_are_given_back_too():
 
 APART = """
 import ctypes
-from hiresmed.core.memory import blocks_apart, steady_allocator
+from hiresmed.core.memory import map_large_blocks, steady_allocator
 
 class Info(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena a b c mapped d e used free keep".split()]
@@ -172,10 +172,10 @@ def mapped(bytes_):
 
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = Info
-with blocks_apart():
+with map_large_blocks():
     unset = mapped(16 << 20)
 steady_allocator()
-with blocks_apart():
+with map_large_blocks():
     within = mapped(16 << 20)
     small = mapped(1 << 20)
 print(within >= 16 << 20, small, mapped(16 << 20), unset >= 16 << 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hiresmed.core.errors import InputError
-from hiresmed.core.receptive_field import ReceptiveField, field_of, probe_receptive_field
+from hiresmed.core.receptive_field import ReceptiveField, probe_receptive_field, receptive_field_of
 from hiresmed.methods.msgan import PatchGenerator
 from monai.networks.layers.factories import Conv
 from monai.networks.nets import BasicUNet
@@ -46,7 +46,7 @@ def test_a_three_dimensional_field_is_that_of_its_longest_axis():
 @pytest.mark.parametrize(("factor", "blocks"), [(1, 1), (2, 0), (2, 1), (2, 2), (4, 1)])
 def test_what_the_generator_declares_is_what_the_probe_finds(dims, factor, blocks):
     network = PatchGenerator(dims, 3, width=4, fine_width=4, num_blocks=blocks, factor=factor)
-    declared = field_of(network, 3, dims)
+    declared = receptive_field_of(network, 3, dims)
     assert declared == ReceptiveField(network.margin, factor, network.margin)
     assert probe_receptive_field(network, 3, dims) == declared
 
@@ -146,11 +146,11 @@ def test_a_declared_field_excuses_no_layer():
     network = PatchGenerator(2, 2, width=4, fine_width=4, num_blocks=1)
     network.blocks.append(nn.InstanceNorm2d(4))
     with pytest.raises(InputError, match=r"layer 'blocks\.1' \(InstanceNorm2d\)"):
-        field_of(network, 2, 2)
+        receptive_field_of(network, 2, 2)
 
 
 def test_a_network_that_changes_the_grid_is_refused():
-    with pytest.raises(InputError, match="keeps the grid, but 32 voxels gave 16"):
+    with pytest.raises(InputError, match="keeps the grid, got 16 voxels from 32"):
         probe_receptive_field(nn.Conv2d(1, 1, 3, stride=2, padding=1), 1, 2)
 
 

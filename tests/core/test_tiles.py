@@ -7,7 +7,17 @@ import itertools
 import numpy as np
 import pytest
 from hiresmed.core.errors import InputError
-from hiresmed.core.tiles import TileGrid, check_region, check_size, check_tile_size, coarsen, grow, refine, union, whole
+from hiresmed.core.tiles import (
+    TileGrid,
+    bounding_box,
+    check_region,
+    check_size,
+    check_tile_size,
+    coarsen_box,
+    dilate_box,
+    full_box,
+    refine_box,
+)
 
 GRIDS = [
     TileGrid.fit(shape, tile, alignment)
@@ -62,27 +72,27 @@ def test_the_grid_of_a_part_of_the_levels_is_a_function_of_shape_and_tile_alone(
 
 @pytest.mark.parametrize("tile_size", [0, -1, (16, 0), (), "128", 12.5, None, True])
 def test_a_tile_size_that_is_none_is_refused(tile_size):
-    with pytest.raises(InputError, match="tile_size should be a positive number of voxels"):
+    with pytest.raises(InputError, match="tile_size must be a positive number of voxels"):
         check_tile_size(tile_size)
 
 
 def test_a_tile_size_of_too_few_axes_is_refused():
     assert check_tile_size([16, 8]) == (16, 8) and check_tile_size(16) == 16
-    with pytest.raises(InputError, match="tile_size should give 3 numbers"):
+    with pytest.raises(InputError, match="tile_size must give 3 numbers"):
         TileGrid.fit((20, 20, 20), (16, 8))
 
 
 def test_box_arithmetic_agrees_with_voxel_sets():
     """Coarsen: the cells that any voxel of the box lies in; refine: all voxels of the cells; union: the hull."""
     for a, n, f in itertools.product(range(-4, 5), range(1, 7), (2, 3)):
-        ((low, high),) = coarsen(((a, a + n),), f)
+        ((low, high),) = coarsen_box(((a, a + n),), f)
         assert set(range(low, high)) == {v // f for v in range(a, a + n)}
-        assert refine(((low, high),), f) == ((low * f, high * f),)
-    assert union(((0, 2), (5, 6)), ((-1, 1), (2, 4))) == ((-1, 2), (2, 6))
-    assert union(None, ((1, 2),)) == ((1, 2),)
-    assert grow(((2, 4), (0, 5)), 3) == ((-1, 7), (-3, 8))
-    assert grow(((2, 4), (0, 5)), 3, (6, 6)) == ((0, 6), (0, 6))
-    assert whole((3, 4)) == ((0, 3), (0, 4))
+        assert refine_box(((low, high),), f) == ((low * f, high * f),)
+    assert bounding_box(((0, 2), (5, 6)), ((-1, 1), (2, 4))) == ((-1, 2), (2, 6))
+    assert bounding_box(None, ((1, 2),)) == ((1, 2),)
+    assert dilate_box(((2, 4), (0, 5)), 3) == ((-1, 7), (-3, 8))
+    assert dilate_box(((2, 4), (0, 5)), 3, (6, 6)) == ((0, 6), (0, 6))
+    assert full_box((3, 4)) == ((0, 3), (0, 4))
 
 
 @pytest.mark.parametrize(

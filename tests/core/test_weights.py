@@ -62,7 +62,7 @@ def test_the_sha256_is_that_of_the_file_and_is_held_against_the_note_beside_it(t
 
 def test_missing_weights_are_missed_with_the_cure(tmp_path):
     for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(InputError, match=r"weights should lie in .* --bundle_root, or train with"):
+        with pytest.raises(InputError, match=r"weights must be in .* --bundle_root, or train with"):
             load_weights(network(), path)
 
 
@@ -94,7 +94,7 @@ class Command:
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 half a zip"])
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     (tmp_path / "model.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"model\.pt should hold a state_dict, but cannot be read"):
+    with pytest.raises(InputError, match=r"model\.pt must hold a state_dict, got a file that cannot be read"):
         load_weights(network(), tmp_path / "model.pt")
 
 

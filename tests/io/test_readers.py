@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from hiresmed.core.errors import InputError
-from hiresmed.core.volumes import ArrayVolume, NiftiVolume, Volume, boxes
+from hiresmed.core.volumes import ArrayVolume, NiftiVolume, Volume, iter_boxes
 from hiresmed.io.pictures import read_picture
 from hiresmed.io.readers import ItkVolume, case_name, cases, open_volume
 from hiresmed.io.stores import ZarrStores
@@ -230,7 +230,7 @@ def test_pictures_beyond_pillows_bomb_limit_are_read_and_the_limit_stays(tmp_pat
 @pytest.mark.parametrize("shape", [(7,), (7, 5), (7, 5, 9)])
 def test_boxes_cover_every_voxel_once_and_none_beyond(shape):
     count = np.zeros(shape, int)
-    for start, size in boxes(shape, 3):
+    for start, size in iter_boxes(shape, 3):
         window = tuple(slice(s, s + n) for s, n in zip(start, size))
         assert count[window].shape == size
         count[window] += 1

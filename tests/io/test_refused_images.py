@@ -51,12 +51,12 @@ def folder_of_images(path):
     save_nifti(path / "b.nii", random_array())
 
 
-@wrong("a.nii", "should be a NIfTI image, but nibabel cannot read it")
+@wrong("a.nii", "must be a NIfTI image, got a file that nibabel cannot read")
 def not_a_nifti(path):
     path.write_bytes(b"lorem ipsum " * 99)
 
 
-@wrong("a.nii", "should be a NIfTI image")
+@wrong("a.nii", "must be a NIfTI image")
 def nifti_cut_in_the_header(path):
     save_nifti(path, random_array())
     path.write_bytes(path.read_bytes()[:200])
@@ -88,7 +88,7 @@ def gzip_of_a_cut_nifti(path):
     path.write_bytes(gzip.compress(path.with_suffix("").read_bytes()[:-99]))
 
 
-@wrong("a.nii.gz", "should be a NIfTI image")
+@wrong("a.nii.gz", "must be a NIfTI image")
 def nii_gz_that_is_no_gzip(path):
     path.write_bytes(b"lorem ipsum " * 99)
 

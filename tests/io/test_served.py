@@ -17,7 +17,7 @@ def test_a_request_gets_the_latent_that_a_run_draws_for_the_same_seed_and_number
     assert torch.equal(draw({"image": "a.png", "seed": "3", "number": 2})["image"], latents_of(3, [2], 16)[0])
     assert torch.equal(draw({"image": "a.png"})["image"], latents_of(5, [0], 16)[0])
     assert draw({"name": "sample_0000"}) == {"name": "sample_0000"}
-    with pytest.raises(InputError, match="seed should be a whole number"):
+    with pytest.raises(InputError, match="seed must be a whole number"):
         draw({"image": "a.png", "seed": "x"})
 
 

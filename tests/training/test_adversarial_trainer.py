@@ -329,11 +329,11 @@ def test_the_condition_stands_before_the_image_and_may_be_left_out():
     ("changes", "words"),
     [
         ({"n_critic": 0}, "n_critic"),
-        ({"max_epochs": 0}, "max_epochs should be a whole number from 1 on"),
-        ({"epoch_length": 0}, "iterations should be a whole number from 1 on"),
+        ({"max_epochs": 0}, "max_epochs must be a whole number from 1 on"),
+        ({"epoch_length": 0}, "iterations must be a whole number from 1 on"),
         (
             {"train_handlers": [ValidationHandler(0, object.__new__(Evaluator))]},
-            "val_interval should be a whole number",
+            "val_interval must be a whole number",
         ),
         ({"amp": True, "amp_dtype": "float16"}, "bfloat16"),
         ({"adversarial_weight": 0.0, "generator_losses": None}, "generator_losses is empty"),

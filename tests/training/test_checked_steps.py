@@ -148,7 +148,7 @@ def test_a_resumed_training_with_amp_ends_as_one_left_alone(verdict, tmp_path, m
 
     def probe(gradients, networks, device):
         answers.append(verdict if not answers else not verdict)
-        return bfloat16.Likeness(answers[-1], "w", 0.0, 1.0, 1.0)
+        return bfloat16.PrecisionComparison(answers[-1], "w", 0.0, 1.0, 1.0)
 
     monkeypatch.setattr("hiresmed.training.trainer.probe_gradients", probe)
 
@@ -213,6 +213,6 @@ def test_a_gradient_that_cannot_be_right_changes_nothing_but_a_count(make, bad, 
 def test_a_training_that_has_diverged_ends_with_a_sentence():
     trainer = diffusion(max_epochs=MOST_SKIPPED)
     next(trainer.network.parameters()).register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(InputError, match="The gradient of the network should be like those before it"):
+    with pytest.raises(InputError, match="The gradient of the network must be of the size of those before it"):
         trainer.run()
     assert trainer.state.iteration == MOST_SKIPPED

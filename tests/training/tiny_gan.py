@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from hiresmed.core.distributed import distributed_sampler, finalize, initialize, per_process, prepare_network
+from hiresmed.core.distributed import distributed_sampler, finalize, initialize, local_batch_size, prepare_network
 from hiresmed.training.batches import ConditionalBatch
 from hiresmed.training.checkpoint import Checkpoint
 from hiresmed.training.objectives import LeastSquares
@@ -90,7 +90,7 @@ def make_resumable(output_dir, epochs: int, accumulation: int = 1, noisy: bool =
     return make_trainer(
         dtype,
         max_epochs=epochs,
-        loader=DataLoader(data, per_process(4), sampler=distributed_sampler(data)),
+        loader=DataLoader(data, local_batch_size(4), sampler=distributed_sampler(data)),
         generator=prepare_network(generator, "cpu"),
         discriminator=prepare_network(discriminator, "cpu"),
         prepare_batch=(RandomSketch if noisy else ConditionalBatch)(["sketch"]),

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ..core.errors import InputError
-from ..core.knobs import nearest
+from ..core.knobs import nearest_name
 
 SUFFIXES = (".yaml", ".yml", ".json")
 _KNOB = re.compile(r"^(\w+):\s+(\S.*?)(?:\s+#\s*(.*))?$")
@@ -69,7 +69,7 @@ class BundleFolder:
         """
         wanted = re.sub(r"^configs/|\.(yaml|yml|json)$", "", name)
         if wanted not in self.configs:
-            near = nearest(wanted, self.configs)
+            near = nearest_name(wanted, self.configs)
             hint = f"did you mean {near}?" if near else f"it has {', '.join(sorted(self.configs))}."
             raise InputError(f"{name} is no config of {self.name}; {hint}")
         return self.configs[wanted]
@@ -195,7 +195,7 @@ def bundle(name: str) -> BundleFolder:
         return BundleFolder(folder.resolve())
     known = bundles()
     if name not in known:
-        near = nearest(name, known)
+        near = nearest_name(name, known)
         places = ", ".join(dict.fromkeys(str(p) for p in search_path()))
         hint = f"did you mean {near}?" if near else f"none of that name was found in {places}; set HIRESMED_BUNDLES."
         raise InputError(f"{name} is no bundle; {hint}")

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..core.errors import InputError
-from ..core.in_words import in_bytes
-from ..core.knobs import TEXT_KNOBS, as_expression, check_names, text_of
+from ..core.in_words import format_bytes
+from ..core.knobs import TEXT_KNOBS, as_expression, check_knob_names, parse_text
 from ..core.weight_files import weights_sha256
 from .bundle_folders import BundleFolder, bundle, bundles, known_ids, search_path
 
@@ -104,7 +104,7 @@ def weights_in_words(chosen: BundleFolder) -> str:
     if not chosen.weights.is_file():
         return "none yet: train, or put model.pt into its models folder"
     try:
-        return f"{in_bytes(chosen.weights.stat().st_size)}, sha256 {weights_sha256(chosen.weights)}"
+        return f"{format_bytes(chosen.weights.stat().st_size)}, sha256 {weights_sha256(chosen.weights)}"
     except InputError as mistake:
         return f"damaged: {mistake}"
 
@@ -119,7 +119,7 @@ def run_command(chosen: BundleFolder, words: Sequence[str]) -> list[str]:
     knobs = list(words[first:])
     files = chosen.files(words[:first])
     names = [word[2:].partition("=")[0] for word in knobs if word.startswith("--") and len(word) > 2]
-    check_names(names, known_ids(files))
+    check_knob_names(names, known_ids(files))
     listed = str(files[0]) if len(files) == 1 else "[" + ",".join(repr(str(f)) for f in files) + "]"
     if "bundle_root" not in names:
         knobs = ["--bundle_root", str(chosen.root), *knobs]
@@ -140,7 +140,7 @@ def _as_text(knobs: Sequence[str]) -> Iterator[str]:
 
 def _quoted(word: str) -> str:
     """A path as it is, or, if MONAI would read it otherwise, as Python text in quotes."""
-    value = text_of(word)
+    value = parse_text(word)
     written = as_expression(value)
     return word if written == value else ascii(written)
 

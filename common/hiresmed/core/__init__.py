@@ -1,1 +1,1 @@
-"""Where voxels lie and how a volume is walked; errors, knobs, weights, memory. Imports no other package."""
+"""Volumes, coordinates and tiles; errors, knobs, weights, memory. Imports no other package."""

@@ -1,4 +1,4 @@
-"""A whole image in one pass, in bfloat16 where that is asked for and right."""
+"""A whole image in one pass, in bfloat16 where that is asked for and correct."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from .bfloat16 import InferencePrecision
-from .knobs import flag
+from .knobs import parse_bool
 
 
 class AutocastInferer(Inferer):
@@ -18,8 +18,8 @@ class AutocastInferer(Inferer):
     MONAI's SimpleInferer leaves that to the evaluator, whose `amp` is float16 on CUDA and nothing on a CPU.
 
     Args:
-        device: that the network is on.
-        amp: bfloat16, if it comes out like float32 on this machine.
+        device: where the network is.
+        amp: compute in bfloat16, if its results agree with float32's on this machine.
 
     >>> float(AutocastInferer()(torch.ones(1, 2), nn.Identity()).sum())
     2.0
@@ -27,7 +27,7 @@ class AutocastInferer(Inferer):
 
     def __init__(self, device: torch.device | str = "cpu", amp: bool = False) -> None:
         super().__init__()
-        self.precision = InferencePrecision(flag(amp, "amp"), torch.device(device))
+        self.precision = InferencePrecision(parse_bool(amp, "amp"), torch.device(device))
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs (B, ...) -> the network's output."""

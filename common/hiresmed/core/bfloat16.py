@@ -1,10 +1,10 @@
-"""bfloat16 that is checked on the machine at hand before it is used.
+"""bfloat16 that is checked on the present machine before it is used.
 
 A kernel that computes bfloat16 wrongly raises nothing. Known case: torch 2.13 on processors with AVX512 (Intel's and
 AMD's) leaves the weight gradient of a padded 3^3 convolution uninitialised where its input is 2 x 2 x 2, and only
-there. So a training compares the gradients of a real batch, and inference an output, with those of float32, and goes on
-in float32 where they are not alike. (torch.autograd.gradcheck compares with finite differences in float64, which says
-nothing of bfloat16.)
+there. So a training compares the gradients of a real batch, and inference an output, with those of float32, and
+continues in float32 where they disagree. (torch.autograd.gradcheck compares with finite differences in float64, which
+says nothing about bfloat16.)
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ MOST_KINDS = 16  # shapes of batches that a training probes: not all, where each
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How like float32's tensors those of bfloat16 are.
+class PrecisionComparison:
+    """How well tensors computed in bfloat16 agree with those computed in float32.
 
     Attributes:
         alike: the error of every tensor is within the tolerance.
@@ -45,7 +45,7 @@ class Likeness:
         error: |bfloat16 - float32| / |float32| of that tensor.
         ratio: |bfloat16| / |float32| of that tensor.
         cosine: lowest cosine of a bfloat16 tensor with its float32 counterpart, over all that are not negligible.
-        seconds: that the comparison took.
+        seconds: duration of the comparison.
     """
 
     alike: bool
@@ -56,39 +56,41 @@ class Likeness:
     seconds: float = 0.0
 
 
-def compare(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor], tolerance: float) -> Likeness:
-    """How far tensors `rounded` of bfloat16 are from those of the same names in float32, `exact`.
+def compare_tensors(
+    exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor], tolerance: float
+) -> PrecisionComparison:
+    """Compares tensors computed in bfloat16 (`rounded`) with those of the same names in float32 (`exact`).
 
     Args:
-        tolerance: |rounded - exact| may be so large a share of |exact|, or of a negligible share of the length of all
-            of `exact` together where a tensor is shorter than that.
+        tolerance: largest allowed |rounded - exact| / |exact|. Where a tensor is shorter than a negligible share of
+            the length of all of `exact` together, that share replaces its |exact|.
 
     >>> right, wrong = torch.tensor([3.0, 4.0]), torch.tensor([4.0, -3.0])
-    >>> compare({"weight": right}, {"weight": right.bfloat16()}, 0.5).alike
+    >>> compare_tensors({"weight": right}, {"weight": right.bfloat16()}, 0.5).alike
     True
-    >>> compare({"weight": right}, {"weight": wrong}, 0.5).cosine
+    >>> compare_tensors({"weight": right}, {"weight": wrong}, 0.5).cosine
     0.0
     """
     if not exact:
-        return Likeness(True, "", 0.0, 1.0, 1.0)
+        return PrecisionComparison(True, "", 0.0, 1.0, 1.0)
     rows = torch.stack([_products(exact[name], rounded[name]) for name in exact]).tolist()  # one wait for the device
-    whole = math.sqrt(sum(row[0] for row in rows))
+    total_length = math.sqrt(sum(row[0] for row in rows))
     alike = True
     worst = ("", -1.0, 1.0)
     cosine = 1.0
     for name, (exact_squared, rounded_squared, product, error_squared) in zip(exact, rows):
         length = math.sqrt(exact_squared)
-        other = math.sqrt(rounded_squared)
-        least = whole * (NEGLIGIBLE if exact[name].ndim > 1 else NEGLIGIBLE_BIAS)
+        rounded_length = math.sqrt(rounded_squared)
+        least = total_length * (NEGLIGIBLE if exact[name].ndim > 1 else NEGLIGIBLE_BIAS)
         error = math.sqrt(error_squared) / max(length, least, 1e-30)
         error = math.inf if math.isnan(error) else error
         alike = alike and error <= tolerance
         if error > worst[1]:
-            worst = (name, error, other / max(length, 1e-30))
+            worst = (name, error, rounded_length / max(length, 1e-30))
         if length > least:
-            this = product / max(length * other, 1e-30)
-            cosine = this if not this >= cosine else cosine
-    return Likeness(alike, *worst, cosine)
+            tensor_cosine = product / max(length * rounded_length, 1e-30)
+            cosine = tensor_cosine if not tensor_cosine >= cosine else cosine
+    return PrecisionComparison(alike, *worst, cosine)
 
 
 def _products(exact: Tensor, rounded: Tensor) -> Tensor:
@@ -99,10 +101,10 @@ def _products(exact: Tensor, rounded: Tensor) -> Tensor:
 
 
 @contextmanager
-def untouched(networks: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
-    """Whatever runs inside leaves weights, gradients, buffers (batch statistics) and random state as they were.
+def preserve_state(networks: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
+    """Restores weights, gradients, buffers (batch statistics) and random state at the end of the block.
 
-    Inside, weights that are all 0 are random ones: a layer that starts at 0 has the layers before it get no gradient.
+    Inside, weights that are all 0 are replaced by random ones: a layer of zeros passes no gradient to those before it.
     """
     networks = list(networks)
     gradients = [(p, p.grad) for network in networks for p in network.parameters()]
@@ -128,31 +130,31 @@ def untouched(networks: Iterable[nn.Module], device: torch.device) -> Iterator[N
 
 def probe_gradients(
     gradients: Callable[[bool], Mapping[str, Tensor]], networks: Iterable[nn.Module], device: torch.device
-) -> Likeness:
+) -> PrecisionComparison:
     """Compares gradients(True), made under bfloat16, with gradients(False); both passes start from the same state.
 
     Args:
         gradients: computes the gradients of one batch, by name, under bfloat16 autocast or without.
-        networks: left as they were; see `untouched`.
-        device: that they are on.
+        networks: left as they were; see `preserve_state`.
+        device: where they are.
     """
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     passes = []
     for autocast in (False, True):
-        with untouched(networks, device):
+        with preserve_state(networks, device):
             # a kernel that forgets to write its result must not find the right one where it was freed
-            soiled = [torch.full_like(p, math.nan) for network in networks for p in network.parameters()]
-            del soiled
+            invalid_blocks = [torch.full_like(p, math.nan) for network in networks for p in network.parameters()]
+            del invalid_blocks
             passes.append(dict(gradients(autocast)))
-    likeness = compare(*passes, GRADIENT_TOLERANCE)
-    return replace(likeness, seconds=time.perf_counter() - begun)
+    likeness = compare_tensors(*passes, GRADIENT_TOLERANCE)
+    return replace(likeness, seconds=time.perf_counter() - start_time)
 
 
 class TrainingPrecision:
     """Whether a training computes in bfloat16: as `amp` asks, unless a probe on this machine found it wrong.
 
-    Each kind of batch (its shapes) is probed once, before the first step on it. What came out goes into the checkpoint
-    with the machine's name: a training resumed there decides alike, one resumed elsewhere probes anew.
+    Each kind of batch (its shapes) is probed once, before the first step on it. The result goes into the checkpoint
+    with the machine's name: a training resumed on that machine decides alike, one resumed elsewhere probes again.
 
     Args:
         amp: bfloat16 is asked for.
@@ -167,31 +169,31 @@ class TrainingPrecision:
         self.kinds: list[str] = []
         self._agreed = False
 
-    def settle(self, kind: str, probe: Callable[[], Likeness], device: torch.device) -> None:
-        """Probes where this kind of batch is new. All processes must call it together: they decide alike.
+    def settle(self, kind: str, probe: Callable[[], PrecisionComparison], device: torch.device) -> None:
+        """Probes a kind of batch that is new. All processes must call it together, and decide alike.
 
         Args:
             kind: the batch's shapes, in words.
             probe: see probe_gradients.
-            device: that the training runs on.
+            device: where the training runs.
         """
         if not self.asked:
             return
-        self._agree(machine(device))
+        self._agree(machine_name(device))
         if not self.autocast:
             return
         sentence = ""
         if kind not in self.kinds and len(self.kinds) < MOST_KINDS:
             self.kinds.append(kind)
-            sentence = self._tried(kind, probe)
+            sentence = self._probe_once(kind, probe)
         if any_process(sentence != ""):
             self.autocast = False
-            sentences = of_all_processes(sentence)
+            sentences = gather_objects(sentence)
             if idist.get_rank() == 0:
                 logger.warning("%s", next(filter(None, sentences)))
 
     def _agree(self, here: str) -> None:
-        """Once a run: what a checkpoint says counts if all processes run where it was decided."""
+        """Once per run: the checkpoint's decision holds if all processes run on the machine that made it."""
         if self._agreed:
             return
         self._agreed = True
@@ -202,8 +204,8 @@ class TrainingPrecision:
         elif not self.autocast and idist.get_rank() == 0:
             logger.warning("bfloat16 was wrong on this machine (%s) before: training goes on in float32.", here)
 
-    def _tried(self, kind: str, probe: Callable[[], Likeness]) -> str:
-        """The sentence that says what is wrong, or nothing."""
+    def _probe_once(self, kind: str, probe: Callable[[], PrecisionComparison]) -> str:
+        """The sentence that says what is wrong; empty if nothing is."""
         try:
             likeness = probe()
         except torch.OutOfMemoryError:
@@ -212,7 +214,7 @@ class TrainingPrecision:
             )
             return ""
         if not likeness.alike:
-            return refusal("gradients", likeness, self.machine)
+            return fallback_message("gradients", likeness, self.machine)
         if idist.get_rank() == 0:
             logger.info(
                 "Gradients of %s in bfloat16 are like float32's: lowest cosine %.4f, checked in %.1f s.",
@@ -222,7 +224,7 @@ class TrainingPrecision:
 
     @contextmanager
     def forced(self, autocast: bool) -> Iterator[None]:
-        """Inside, bfloat16 or not, whatever was decided: for the probe's own passes."""
+        """Inside the block, bfloat16 or not, whatever was decided: for the probe's own passes."""
         before = self.autocast
         self.autocast = autocast
         try:
@@ -231,7 +233,7 @@ class TrainingPrecision:
             self.autocast = before
 
     def state_dict(self) -> dict[str, Any]:
-        machine = self.machine if self.asked else ""  # a later phase with amp has to find out
+        machine = self.machine if self.asked else ""  # a later phase with amp must probe
         return {"autocast": self.autocast, "machine": machine, "kinds": list(self.kinds)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -242,11 +244,11 @@ class TrainingPrecision:
 
 
 class InferencePrecision:
-    """Autocast to bfloat16 as `amp` asks, unless a small example comes out otherwise than in float32 on this machine.
+    """Autocast to bfloat16 as `amp` asks, unless a small example disagrees with float32 on this machine.
 
     Args:
         amp: bfloat16 is asked for.
-        device: that the network runs on.
+        device: where the network runs.
     """
 
     def __init__(self, amp: bool, device: torch.device) -> None:
@@ -255,11 +257,11 @@ class InferencePrecision:
         self.kinds: set[Hashable] = set()
 
     def context(self, kind: Hashable, example: Callable[[], Tensor]) -> torch.autocast:
-        """The autocast to compute in; the first one of its kind is tried before.
+        """The autocast to compute in; before the first one of a kind its example is compared with float32.
 
         Args:
             kind: what is computed: layers and shapes, not values.
-            example: computes a small output of that kind, the same at each call. It should not depend on what else is
+            example: computes a small output of that kind, the same at each call. It must not depend on what else is
                 computed in this run, so that all processes, and a resumed run, decide alike.
         """
         if self.autocast and kind not in self.kinds:
@@ -267,7 +269,7 @@ class InferencePrecision:
             likeness = probe_output(example, self.device)
             self.autocast = likeness.alike
             if not likeness.alike:
-                logger.warning("%s", refusal("outputs", likeness, machine(self.device)))
+                logger.warning("%s", fallback_message("outputs", likeness, machine_name(self.device)))
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def noise(self, *shape: int) -> Tensor:
@@ -275,15 +277,15 @@ class InferencePrecision:
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
 
 
-def probe_output(example: Callable[[], Tensor], device: torch.device) -> Likeness:
+def probe_output(example: Callable[[], Tensor], device: torch.device) -> PrecisionComparison:
     """Compares example() under bfloat16 autocast with example() in float32."""
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     passes = []
     with torch.inference_mode():
         for autocast in (False, True):
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 passes.append({"output": example()})
-    return replace(compare(*passes, OUTPUT_TOLERANCE), seconds=time.perf_counter() - begun)
+    return replace(compare_tensors(*passes, OUTPUT_TOLERANCE), seconds=time.perf_counter() - start_time)
 
 
 def probe_convolutions(device: torch.device) -> dict[int, Likeness]:
@@ -315,31 +317,31 @@ def refusal(what: str, likeness: Likeness, where: str) -> str:
     )
 
 
-def shapes(*values: Any) -> str:
-    """The kind of a batch in words: shapes of its tensors without the batch axis, and what else it has.
+def describe_shapes(*values: Any) -> str:
+    """The kind of a batch as text: shapes of its tensors without the batch axis, and its other values.
 
-    >>> shapes(torch.zeros(2, 1, 8, 9), 3)
+    >>> describe_shapes(torch.zeros(2, 1, 8, 9), 3)
     '1x8x9, 3'
     """
     return ", ".join("x".join(map(str, v.shape[1:])) if isinstance(v, Tensor) else str(v) for v in values)
 
 
 def any_process(value: bool) -> bool:
-    """Whether it is true in any process of the group; all must call it together."""
+    """Whether `value` is true in any process of the group; all must call it together."""
     return bool(idist.all_reduce(int(value), "MAX")) if idist.get_world_size() > 1 else value
 
 
-def of_all_processes(value: Any) -> list[Any]:
+def gather_objects(value: Any) -> list[Any]:
     """The value of each process, in the order of ranks; all must call it together."""
     if idist.get_world_size() == 1:
         return [value]
-    gathered: list[Any] = [None] * idist.get_world_size()
-    torch.distributed.all_gather_object(gathered, value)
-    return gathered
+    values: list[Any] = [None] * idist.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
-def machine(device: torch.device) -> str:
-    """What decides which kernels compute: the processor or card, and the build of torch."""
+def machine_name(device: torch.device) -> str:
+    """Names what decides which kernels compute: the processor or GPU, and the version of torch."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

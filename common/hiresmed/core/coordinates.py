@@ -1,4 +1,4 @@
-"""Where voxels lie: coordinates of a patch from its location alone, at no cost of the volume's memory.
+"""Voxel coordinates: those of a patch follow from its location alone, so the whole volume is never in memory.
 
 Conventions for voxel k of N along an axis (array order, never x/y/z):
     centre    x_k = -1 + (2k + 1) / N      cell centres; stays aligned under factor-2 pyramids: our default
@@ -29,7 +29,7 @@ def axis_coordinates(
 ) -> torch.Tensor:
     """Coordinates of voxels start .. start+length-1 of an axis of `size` voxels, shape (length,).
 
-    Positions may lie outside the volume (a halo): the law simply goes on beyond [-1, 1].
+    Positions may lie outside the volume (a halo): the same formula then gives values outside [-1, 1].
 
     >>> axis_coordinates(0, 4, 4).tolist()
     [-0.75, -0.25, 0.25, 0.75]
@@ -42,7 +42,9 @@ def axis_coordinates(
     elif convention == "corner":
         x = -1 + 2 * k / size
     else:
-        raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}, but {convention!r} came.")
+        raise InputError(
+            f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}; choose one of these."
+        )
     return x.to(dtype)
 
 

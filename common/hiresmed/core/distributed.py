@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset, DistributedSampler
 
 from .errors import InputError
-from .knobs import flag, whole_number
+from .knobs import parse_bool, parse_int
 
 _wrapped: weakref.WeakSet[nn.parallel.DistributedDataParallel] = weakref.WeakSet()
 
@@ -35,16 +35,16 @@ def initialize(seed: int = 0, timeout_minutes: float = 30.0) -> None:
     """
     if _several_processes() and not dist.is_initialized():
         _join(timedelta(minutes=timeout_minutes))
-    # ignite's first look at the group is a collective: all ranks must take it together, not rank 0 in a handler
+    # ignite's first query of the group is a collective: all ranks must make it together, not rank 0 in a handler
     idist.get_rank()
-    set_determinism(whole_number(seed, "seed"))
+    set_determinism(parse_int(seed, "seed"))
 
 
 def finalize() -> None:
-    """Leaves the process group, if there is one; networks of prepare_network can no more be trained after it.
+    """Leaves the process group, if there is one; networks of prepare_network cannot be trained any further.
 
-    Gloo's threads end with the last reference to the group. One that still lets go of a tensor while Python shuts down
-    aborts the process (pytorch #179291), and torchrun kills the others: seen at one in twenty ends on a busy machine.
+    Gloo's threads end with the last reference to the group. One that still releases a tensor while Python shuts down
+    aborts the process (pytorch #179291), and torchrun kills the others: one in twenty runs on a busy machine.
     """
     if dist.is_available() and dist.is_initialized():
         idist.finalize()
@@ -54,7 +54,7 @@ def finalize() -> None:
 
 
 def _several_processes() -> bool:
-    """Whether a launcher started this process as one of a group; settles who counts the ranks."""
+    """Whether a launcher started this process as one of a group; hides SLURM's ranks where torchrun's count."""
     if "TORCHELASTIC_RUN_ID" in os.environ or "RANK" in os.environ:
         # inside srun, ignite would take SLURM's ranks, which count torchrun's agents and not its workers
         os.environ.pop("SLURM_JOB_ID", None)
@@ -68,9 +68,9 @@ def _join(timeout: timedelta) -> None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         idist.initialize(backend, timeout=timeout)
         return
-    # torchrun's agent keeps one store over all restarts, where the workers would find the addresses of the dead
-    # (pytorch #135712): each attempt gets its own corner. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 would cure it too, but
-    # torchrun reads that before any worker runs, so it would have to stand in the user's shell.
+    # torchrun's agent keeps one store over all restarts, in which workers would find the addresses of dead ones
+    # (pytorch #135712): each attempt gets a prefix of its own. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 would help too, but
+    # torchrun reads it before any worker runs, so the user would have to set it in the shell.
     rank = int(os.environ["RANK"])
     processes = int(os.environ["WORLD_SIZE"])
     address = os.environ["MASTER_ADDR"]
@@ -103,7 +103,7 @@ def prepare_network(
     """
     device = torch.device(device) if device is not None else idist.device()
     network = network.to(device)
-    if flag(channels_last, "channels_last"):  # oneDNN and cuDNN convolve 1.5 to 2 times faster
+    if parse_bool(channels_last, "channels_last"):  # oneDNN and cuDNN convolve 1.5 to 2 times faster
         layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
         network = network.to(memory_format=layout)
     if idist.get_world_size() == 1 or not any(p.requires_grad for p in network.parameters()):
@@ -121,8 +121,8 @@ def prepare_network(
 def average_buffers(networks: Sequence[nn.Module]) -> None:
     """Every process gets the mean over all processes of each network's floating point buffers.
 
-    With `broadcast_buffers` off each process gathers batch statistics of its own; once an epoch they are made one, so
-    that all processes validate, save and resume the same network. All processes must call it together.
+    With `broadcast_buffers` off each process has batch statistics of its own; once an epoch they are averaged, so that
+    all processes validate, save and resume the same network. All processes must call it together.
     """
     processes = idist.get_world_size()
     if processes == 1:
@@ -134,12 +134,12 @@ def average_buffers(networks: Sequence[nn.Module]) -> None:
                 buffer /= processes
 
 
-def own_share(count: int) -> range:
-    """Which of `count` things this process does: every world-size-th, beginning with its rank."""
+def rank_share(count: int) -> range:
+    """Which of `count` items this process handles: every world-size-th, beginning with its rank."""
     return range(idist.get_rank(), count, idist.get_world_size())
 
 
-def per_process(batch_size: int) -> int:
+def local_batch_size(batch_size: int) -> int:
     """This process's share of a global batch size.
 
     Raises:
@@ -148,7 +148,7 @@ def per_process(batch_size: int) -> int:
     processes = idist.get_world_size()
     if batch_size < 1 or batch_size % processes:
         raise InputError(
-            f"The global batch_size should be a positive multiple of the {processes} processes, but is {batch_size}; "
+            f"The global batch_size must be a positive multiple of the {processes} processes, got {batch_size}; "
             "change it, or start another number of processes."
         )
     return batch_size // processes

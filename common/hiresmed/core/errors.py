@@ -1,4 +1,4 @@
-"""Errors that a person can act on: one sentence that says what was wanted, what came, and the cure."""
+"""Errors that a user can act on: one sentence that says what is required, what was given, and what to do."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ MODULE_AS_TARGET = r"Component <module '(?P<name>[\w.]+)'.*> is not callable"
 
 
 class InputError(ValueError):
-    """A user's mistake (a bad file, knob or folder); its text is one complete sentence with the cure."""
+    """A user's mistake (a bad file, knob or folder); its text is one complete sentence that ends with what to do."""
 
 
 def first_input_error(error: BaseException | None) -> InputError | None:
     """The InputError inside a chain of exceptions, or None: MONAI and ignite wrap what a component raises.
 
-    MONAI's warning that a `_target_` is a module counts as one, where `speak_plainly` has made an error of it.
+    MONAI's warning that a `_target_` is a module counts as one, where `install_error_hook` has made an error of it.
     """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    visited: set[int] = set()
+    while error is not None and id(error) not in visited:
         if isinstance(error, InputError):
             return error
         module = re.match(MODULE_AS_TARGET, str(error)) if isinstance(error, UserWarning) else None
@@ -29,16 +29,16 @@ def first_input_error(error: BaseException | None) -> InputError | None:
                 f"_target_ must name a class or a function, got the module {module['name']}; name what it defines, and "
                 "if the module hides a function of the same name in its package, rename the file."
             )
-        seen.add(id(error))
+        visited.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 
 
-def speak_plainly() -> None:
+def install_error_hook() -> None:
     """From now on an uncaught InputError ends the program with its sentence on stderr and no traceback.
 
-    A hook, and not SystemExit at the place of the mistake: the same components also serve a MONAI Label server
-    and notebooks, which must be able to catch the error and live on.
+    A hook, not SystemExit where the mistake is noticed: the same components also run in a MONAI Label server and in
+    notebooks, which must be able to catch the error and continue.
     """
 
     def hook(kind, error, traceback):

@@ -1,7 +1,7 @@
 """Exact tiled inference: read a tile and its halo, compute, write exactly the tile; equal to the untiled result.
 
-MONAI's SlidingWindowInferer blends overlapping windows, each blind beyond its border, and holds input, output and count
-in memory; here every output voxel is computed once, from all that it depends on.
+MONAI's SlidingWindowInferer blends overlapping windows, none of which uses voxels beyond its border, and holds input,
+output and counts in memory; here every output voxel is computed once, from all that it depends on.
 
 Letters: B = batch, C = channels, S = spatial shape, T = tile shape, h = halo.
 """
@@ -20,25 +20,25 @@ from tqdm import tqdm
 
 from .bfloat16 import InferencePrecision
 from .errors import InputError
-from .knobs import flag
-from .memory import blocks_apart, release_heap
-from .receptive_field import ReceptiveField, field_of, refuse_spatial_statistics
+from .knobs import parse_bool
+from .memory import map_large_blocks, release_heap
+from .receptive_field import ReceptiveField, receptive_field_of, refuse_spatial_statistics
 from .tiles import TileGrid, check_tile_size
 
 
 class ExactTiledInferer(Inferer):
-    """Runs a network of finite receptive field tile by tile with the very result of one untiled pass.
+    """Runs a network of finite receptive field tile by tile, with the same result as one untiled pass.
 
-    The image goes on beyond its faces (edge replication), so every tile, at a face or inside, is computed alike.
+    The image is extended beyond its faces (edge replication), so that every tile is computed alike.
     Results are bit-identical for one tile size and equal within float tolerance across tile sizes.
 
     Args:
         tile_size: T in voxels (one number or one per axis), rounded down to the network's lattice.
         device: where tiles are computed; inputs and outputs stay where they are.
-        amp: bfloat16 autocast, if a small example comes out like float32 on this machine: faster, results differ in
-            the third digit.
+        amp: bfloat16 autocast, if a small example agrees with float32 on this machine: faster, results differ in the
+            third digit.
         progress: show a progress bar in a terminal.
-        halo: override of the probed halo, for experiments; None finds it.
+        halo: override of the probed halo, for experiments; None: probed.
 
     >>> blur = nn.Conv2d(1, 1, 3, padding=1)
     >>> x = torch.rand(1, 1, 50, 41)
@@ -58,7 +58,7 @@ class ExactTiledInferer(Inferer):
         super().__init__()
         self.tile_size = check_tile_size(tile_size)
         self.device = torch.device(device)
-        self.amp = flag(amp, "amp")
+        self.amp = parse_bool(amp, "amp")
         self.progress = progress
         self.halo = halo
         self.precision = InferencePrecision(self.amp, self.device)
@@ -68,7 +68,7 @@ class ExactTiledInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         """Network output for inputs (B, C, *S), shape (B, C', *S), in memory and on the inputs' device."""
         # a MetaTensor would carry its batch's geometry into tiles
-        given = inputs
+        original = inputs
         inputs = convert_to_tensor(inputs)
         shape = inputs.shape[2:]
         field = self.field(network, inputs.shape[1])
@@ -89,12 +89,12 @@ class ExactTiledInferer(Inferer):
             result[0][(..., *place)] = tile.to(inputs.device)
 
         self.run(lambda x: network(x, *args, **kwargs), read, write, grid, field)
-        return convert_to_dst_type(result[0], given)[0]
+        return convert_to_dst_type(result[0], original)[0]
 
     def field(self, network: nn.Module, in_channels: int) -> ReceptiveField:
         """What a tile of this network needs; probed once per network object."""
         if self._field is None or self._field[0] is not network:
-            self._field = (network, field_of(network, in_channels, _spatial_dims(network)))
+            self._field = (network, receptive_field_of(network, in_channels, _spatial_dims(network)))
         refuse_spatial_statistics(network)  # it may have gone back to training since it was probed
         field = self._field[1]
         return field if self.halo is None else ReceptiveField(self.halo, field.alignment, field.shrink)
@@ -109,41 +109,53 @@ class ExactTiledInferer(Inferer):
         numbers: Iterable[int] | None = None,
         title: str = "tiles",
     ) -> None:
-        """Compute tiles from wherever they lie to wherever they go.
+        """Reads, computes and writes tiles one by one.
 
         Args:
             compute: (1, C, *T + 2h) -> (1, C', *T + 2h - 2 shrink).
             read: (start, shape) of a box, possibly beyond the volume -> (1, C, *shape).
-            write: (tile number, (1, C', *inside)) -> None; called once a tile.
-            numbers: which tiles; None is all.
+            write: (tile number, (1, C', *inside)) -> None; called once per tile.
+            grid: the tiles.
+            field: receptive field of `compute`.
+            numbers: which tiles; None: all.
+            title: of the progress bar.
+
+        Raises:
+            InputError: the halo is smaller than what the network consumes, or does not fit its output.
         """
         numbers = list(grid) if numbers is None else list(numbers)
-        cut = field.halo - field.shrink
-        if cut < 0:
-            raise InputError(f"the network consumes {field.shrink} voxels a side, but the halo is {field.halo}.")
+        margin = field.halo - field.shrink
+        if margin < 0:
+            raise InputError(
+                f"halo must be at least the {field.shrink} voxels a side that the network consumes, got {field.halo}; "
+                "raise it, or leave it out."
+            )
         shape = [t + 2 * field.halo for t in grid.tile]
         for number in tqdm(numbers, desc=title, disable=None if self.progress else True, leave=False):
             x = read([s - field.halo for s in grid.start(number)], shape).to(self.device)
             x = _fast_layout(x)
             release_heap()
-            # in three dimensions all but few of a tile's blocks are larger than the heap takes
-            apart = blocks_apart() if x.ndim == 4 else contextlib.nullcontext()
+            # in 3-D nearly all of a tile's blocks are too large for the heap anyway
+            mapping = map_large_blocks() if x.ndim == 4 else contextlib.nullcontext()
             autocast = self._autocast(compute, x, field)
-            begun = time.perf_counter()
-            with torch.inference_mode(), autocast, apart:
+            start_time = time.perf_counter()
+            with torch.inference_mode(), autocast, mapping:
                 y = compute(x)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-            self.network_seconds += time.perf_counter() - begun
-            if y.shape[2:] != tuple(t + 2 * cut for t in grid.tile):
-                raise InputError(f"tile of {tuple(shape)} voxels gave {tuple(y.shape[2:])}: the halo does not fit.")
-            inside = tuple(slice(cut, cut + n) for n in grid.inside(number))
+            self.network_seconds += time.perf_counter() - start_time
+            if y.shape[2:] != tuple(t + 2 * margin for t in grid.tile):
+                raise InputError(
+                    f"The network's output for {tuple(shape)} voxels must have "
+                    f"{tuple(t + 2 * margin for t in grid.tile)}, got {tuple(y.shape[2:])}; leave halo out."
+                )
+            inside = tuple(slice(margin, margin + n) for n in grid.inside(number))
             write(number, y[(..., *inside)].cpu())
-            del x, y  # or the next tile's network would run beside this one's result
+            del x, y  # or this tile's result would stay in memory while the next one is computed
 
     def _autocast(self, compute: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, field: ReceptiveField):
-        """The precision of tiles like x; networks of one receptive field and number of channels count as alike."""
-        # the smallest tile of the lattice from 8 voxels on, so that the trial costs little beside a tile
+        """The autocast for tiles like x; networks of one receptive field and number of channels share one check."""
+        # the smallest tile of the lattice from 8 voxels on, so that the check costs little compared with a tile
         size = 2 * field.halo + -(-8 // field.alignment) * field.alignment
         shape = [min(size, n) for n in x.shape[2:]]
 
@@ -164,4 +176,7 @@ def _spatial_dims(network: nn.Module) -> int:
     for module in network.modules():
         if type(module) in kinds:
             return kinds[type(module)]
-    raise InputError("exact tiling wants a network with at least one convolution, which tells its number of axes.")
+    raise InputError(
+        f"exact tiling must have a network with at least one convolution, got {type(network).__name__}; use another "
+        "one."
+    )

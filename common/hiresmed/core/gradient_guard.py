@@ -1,6 +1,6 @@
 """No step on a gradient that cannot be right: not finite, or a thousand times as long as those before it.
 
-Lightning's and NeMo's guards stop or skip at NaN alone; a broken kernel's 1e30 is finite, and Adam makes a step of it.
+Lightning's and NeMo's guards stop or skip only at NaN; a broken kernel's 1e30 is finite, and Adam would take the step.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MOST_SKIPPED = 10  # steps in a row
 
 
 class GradientGuard:
-    """Says of each step of one network whether its gradient may be used.
+    """Decides for each step of one network whether its gradient may be used.
 
     The running norm is the mean of the norms over the first 100 steps, then an exponential one over about 100 steps.
     Norms above 1000 times it (1e9 times in the first 100 steps) are not used; neither they nor those below a thousandth
-    change it, so that a lull (a hinge loss that is met) does not make the next ordinary gradient a long one. All
-    processes of a group see the averaged gradient, and so decide alike. It costs one norm a step, and on a card one
-    wait for it.
+    change it, so that a pause (a hinge loss of 0) does not make the next ordinary gradient look too long. All processes
+    of a group see the averaged gradient, and so decide alike. It costs one norm a step, and on a GPU one
+    synchronisation.
 
     Args:
         network: its name, for messages.
@@ -46,7 +46,7 @@ class GradientGuard:
         self.in_a_row = 0
 
     def allows(self, norm: Tensor, iteration: int) -> bool:
-        """Whether to take the step whose gradient has this Euclidean norm (0-dim); a step not taken is counted, logged.
+        """Whether to take a step whose gradient has this Euclidean norm (0-dim); skipped steps are counted and logged.
 
         Raises:
             InputError: for the last of `MOST_SKIPPED` steps in a row that may not be taken.
@@ -60,7 +60,8 @@ class GradientGuard:
         wrong = "is far above its running norm" if math.isfinite(value) else "is not finite"
         if self.in_a_row == MOST_SKIPPED:
             raise InputError(
-                f"The gradient of the {self.network} should be like those before it, but {wrong} at {MOST_SKIPPED} "
+                f"The gradient of the {self.network} must be of the size of those before it, but {wrong} at "
+                f"{MOST_SKIPPED} "
                 f"steps in a row (norm {value:.3g}, running norm {self.norm:.3g}, iteration {iteration}); resume from "
                 "the last checkpoint with a lower learning rate, with max_grad_norm, or with amp false."
             )

@@ -1,12 +1,12 @@
-"""Sizes and durations in words."""
+"""Sizes and durations as text for people."""
 
 from __future__ import annotations
 
 
-def in_bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
     """A number of bytes in powers of ten.
 
-    >>> in_bytes(424e6), in_bytes(999.6)
+    >>> format_bytes(424e6), format_bytes(999.6)
     ('424 MB', '1.0 kB')
     """
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -16,10 +16,10 @@ def in_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def in_time(seconds: float) -> str:
-    """A duration.
+def format_duration(seconds: float) -> str:
+    """A duration in its largest units.
 
-    >>> in_time(3.21), in_time(245), in_time(7800)
+    >>> format_duration(3.21), format_duration(245), format_duration(7800)
     ('3.2 s', '4 min 5 s', '2 h 10 min')
     """
     if seconds < 60:

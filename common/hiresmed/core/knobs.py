@@ -1,4 +1,4 @@
-"""Knobs as a command line hands them over."""
+"""Values of knobs as the command line gives them: parsed, checked, with errors that name the knob."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from typing import Any
 from .errors import InputError
 
 
-def flag(value: Any, name: str) -> bool:
-    """A yes-or-no knob: True and False, also as the text that `--knob true` arrives as.
+def parse_bool(value: Any, name: str) -> bool:
+    """A Boolean knob: True or False, also as the text that `--knob true` gives.
 
     Raises:
         InputError: for anything else (the text "false" would otherwise count as true).
 
-    >>> flag("true", "resume"), flag("False", "resume"), flag(0, "resume")
+    >>> parse_bool("true", "resume"), parse_bool("False", "resume"), parse_bool(0, "resume")
     (True, False, False)
     """
     known = {"true": True, "false": False, "1": True, "0": False}
     text = str(value).lower()
     if text not in known:
-        raise InputError(f"{name} should be true or false, but is '{value}'; write --{name} true or false.")
+        raise InputError(f"{name} must be true or false, got '{value}'; write --{name} true or false.")
     return known[text]
 
 
-def whole_number(value: Any, name: str, least: int = 0) -> int:
-    """A knob that counts something.
+def parse_int(value: Any, name: str, least: int = 0) -> int:
+    """A knob that is a whole number.
 
     Raises:
         InputError: not a whole number, or less than `least`.
 
-    >>> whole_number("7", "seed")
+    >>> parse_int("7", "seed")
     7
     """
     try:
@@ -43,27 +43,27 @@ def whole_number(value: Any, name: str, least: int = 0) -> int:
     except ValueError:
         number = least - 1
     if number < least:
-        raise InputError(f"{name} should be a whole number from {least} on, but is '{value}'; change it.")
+        raise InputError(f"{name} must be a whole number from {least} on, got '{value}'; change it.")
     return number
 
 
-def positive_number(value: Any, name: str) -> float:
+def parse_positive(value: Any, name: str) -> float:
     """A knob that is a finite number above 0.
 
     Raises:
-        InputError: any other value; text, too.
+        InputError: for any other value, text included.
 
-    >>> positive_number(2e-4, "learning_rate")
+    >>> parse_positive(2e-4, "learning_rate")
     0.0002
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:
-        raise InputError(f"{name} should be a number above 0, but is {value!r}; change it.")
+        raise InputError(f"{name} must be a number above 0, got {value!r}; change it.")
     return float(value)
 
 
 def check_training(max_epochs: Any, epoch_length: Any, handlers: Iterable[Any]) -> None:
-    """What every trainer checks of its knobs first: ignite meets such mistakes late, with a traceback.
+    """Checks the knobs that all trainers have: ignite notices such mistakes late, with a traceback.
 
     Args:
         max_epochs: the knob `max_epochs`.
@@ -72,34 +72,34 @@ def check_training(max_epochs: Any, epoch_length: Any, handlers: Iterable[Any]) 
             `val_interval`.
 
     Raises:
-        InputError: the first that is no whole number from 1 on.
+        InputError: one of them is no whole number from 1 on.
     """
-    whole_number(max_epochs, "max_epochs", least=1)
+    parse_int(max_epochs, "max_epochs", least=1)
     if epoch_length is not None:
-        whole_number(epoch_length, "iterations", least=1)
+        parse_int(epoch_length, "iterations", least=1)
     for handler in handlers:
         interval = getattr(handler, "interval", getattr(handler, "every", 1))
-        whole_number(interval, "val_interval", least=1)
+        parse_int(interval, "val_interval", least=1)
 
 
-def choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:
-    """The entry of a table of settings that a knob names.
+def parse_choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:
+    """The entry of a table of settings whose name a knob gives.
 
     Raises:
         InputError: the table has no such entry.
 
-    >>> choice({"fast": 5, "paper": 20}, "paper", "recipe")
+    >>> parse_choice({"fast": 5, "paper": 20}, "paper", "recipe")
     20
     """
     if name not in table:
-        raise InputError(f"{knob} should be one of {', '.join(table)}, but is '{name}'; choose one of these.")
+        raise InputError(f"{knob} must be one of {', '.join(table)}, got '{name}'; choose one of these.")
     return table[name]
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """The one of `known` that a mistyped word most likely means, or None.
 
-    >>> nearest("tile_sise", ["seed", "tile_size"]), nearest("qqq", ["seed"])
+    >>> nearest_name("tile_sise", ["seed", "tile_size"]), nearest_name("qqq", ["seed"])
     ('tile_size', None)
     """
     return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=likeness)), None)
@@ -116,18 +116,18 @@ def unknown_knob(name: str, known: Iterable[str]) -> InputError:
     return InputError(f"--{name} is no knob of this config; {hint}")
 
 
-def check_names(names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse knobs (say, tile_size or network_def#width) whose sections are not among a config's ids.
+def check_knob_names(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuses knobs (say, tile_size or network_def#width) whose sections are not among a config's ids.
 
-    What a section may hold is for the bundle to say, which can look at its components. MONAI's own arguments of
-    `monai.bundle run` pass.
+    What a section may hold is checked by the bundle, which knows its components. MONAI's own arguments of
+    `monai.bundle run` are accepted.
 
     Args:
         names: of the knobs.
         known: ids of the config, `train::trainer::max_epochs` as well as `train` and `train::trainer`.
 
     Raises:
-        InputError: the first that is not, with the nearest name.
+        InputError: for the first unknown one, with the nearest name.
     """
     known = set(known)
     for name in names:
@@ -150,7 +150,7 @@ def names_in(section: str, ids: Iterable[str]) -> set[str]:
     return {name.rpartition("::")[2] for name in ids if name.rpartition("::")[0] == section}
 
 
-# what these say is a path or a pattern: text, whatever characters it holds
+# knobs whose value is a path or a pattern: text, whatever characters it holds
 TEXT_KNOBS = (
     "bundle_root", "image", "sketch", "mask", "label", "dataset_dir", "output_dir", "weights_path", "warm_start",
     "cache_dir", "subjects", "subject",
@@ -158,18 +158,20 @@ TEXT_KNOBS = (
 
 
 def is_null(word: Any) -> bool:
-    """Whether a word of the command line stands for null: MONAI hands `null` on as text and drops `None`."""
+    """Whether a word of the command line means null: MONAI passes `null` on as text and drops `None`."""
     return isinstance(word, str) and word in ("null", "None")
 
 
-def text_of(word: str) -> str | list[str] | None:
-    """What a word of the command line says of one of TEXT_KNOBS; nothing in it is ever evaluated.
+def parse_text(word: str) -> str | list[str] | None:
+    """The value of one of TEXT_KNOBS from a word of the command line; nothing in it is ever evaluated.
 
-    The name of a file that exists is that name. Else null is None; a quoted text is what stands in the quotes, also if
-    `as_expression` wrote it; a list of quoted texts is a list; and any other word is itself.
+    The name of an existing file is taken as it is. Otherwise null is None, a quoted text loses its quotes (also if
+    `as_expression` wrote it), a list of quoted texts is a list, and any other word is taken as it is.
 
-    >>> text_of("/data/$(a),#1.png"), text_of("'/data/a.png'"), text_of("['t1.nii', 't2.nii']"), text_of("null")
-    ('/data/$(a),#1.png', '/data/a.png', ['t1.nii', 't2.nii'], None)
+    >>> parse_text("/data/$(a),#1.png"), parse_text("'/data/a.png'"), parse_text("null")
+    ('/data/$(a),#1.png', '/data/a.png', None)
+    >>> parse_text("['t1.nii', 't2.nii']")
+    ['t1.nii', 't2.nii']
     """
     if os.path.exists(word):
         return word
@@ -184,7 +186,7 @@ def text_of(word: str) -> str | list[str] | None:
 
 
 def as_expression(text: str | list[str] | None) -> Any:
-    """Text as MONAI's ConfigParser must get it to hand it on unchanged.
+    """Text written so that MONAI's ConfigParser passes it on unchanged.
 
     The parser evaluates text that begins with $, looks up @ and %, and turns # into :: everywhere; so text with such
     characters becomes an expression, a Python literal that escapes them.

@@ -1,8 +1,8 @@
-"""How many bytes of tensors live at once: counted, not sampled, and on tensors without memory too.
+"""How many bytes of tensors are alive at once: counted, not sampled, and also for tensors without memory.
 
 A run under torch's FakeTensorMode computes shapes only; the bytes that it would hold are the same, so the memory of a
 256^3 training step is known in seconds on any machine. What a kernel allocates and frees inside itself (a convolution's
-workspace) is not seen. torch.distributed._tools.MemTracker does similar, but is private and rounds to CUDA's blocks.
+workspace) is not counted. torch.distributed._tools.MemTracker is similar, but private, and rounds to CUDA's blocks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """Counts the distinct live storages that operations touch: `now` and `peak`, in bytes.
 
-    A storage counts once, however many views it has, from the first operation that takes or gives it to its end.
+    A storage counts once, however many views it has, from the first operation that uses it until it is freed.
 
     Args:
         held: tensors that count from the start, such as a network's parameters.

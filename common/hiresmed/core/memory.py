@@ -42,7 +42,7 @@ def peak_rss_bytes() -> int:
 
 
 def reset_peak_rss() -> bool:
-    """Lets `peak_rss_bytes` start anew from the present resident set; False where the system does not permit it."""
+    """Resets `peak_rss_bytes` to the present resident set; False where the system does not permit it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -58,14 +58,14 @@ def peak_device_bytes(device: str | torch.device) -> int:
 
 
 def steady_allocator() -> bool:
-    """Has glibc keep one arena and fixed thresholds; returns whether it took (elsewhere a no-op).
+    """Makes glibc keep one arena and fixed thresholds; returns whether it did (a no-op without glibc).
 
-    Threads that read and write a store would each fill an arena of their own, and the resident set creeps with the
-    number of tiles. The settings of MALLOC_ARENA_MAX=1, MALLOC_MMAP_THRESHOLD_ of 32 MiB and MALLOC_TRIM_THRESHOLD_ of
-    128 MiB, made in the program so that no user's shell must know them: high enough that the temporaries of a 128^3
-    tile are not fetched from the system one by one, which doubles the time of a sketch; `release_heap` gives them
-    back. Call it before threads start: arenas that exist stay. Large tensors are asked for in huge pages (torch's
-    THP_MEM_ALLOC_ENABLE): they took a fifth off the time that networks need.
+    Threads that read and write a store would otherwise each fill an arena of their own, and the resident set would grow
+    with the number of tiles. The settings are those of MALLOC_ARENA_MAX=1, MALLOC_MMAP_THRESHOLD_ of 32 MiB and
+    MALLOC_TRIM_THRESHOLD_ of 128 MiB, made here so that users need not set them: high enough that the temporaries of a
+    128^3 tile are not fetched from the system one by one, which doubles the time of a sketch; `release_heap` gives them
+    back. Call it before threads start: arenas that exist remain. Large tensors get huge pages (torch's
+    THP_MEM_ALLOC_ENABLE), which shorten the networks' time by a fifth.
     """
     global _steady
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -78,11 +78,11 @@ def steady_allocator() -> bool:
 
 
 def keeping_allocator() -> bool:
-    """Has glibc keep what was freed for the next step of a training; returns whether it took (elsewhere a no-op).
+    """Makes glibc keep freed memory for the next step of a training; returns whether it did (a no-op without glibc).
 
-    A training's steps ask for the same blocks again and again. Usually each large one is a mapping of its own whose
-    pages the kernel clears anew at every step: up to a tenth of a step's time on a CPU. The price is holes between
-    blocks: the resident set may be larger by a few of the largest, but does not grow with the number of steps.
+    A training's steps allocate the same blocks again and again. By default each large one is a mapping of its own whose
+    pages the kernel clears at every step: up to a tenth of a step's time on a CPU. The price is fragmentation: the
+    resident set may be larger by a few of the largest blocks, but does not grow with the number of steps.
     """
     libc = _glibc()
     return libc is not None and all(
@@ -91,11 +91,11 @@ def keeping_allocator() -> bool:
 
 
 @contextmanager
-def blocks_apart() -> Iterator[None]:
-    """Within it, blocks of 4 MiB and more are fetched from the system one by one, and go back as soon as they are free.
+def map_large_blocks() -> Iterator[None]:
+    """Inside, blocks of 4 MiB and more are mapped one by one, and go back to the system as soon as they are free.
 
-    For a network's activations: on the heap, whether the next one fits a hole or lengthens the heap hangs on what lay
-    there before, and the peak with it (20 MB of 640 MB in two dimensions). In force where `steady_allocator` is.
+    For a network's activations: on the heap, whether the next one fits a hole or lengthens the heap depends on what was
+    there before, and so does the peak (20 MB of 640 MB in two dimensions). Active where `steady_allocator` is.
     """
     libc = _glibc() if _steady else None
     if libc is not None:
@@ -108,13 +108,13 @@ def blocks_apart() -> Iterator[None]:
 
 
 def release_heap() -> None:
-    """Gives freed blocks back to the system, also those below blocks in use; where there is no glibc, nothing.
+    """Gives freed blocks back to the system, also those below blocks in use; a no-op without glibc.
 
-    Called before the network sees a tile, when memory is dearest, and after each level of sketches: what is left on
-    the heap would else grow with the number of tiles. What was given back is no longer to become huge pages: where one
-    small block is left of them, the kernel would by and by fill the hole again (up to 16 MB every 10 seconds). MKL's
-    matrix products keep a buffer of 12 MB for each thread: whether it lies in touched pages, and thus counts, hung on
-    the order of all blocks before it.
+    Called before the network computes a tile, when memory is most needed, and after each level of sketches: what stays
+    on the heap would otherwise grow with the number of tiles. The heap is also barred from huge pages: where a small
+    block remains of one, the kernel would gradually fill the hole again (up to 16 MB every 10 seconds). MKL's matrix
+    products keep a buffer of 12 MB for each thread; it is freed, since whether it lies in resident pages, and thus
+    counts, would depend on the order of all blocks before it.
     """
     libc = _glibc()
     free_mkl_buffers = _mkl_free_buffers()
@@ -134,16 +134,16 @@ def release_heap() -> None:
 
 @contextmanager
 def out_of_memory(cure: str) -> Iterator[None]:
-    """Turns a failed allocation of the block, on the device or the host, into one sentence that ends with the cure.
+    """Turns a failed allocation inside the block, on the device or the host, into one sentence that ends with `cure`.
 
     Raises:
-        InputError: the block ran out of memory.
+        InputError: the code inside ran out of memory.
 
     >>> with out_of_memory("lower tile_size"):
     ...     raise MemoryError
     Traceback (most recent call last):
     ...
-    hiresmed.core.errors.InputError: The work should fit into the memory, but ran out of it (MemoryError); lower ...
+    hiresmed.core.errors.InputError: The work must fit into memory, but ran out of it (MemoryError); lower tile_size.
     """
     try:
         yield
@@ -152,9 +152,9 @@ def out_of_memory(cure: str) -> Iterator[None]:
         # the host's allocator raises a plain RuntimeError
         if type(error) is RuntimeError and "not enough memory" not in text and "out of memory" not in text:
             raise
-        asked = re.search(r"(?:allocate|tried to allocate) [\d.]+ ?\w+", text)
-        what = asked.group() if asked else type(error).__name__
-        raise InputError(f"The work should fit into the memory, but ran out of it ({what}); {cure}.") from error
+        request = re.search(r"(?:allocate|tried to allocate) [\d.]+ ?\w+", text)
+        reason = request.group() if request else type(error).__name__
+        raise InputError(f"The work must fit into memory, but ran out of it ({reason}); {cure}.") from error
 
 
 @lru_cache(maxsize=1)

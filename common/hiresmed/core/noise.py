@@ -1,7 +1,7 @@
-"""Noise that belongs to the place: a voxel's random number is a function of (seed, stream, absolute position).
+"""Noise by position: a voxel's random number is a function of (seed, stream, absolute position).
 
-So a volume, a tile of it, a region, another order of tiles, another number of processes or a resumed run all see the
-same noise. The lattice is cut into cubes of BLOCK voxels; each has its own counter-based generator (Philox,
+So a volume, a tile of it, a region, another order of tiles, another number of processes or a resumed run all get the
+same noise. The lattice is divided into cubes of BLOCK voxels; each has its own counter-based generator (Philox,
 Salmon et al. 2011) keyed by seed, stream and the cube's index. Positions may be negative.
 """
 
@@ -33,10 +33,11 @@ def _quantiles() -> np.ndarray:
 
 
 def place_noise(seed: int, start: Sequence[int], shape: Sequence[int], stream: int = 0) -> np.ndarray:
-    """Standard normal noise of one box of an endless lattice.
+    """Standard normal noise in one box of an infinite lattice.
 
     Sixteen random bits choose one of 65536 quantiles: 4 times faster than NumPy's standard_normal, which took a
-    twentieth of a cascade's time, and unlike its stream that of Philox's raw bits is promised never to change.
+    twentieth of a cascade's time; and NumPy promises that the stream of Philox's raw bits never changes, unlike that of
+    standard_normal.
 
     Args:
         seed: any integer (its lowest 40 bits count).

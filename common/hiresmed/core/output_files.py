@@ -1,4 +1,4 @@
-"""Files that bear their names only when they are whole, in folders that can be written to."""
+"""Files that get their final names only when they are complete, in folders that can be written to."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .errors import InputError
 
 
 @contextmanager
-def written_aside(path: str | os.PathLike, shared: bool = False) -> Iterator[Path]:
+def write_then_rename(path: str | os.PathLike, shared: bool = False) -> Iterator[Path]:
     """`<path>.partial` to write to: renamed to `path` when the block ends well, removed when it fails.
 
     Args:
-        shared: several processes may write the same values at once, so each writes to a name of its own; what a killed
-            one leaves is then not written over by the next.
+        shared: several processes may write the same values at once, so each writes to a name of its own; the partial
+            file of a killed one is then not overwritten by the next.
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
@@ -41,8 +41,7 @@ def writable_folder(output_dir: str | os.PathLike) -> Path:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(
-            f"output_dir should be a folder that can be written to, but {folder} cannot ({error.strerror}); "
-            "choose another one."
+            f"output_dir must be a folder that can be written to, got {folder} ({error.strerror}); choose another one."
         ) from error
     return folder
 

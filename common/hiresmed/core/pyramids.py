@@ -1,7 +1,6 @@
 """Levels of a pyramid: arrays written tile by tile, with a journal of finished tiles; in memory or given by a store.
 
-The stores on disk lie in the room of data; those in memory here, since an inferer that is called with a tensor needs
-them too.
+The stores on disk are in io.stores; those in memory are here, since an inferer that is called with a tensor needs them.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ class Level(Volume):
 
     Args:
         array: zarr or NumPy array of spatial shape S.
-        slope: what one stored unit is worth (1 for HU, 1/255 for a sketch kept in uint8).
-        journal: file with one byte a tile, or None for a journal in memory.
+        slope: value of one stored unit (1 for HU, 1/255 for a sketch stored as uint8).
+        journal: file with one byte per tile, or None for a journal in memory.
     """
 
     def __init__(self, array, affine: np.ndarray, name: str, slope: float = 1.0, journal: pathlib.Path | None = None):
@@ -50,7 +49,7 @@ class Level(Volume):
         return values * np.float32(self.slope)
 
     def write(self, start: Sequence[int], values: np.ndarray) -> None:
-        """Store one box; integers are rounded to the nearest stored unit and clipped to the dtype."""
+        """Stores one box; integers are rounded to the nearest stored unit and clipped to the dtype."""
         if np.issubdtype(self._stored, np.integer) and (self.slope != 1.0 or values.dtype != self._stored):
             limits = np.iinfo(self._stored)
             values = values / self.slope  # a copy, worked on in place
@@ -59,13 +58,13 @@ class Level(Volume):
         self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self._stored)
 
     def done(self, number: int) -> bool:
-        """Whether tile `number` is whole on disk; a tile is marked only after it is written."""
+        """Whether tile `number` is complete on disk; a tile is marked only after it is written."""
         if self._journal_path is not None and self._journal_path.exists():
             self._journal = bytearray(self._journal_path.read_bytes()) if not self._journal else self._journal
         return number < len(self._journal) and self._journal[number] == 1
 
     def mark(self, number: int) -> None:
-        """Note that tile `number` is whole. One byte a tile at its own offset: processes do not disturb each other."""
+        """Marks tile `number` as complete: one byte per tile at its own offset, so that processes do not collide."""
         self._journal.extend(b"\0" * (number + 1 - len(self._journal)))
         self._journal[number] = 1
         if self._journal_path is not None:
@@ -85,12 +84,12 @@ class MemoryStores:
         return self
 
     def pyramid(self, name: str, shapes, scales, affine, dtype: str, slope: float, tiles) -> list[Level]:
-        """Empty levels of the given shapes; kept in this object's dtype, so that nothing is rounded."""
-        kept = np.dtype(self.dtype or dtype)
+        """Empty levels of the given shapes, in this object's dtype, so that nothing is rounded."""
+        stored_dtype = np.dtype(self.dtype or dtype)
         return [
-            Level(np.zeros(tuple(shape), kept), level_affine(affine, [scale] * len(shape)), name, slope)
+            Level(np.zeros(tuple(shape), stored_dtype), level_affine(affine, [scale] * len(shape)), name, slope)
             for shape, scale in zip(shapes, scales)
         ]
 
     def finish(self) -> None:
-        """Nothing to tidy in memory."""
+        """Does nothing: a store in memory needs no tidying."""

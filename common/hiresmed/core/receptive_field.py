@@ -1,4 +1,4 @@
-"""How far an output voxel sees: the halo and lattice that make tiled inference exact, found by probing the network.
+"""Receptive fields: the halo and lattice that make tiled inference exact, measured by probing the network.
 
 A network may be run tile by tile with no change of its result if and only if (1) an output voxel depends on a bounded
 neighbourhood and (2) shifting the input by one lattice step shifts the output. Layers that take statistics over space
@@ -43,7 +43,7 @@ class ReceptiveField:
 
 
 def refuse_spatial_statistics(network: nn.Module) -> None:
-    """Raise InputError, naming the layer, where a known layer's output depends on the size of the tile it is in."""
+    """Raises InputError, naming the layer, where a known layer's output depends on the size of its tile."""
     for name, module in network.named_modules():
         if isinstance(module, _SPATIAL_STATISTICS):
             why = "takes statistics over space"
@@ -54,16 +54,17 @@ def refuse_spatial_statistics(network: nn.Module) -> None:
         else:
             continue
         raise InputError(
-            f"exact tiling wants layers that see a bounded neighbourhood, but layer '{name}' "
-            f"({type(module).__name__}) {why}; use norm none, per-voxel channel norm, or batch norm in eval mode."
+            "exact tiling must have layers whose outputs depend on a bounded neighbourhood, but layer "
+            f"'{name}' ({type(module).__name__}) {why}; use norm none, per-voxel channel norm, or batch norm in eval "
+            "mode."
         )
 
 
 def probe_receptive_field(network: nn.Module, in_channels: int, spatial_dims: int) -> ReceptiveField:
-    """Find halo, lattice and shrinkage by float64 autograd on a copy with random positive weights.
+    """Finds halo, lattice and shrinkage by float64 autograd on a copy with random positive weights.
 
-    Positive weights cannot cancel and keep rectifiers open, so the gradient is non-zero wherever the architecture
-    looks; zero-initialised layers hide nothing. Cost: a few forwards on a cube just larger than the field.
+    Positive weights cannot cancel and keep rectifiers open, so the gradient is non-zero at every voxel that the
+    architecture uses, also behind zero-initialised layers. Cost: a few forwards on a cube just larger than the field.
 
     Args:
         network: (1, C, *S) -> (1, C', *S - 2 shrink).
@@ -85,15 +86,16 @@ def probe_receptive_field(network: nn.Module, in_channels: int, spatial_dims: in
     _refuse_another_grid(probe, in_channels, spatial_dims)
     culprit = _first_global_layer(probe, in_channels, spatial_dims, _SIZES[spatial_dims][-2])
     raise InputError(
-        f"exact tiling wants layers that see a bounded neighbourhood, but {culprit} reaches across a cube of "
-        f"{_SIZES[spatial_dims][-1]} voxels; use a network without global layers, or one with a smaller field."
+        f"exact tiling must have layers whose outputs depend on a bounded neighbourhood, but {culprit} reaches across "
+        "a "
+        f"cube of {_SIZES[spatial_dims][-1]} voxels; use a network without global layers, or one with a smaller field."
     )
 
 
-def field_of(network: nn.Module, in_channels: int, spatial_dims: int) -> ReceptiveField:
-    """The network's field: as it declares it (`margin`, `factor`: valid convolutions), else probed.
+def receptive_field_of(network: nn.Module, in_channels: int, spatial_dims: int) -> ReceptiveField:
+    """The network's receptive field: as it declares it (`margin`, `factor`: valid convolutions), else probed.
 
-    A declared field is held to the same law: the guard runs, and the tests probe each declaring network.
+    Layers with spatial statistics are refused in a declared field too, and the tests probe each network that declares.
     """
     if hasattr(network, "margin") and hasattr(network, "factor"):
         refuse_spatial_statistics(network)
@@ -114,7 +116,7 @@ def _positive_copy(network: nn.Module) -> nn.Module:
 
 
 def _open_up(module: nn.Module) -> None:
-    """Take from a layer what could hide its inputs from the gradient, keeping where it looks."""
+    """Removes from a layer what could hide its inputs from the gradient, without changing its receptive field."""
     if isinstance(module, parametrize.ParametrizationList):  # spectral norm's vectors could make weights negative
         for buffer in module.buffers():
             buffer.abs_()
@@ -137,7 +139,7 @@ def _forward(probe: nn.Module, x: torch.Tensor) -> torch.Tensor | None:
 
 
 def _probe_cube(probe: nn.Module, channels: int, dims: int, size: int) -> ReceptiveField | None:
-    """The field as seen in a cube of `size` voxels, or None where the cube is too small to tell."""
+    """The field measured in a cube of `size` voxels, or None where the cube is too small."""
     generator = torch.Generator().manual_seed(1)
     x = torch.rand((1, channels, *[size] * dims), generator=generator, dtype=torch.float64) + 0.5
     y = _forward(probe, x)
@@ -145,7 +147,10 @@ def _probe_cube(probe: nn.Module, channels: int, dims: int, size: int) -> Recept
         return None
     shrink, odd = divmod(size - y.shape[-1], 2)
     if odd or shrink < 0 or len(set(y.shape[2:])) != 1:
-        raise InputError(f"exact tiling wants a network that keeps the grid, but {size} voxels gave {y.shape[-1]}.")
+        raise InputError(
+            f"exact tiling must have a network that keeps the grid, got {y.shape[-1]} voxels from {size}; use another "
+            "one."
+        )
     alignment = _lattice(probe, x, y, shrink)
     if alignment is None:
         return None
@@ -159,10 +164,10 @@ def _probe_cube(probe: nn.Module, channels: int, dims: int, size: int) -> Recept
 def _refuse_another_grid(probe: nn.Module, channels: int, dims: int) -> None:
     """InputError where a larger cube loses more voxels than a small one: the output has another spacing."""
     outputs = {size: _forward(probe, torch.ones(1, channels, *[size] * dims).double()) for size in (32, 64)}
-    kept = {size: y.shape[-1] for size, y in outputs.items() if y is not None}
-    if len({size - n for size, n in kept.items()}) > 1:
-        told = " and ".join(f"{size} voxels gave {n}" for size, n in kept.items())
-        raise InputError(f"exact tiling wants a network that keeps the grid, but {told}.")
+    sizes = {size: y.shape[-1] for size, y in outputs.items() if y is not None}
+    if len({size - n for size, n in sizes.items()}) > 1:
+        examples = " and ".join(f"{n} voxels from {size}" for size, n in sizes.items())
+        raise InputError(f"exact tiling must have a network that keeps the grid, got {examples}; use another one.")
 
 
 def _centre_block(size: int, alignment: int) -> int:
@@ -170,7 +175,7 @@ def _centre_block(size: int, alignment: int) -> int:
 
 
 def _lattice(probe: nn.Module, x: torch.Tensor, y: torch.Tensor, shrink: int) -> int | None:
-    """Smallest power of two by which a shifted input gives the shifted output, judged at the centre."""
+    """Smallest power of two such that an input shifted by it gives the shifted output, compared at the centre."""
     dims = tuple(range(2, x.ndim))
     size = x.shape[-1]
     for step in (1, 2, 4, 8, 16, 32):
@@ -178,15 +183,15 @@ def _lattice(probe: nn.Module, x: torch.Tensor, y: torch.Tensor, shrink: int) ->
         if start < 0 or start + 2 * step > y.shape[-1]:
             return None
         moved = _forward(probe, torch.roll(x, [step] * len(dims), dims))
-        here = (...,) + (slice(start, start + step),) * len(dims)
-        there = (...,) + (slice(start + step, start + 2 * step),) * len(dims)
-        if torch.allclose(y[here], moved[there], rtol=1e-9, atol=0):
+        block = (...,) + (slice(start, start + step),) * len(dims)
+        shifted_block = (...,) + (slice(start + step, start + 2 * step),) * len(dims)
+        if torch.allclose(y[block], moved[shifted_block], rtol=1e-9, atol=0):
             return step
     return None
 
 
 def _reach(probe: nn.Module, x: torch.Tensor, shrink: int, alignment: int) -> int | None:
-    """How far beyond an aligned block its output's gradient goes; None if it touches the cube's faces."""
+    """How far beyond an aligned block its output's gradient reaches; None if it touches the cube's faces."""
     size = x.shape[-1]
     dims = x.ndim - 2
     start = _centre_block(size, alignment)
@@ -198,9 +203,9 @@ def _reach(probe: nn.Module, x: torch.Tensor, shrink: int, alignment: int) -> in
     reach = 0
     for axis in range(dims):
         others = [d for d in range(x.ndim) if d != axis + 2]
-        seen = gradient.abs().amax(others).nonzero().flatten()
-        low = int(seen[0])
-        high = int(seen[-1])
+        touched = gradient.abs().amax(others).nonzero().flatten()
+        low = int(touched[0])
+        high = int(touched[-1])
         if low == 0 or high == size - 1:
             return None
         reach = max(reach, start - low, high - (start + alignment - 1))
@@ -208,7 +213,7 @@ def _reach(probe: nn.Module, x: torch.Tensor, shrink: int, alignment: int) -> in
 
 
 def _first_global_layer(probe: nn.Module, channels: int, dims: int, size: int) -> str:
-    """Name of the first layer whose far corner feels a change of the near corner (innermost first)."""
+    """Name of the first layer whose far corner depends on the near corner of the input (innermost first)."""
     generator = torch.Generator().manual_seed(2)
     x = torch.rand((1, channels, *[size] * dims), generator=generator, dtype=torch.float64) + 0.5
     bumped = x.clone()

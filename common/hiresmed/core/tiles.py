@@ -1,4 +1,4 @@
-"""The grid of tiles that covers a volume: where each tile lies, which tiles a region needs, which process does which.
+"""Boxes of voxels, and the grid of tiles that covers a volume: where each tile is, which tiles a region needs.
 
 MONAI's iter_patch_position gives positions, but neither an absolute grid that a region shares with its volume nor one
 tile shape for all tiles; both are what makes a region, a resumed and a parallel run byte-identical.
@@ -19,36 +19,36 @@ Box = tuple[tuple[int, int], ...]
 """One (first, one-past-last) pair of voxels per axis."""
 
 
-def whole(shape: Sequence[int]) -> Box:
+def full_box(shape: Sequence[int]) -> Box:
     """The box of a whole volume.
 
-    >>> whole((4, 5))
+    >>> full_box((4, 5))
     ((0, 4), (0, 5))
     """
     return tuple((0, n) for n in shape)
 
 
-def grow(box: Box, margin: int, shape: Sequence[int] | None = None) -> Box:
+def dilate_box(box: Box, margin: int, shape: Sequence[int] | None = None) -> Box:
     """The box with `margin` voxels more on each side, clipped to the volume's shape if one is given."""
-    limits = whole(shape) if shape is not None else [(a - margin, b + margin) for a, b in box]
+    limits = full_box(shape) if shape is not None else [(a - margin, b + margin) for a, b in box]
     return tuple((max(a - margin, lo), min(b + margin, hi)) for (a, b), (lo, hi) in zip(box, limits))
 
 
-def coarsen(box: Box, factor: int) -> Box:
+def coarsen_box(box: Box, factor: int) -> Box:
     """The coarse cells that a box touches on a grid `factor` times coarser.
 
-    >>> coarsen(((3, 9),), 2)
+    >>> coarsen_box(((3, 9),), 2)
     ((1, 5),)
     """
     return tuple((a // factor, -(-b // factor)) for a, b in box)
 
 
-def refine(box: Box, factor: int) -> Box:
+def refine_box(box: Box, factor: int) -> Box:
     """The fine voxels inside a box of coarse cells."""
     return tuple((a * factor, b * factor) for a, b in box)
 
 
-def union(first: Box | None, second: Box) -> Box:
+def bounding_box(first: Box | None, second: Box) -> Box:
     """The smallest box around both."""
     if first is None:
         return second
@@ -60,12 +60,14 @@ def check_tile_size(tile_size: int | Sequence[int]) -> int | tuple[int, ...]:
     several = isinstance(tile_size, Sequence) and not isinstance(tile_size, str)
     sizes = tuple(tile_size) if several else (tile_size,)
     if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
-        raise InputError(f"tile_size should be a positive number of voxels, or one per axis, but is {tile_size!r}.")
+        raise InputError(
+            f"tile_size must be a positive number of voxels, or one per axis, got {tile_size!r}; change it."
+        )
     return sizes if several else sizes[0]
 
 
 def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -> Box:
-    """The region as a box inside the volume; None is the whole.
+    """The region as a box inside the volume; None: the whole volume.
 
     Its axes are those of the file: i, j, k of a NIfTI; columns, rows, slices of a DICOM series; the stored order of an
     OME-Zarr. Of a 2-D image they are rows and columns, whatever the file.
@@ -74,7 +76,7 @@ def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -
         InputError: a wrong number of axes, an empty box, or one outside the volume.
     """
     if region is None:
-        return whole(shape)
+        return full_box(shape)
     try:
         box = tuple((operator.index(a), operator.index(b)) for a, b in region)
     except (TypeError, ValueError):
@@ -96,7 +98,7 @@ def check_size(size: Sequence[int], dims: int | None = None) -> tuple[int, ...]:
         shape = ()
     if not shape or min(shape) < 1 or len(shape) != (dims or len(shape)):
         axes = "each axis" if dims is None else f"each of {dims} axes"
-        raise InputError(f"size must give a positive number of voxels for {axes}, but {size} came.")
+        raise InputError(f"size must give a positive number of voxels for {axes}, got {size}; change it.")
     return shape
 
 
@@ -104,8 +106,8 @@ def check_size(size: Sequence[int], dims: int | None = None) -> tuple[int, ...]:
 class TileGrid:
     """Tiles of one shape T that start at multiples of T and cover a volume of shape S.
 
-    The last tile of an axis may stick out of the volume; it is computed whole (the input goes on, extended) and
-    only its inside is written, since kernels give the same bits only for the same tile shape.
+    The last tile of an axis may extend beyond the volume; it is computed in full (the input is extended) and only the
+    part inside is written, since kernels give the same bits only for the same tile shape.
     """
 
     shape: tuple[int, ...]
@@ -120,10 +122,10 @@ class TileGrid:
         """
         sizes = [tile_size] * len(shape) if isinstance(tile_size, int) else tile_size
         if len(sizes) != len(shape):
-            raise InputError(f"tile_size should give {len(shape)} numbers, one per axis, but gives {list(sizes)}.")
-        up = [-(-n // alignment) * alignment for n in shape]
-        wanted = [max(alignment, t // alignment * alignment) for t in sizes]
-        return cls(tuple(shape), tuple(min(t, n) for t, n in zip(wanted, up)))
+            raise InputError(f"tile_size must give {len(shape)} numbers, one per axis, got {list(sizes)}; change it.")
+        limits = [-(-n // alignment) * alignment for n in shape]
+        aligned = [max(alignment, t // alignment * alignment) for t in sizes]
+        return cls(tuple(shape), tuple(min(t, n) for t, n in zip(aligned, limits)))
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -156,7 +158,7 @@ class TileGrid:
         return tuple(i * t for i, t in zip(reversed(index), self.tile))
 
     def inside(self, number: int) -> tuple[int, ...]:
-        """Shape of that part of a tile which lies in the volume."""
+        """Shape of the part of a tile that lies in the volume."""
         return tuple(min(t, n - s) for s, t, n in zip(self.start(number), self.tile, self.shape))
 
     def __iter__(self) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Volumes seen through other volumes: a region of one, one on another grid, one turned; nothing is copied."""
+"""Volumes derived from others when read: a region, another grid, other axes; nothing is copied."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class ResampledView(Volume):
         low = [int(p[0].min()) for p in plans]
         high = [int(p[1].max()) + 1 for p in plans]
         values = self.volume.read(low, [b - a for a, b in zip(low, high)]).astype(np.float32)
-        for axis, (left, right, weight, samples) in enumerate(plans):
+        for axis, (lower, upper, weight, samples) in enumerate(plans):
             w = weight.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-            values = values.take(left - low[axis], axis) * (1 - w) + values.take(right - low[axis], axis) * w
+            values = values.take(lower - low[axis], axis) * (1 - w) + values.take(upper - low[axis], axis) * w
             if samples > 1:
                 parts = list(values.shape)
                 parts[axis : axis + 1] = [-1, samples]
@@ -68,14 +68,14 @@ class ResampledView(Volume):
         return values
 
     def _axis(self, axis: int, start: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """Source voxels left and right of each sample, the weight of the right one, and samples a voxel."""
+        """Source voxels below and above each sample, the weight of the upper one, and samples per voxel."""
         n = self.volume.shape[axis]
         ratio = self.volume.shape[axis] / self.shape[axis]
         samples = max(1, math.ceil(ratio))
         cells = np.arange(start * samples, (start + length) * samples)
-        at = ((cells + 0.5) / samples * ratio - 0.5).clip(0, n - 1)
-        left = np.floor(at).astype(np.int64)
-        return left, np.minimum(left + 1, n - 1), at - left, samples
+        position = ((cells + 0.5) / samples * ratio - 0.5).clip(0, n - 1)
+        lower = np.floor(position).astype(np.int64)
+        return lower, np.minimum(lower + 1, n - 1), position - lower, samples
 
 
 class TurnedView(Volume):
@@ -136,10 +136,10 @@ class SliceView(Volume):
 
 
 def picture_turn(affine: np.ndarray, undirected: bool = True) -> tuple[tuple[int, int], tuple[bool, bool]]:
-    """Axes and flips that bring a 2-D image to rows and columns, as a viewer shows that plane of a volume.
+    """Axes and flips that turn a 2-D image into rows and columns, as a viewer shows that plane of a volume.
 
     Rows run to the back or the feet, columns to the left or the back. ITK writes a picture's columns as the first axis
-    of a NIfTI, and a slice lies as its volume did.
+    of a NIfTI, and a slice keeps the axes of its volume.
 
     Args:
         affine: (4, 4), voxel to mm in RAS+.
@@ -161,7 +161,7 @@ def picture_turn(affine: np.ndarray, undirected: bool = True) -> tuple[tuple[int
 
 
 def as_picture(image: Volume) -> Volume:
-    """A 2-D image as rows and columns; all others as they are."""
+    """A 2-D image as rows and columns; any other volume as it is."""
     if len(image.shape) != 2:
         return image
     axes, flips = picture_turn(image.affine)

@@ -1,4 +1,4 @@
-"""Images that are read box by box: what a volume is, wherever its voxels lie.
+"""Images that are read box by box, wherever their voxels are stored.
 
 Letters: S = spatial shape (D, H, W) or (H, W), in array order as the file's reader gives it.
 """
@@ -47,10 +47,10 @@ class Volume(ABC):
         return tuple(float(v) for v in np.linalg.norm(self.affine[:3, : len(self.shape)], axis=0))
 
     def read_extended(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        """Values of any box that touches the volume: outside, the nearest face's value goes on.
+        """Values of any box that touches the volume; outside, the nearest face's value is repeated.
 
-        The extension is a property of the volume, not of the box, so that tiles agree on it (edge replication
-        invents no false edge, which constant air would).
+        The extension is a property of the volume, not of the box, so that tiles agree on it. Edge replication adds no
+        false edge, as constant air would.
         """
         low = [max(0, min(s, n - 1)) for s, n in zip(start, self.shape)]
         high = [max(1, min(s + m, n)) for s, m, n in zip(start, shape, self.shape)]
@@ -78,7 +78,7 @@ class ArrayVolume(Volume):
 
 
 class NiftiVolume(Volume):
-    """A volume in an uncompressed NIfTI-1/2 file, of any byte order and scaling; only the asked box is read.
+    """A volume in an uncompressed NIfTI-1/2 file, of any byte order and scaling; only the requested box is read.
 
     Trailing axes of length 1 are dropped as long as two axes remain. Units of metres or micrometres become mm. Values
     are real-world numbers (scl_slope, scl_inter applied); float values must be finite.
@@ -100,13 +100,11 @@ class NiftiVolume(Volume):
             image = nibabel.load(self.path, mmap="r")
         except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
             raise InputError(
-                f"{self.name} should be a NIfTI image, but nibabel cannot read it ({first_line(error)}); "
+                f"{self.name} must be a NIfTI image, got a file that nibabel cannot read ({first_line(error)}); "
                 "check or export the file again."
             ) from error
         if not isinstance(image, nibabel.Nifti1Image):
-            raise InputError(
-                f"{self.name} should be a NIfTI image, but is {type(image).__name__}; convert it to NIfTI."
-            )
+            raise InputError(f"{self.name} must be a NIfTI image, got {type(image).__name__}; convert it to NIfTI.")
         self._values = image.dataobj
         self.shape = spatial_shape(image.shape, self.name)
         self.dtype = self._real_dtype()
@@ -118,7 +116,7 @@ class NiftiVolume(Volume):
         stored = self._values.dtype
         if stored.kind not in "biuf" or stored.itemsize > 8:
             raise InputError(
-                f"{self.name} should have one real value per voxel, but has more than one channel or an unusual type "
+                f"{self.name} must have one real value per voxel, got more than one channel or an unusual type "
                 f"({stored}); convert it to one channel of int16 or float32."
             )
         self._scaled = (self._values.slope, self._values.inter) != (1, 0)
@@ -129,12 +127,12 @@ class NiftiVolume(Volume):
 
     def _check_length(self) -> None:
         stored = self._values.dtype
-        wanted = int(self._values.offset) + math.prod(self._values.shape) * stored.itemsize
-        found = self.path.stat().st_size
-        if found < wanted:
+        expected_bytes = int(self._values.offset) + math.prod(self._values.shape) * stored.itemsize
+        actual_bytes = self.path.stat().st_size
+        if actual_bytes < expected_bytes:
             raise InputError(
-                f"{self.name} should be {wanted} bytes long by its header ({tuple(self._values.shape)} {stored}), but "
-                f"has {found}; the file is truncated: copy or export it again."
+                f"{self.name} must be {expected_bytes} bytes long by its header ({tuple(self._values.shape)} "
+                f"{stored}), got {actual_bytes}; the file is truncated: copy or export it again."
             )
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
@@ -143,10 +141,10 @@ class NiftiVolume(Volume):
         # mapped for the copy only: nibabel's slicing reads row by row, 8 times slower, and pages left mapped count as
         # resident memory
         values = self._values[box] if self._scaled else self._values.get_unscaled()[box]
-        return finite(np.array(values, dtype=self.dtype, order="F"), self.name, start)
+        return require_finite(np.array(values, dtype=self.dtype, order="F"), self.name, start)
 
 
-def boxes(shape: Sequence[int], size: Sequence[int] | int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+def iter_boxes(shape: Sequence[int], size: Sequence[int] | int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """All (start, shape) of boxes of at most `size` voxels that tile `shape` once, last axis slowest.
 
     MONAI's dense_patch_slices moves the last box inwards, so that its boxes overlap.
@@ -159,16 +157,16 @@ def boxes(shape: Sequence[int], size: Sequence[int] | int) -> Iterator[tuple[tup
 
 def check_finite(volume: Volume, box: int = 128) -> None:
     """Reads the whole volume in boxes of `box` voxels per axis; InputError where a value is NaN or infinite."""
-    for start, shape in boxes(volume.shape, box):
-        finite(volume.read(start, shape), volume.name, start)
+    for start, shape in iter_boxes(volume.shape, box):
+        require_finite(volume.read(start, shape), volume.name, start)
 
 
-def finite(values: np.ndarray, name: str, start: Sequence[int]) -> np.ndarray:
+def require_finite(values: np.ndarray, name: str, start: Sequence[int]) -> np.ndarray:
     """The values themselves; InputError when one of them is NaN or infinite."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         first = tuple(int(s + i) for s, i in zip(start, np.argwhere(~np.isfinite(values))[0]))
         raise InputError(
-            f"{name} should hold finite values only, but has NaN or infinity, e.g. at voxel {first}; "
+            f"{name} must hold finite values only, got NaN or infinity, e.g. at voxel {first}; "
             "replace them (e.g. by numpy.nan_to_num with the value of air)."
         )
     return values
@@ -176,17 +174,17 @@ def finite(values: np.ndarray, name: str, start: Sequence[int]) -> np.ndarray:
 
 def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
     """The 2-D or 3-D shape without trailing axes of length 1; InputError for any other or an empty one."""
-    kept = tuple(int(n) for n in shape)
-    while len(kept) > 2 and kept[-1] == 1:
-        kept = kept[:-1]
-    if len(kept) not in (2, 3):
+    spatial = tuple(int(n) for n in shape)
+    while len(spatial) > 2 and spatial[-1] == 1:
+        spatial = spatial[:-1]
+    if len(spatial) not in (2, 3):
         raise InputError(
-            f"{name} should be one 2-D or 3-D image of one channel, but has shape {tuple(shape)}; save the wanted "
+            f"{name} must be one 2-D or 3-D image of one channel, got shape {tuple(shape)}; save the wanted "
             "volume (one channel, one time point) as a file of its own."
         )
-    if min(kept) < 1:
-        raise InputError(f"{name} should have voxels along every axis, but has shape {tuple(shape)}; export it again.")
-    return kept
+    if min(spatial) < 1:
+        raise InputError(f"{name} must have voxels along every axis, got shape {tuple(shape)}; export it again.")
+    return spatial
 
 
 def checked_affine(affine: np.ndarray, spatial_dims: int, name: str) -> np.ndarray:
@@ -203,13 +201,16 @@ def checked_affine(affine: np.ndarray, spatial_dims: int, name: str) -> np.ndarr
         if _spans(affine[:3, :3]):
             return affine
     raise InputError(
-        f"{name} should have an invertible (4, 4) affine of finite values, but has {affine.tolist()}; "
+        f"{name} must have an invertible (4, 4) affine of finite values, got {affine.tolist()}; "
         "repair its sform/qform or its orientation and spacing."
     )
 
 
 def picture_affine(rows: float, columns: float) -> np.ndarray:
-    """Columns run to the left, rows to the back of the patient, as DICOM and ITK place an image without orientation."""
+    """Affine (4, 4) of a picture with this spacing of rows and columns in mm.
+
+    Columns run to the left, rows to the back of the patient, as DICOM and ITK place an image without orientation.
+    """
     return np.array([[0, -columns, 0, 0], [-rows, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
@@ -238,7 +239,7 @@ def grey_values(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, to be quoted inside one sentence."""
+    """The first line of another library's message, for quotation inside a sentence."""
     return next((line.strip().rstrip(".;") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -1,4 +1,4 @@
-"""The file of trained weights, told by its sha256; without torch, so that a command can ask at once."""
+"""The file of trained weights, identified by its sha256; without torch, so that a command starts at once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def weights_sha256(path: str | pathlib.Path) -> str:
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(
-            f"the weights should lie in {path}, but nothing is there; run from the bundle's folder, give "
+            f"the weights must be in {path}, but nothing is there; run from the bundle's folder, give "
             "--bundle_root, or train with configs/train.yaml and give --weights_path."
         )
-    found = sha256_of(path)
+    digest = sha256_of(path)
     note = path.with_name(path.name + ".sha256")
-    noted = "".join(note.read_text().split()[:1]) if note.is_file() else found
-    if noted != found:
+    expected = "".join(note.read_text().split()[:1]) if note.is_file() else digest
+    if expected != digest:
         raise InputError(
-            f"{path.name} should have the sha256 {noted[:12]}... of {note.name}, but has {found[:12]}...: "
-            "the file is damaged or was replaced; copy it anew, or delete the .sha256 file if you meant to replace it."
+            f"{path.name} must have the sha256 {expected[:12]}... of {note.name}, got {digest[:12]}...: "
+            "the file is damaged or was replaced; copy it again, or delete the .sha256 file if you meant to replace it."
         )
-    return found
+    return digest

@@ -1,4 +1,4 @@
-"""Trained weights: found, checked, loaded strictly, with sentences for what can be wrong."""
+"""Trained weights: checked and loaded strictly, with a clear error for whatever can be wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
     """The network with the file's weights, strictly loaded, in eval mode on `device`.
 
     Args:
-        network: what the file was trained as.
+        network: of the architecture that the file was trained with.
         path: a flat state_dict (fp16 storage is widened), loaded with weights_only.
 
     Raises:
@@ -29,7 +29,8 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, from EOFError to UnpicklingError
         raise InputError(
-            f"{path.name} should hold a state_dict, but cannot be read ({type(error).__name__}); copy it anew."
+            f"{path.name} must hold a state_dict, got a file that cannot be read ({type(error).__name__}); copy it "
+            "again."
         ) from error
     if isinstance(state, dict) and set(state) == {"model"}:
         state = state["model"]
@@ -38,7 +39,7 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[min(1, len(str(error).splitlines()) - 1)].strip()[:160]
         raise InputError(
-            f"{path.name} should hold the weights of {type(network).__name__} as configured, but does not: {reason} "
+            f"{path.name} must hold the weights of {type(network).__name__} as configured, got others: {reason} "
             "Use the network_def that it was trained with."
         ) from error
     network.requires_grad_(False)
@@ -47,18 +48,20 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
 
 
 def warm_start(network: nn.Module, path: str | pathlib.Path | None, prefix: str = "base.") -> nn.Module:
-    """The network with those of the file's weights whose names begin with `prefix`; None leaves it as it is.
+    """The network with those of the file's weights whose names begin with `prefix`; path None: unchanged.
 
-    For training one part of a cascade anew on top of another: say, finer stages on a base that took longer.
+    For training one part of a cascade again on top of another: say, finer stages on a base that took longer.
 
     Raises:
-        InputError: missing or damaged, or nothing in it begins so.
+        InputError: the file is missing or damaged, or no name in it begins with `prefix`.
     """
     if path is None:
         return network
     weights_sha256(path)
-    found = {k: v for k, v in torch.load(path, map_location="cpu", weights_only=True).items() if k.startswith(prefix)}
-    if not found:
-        raise InputError(f"{path} should hold weights that begin with {prefix!r}, but holds none; check warm_start.")
-    network.load_state_dict(found, strict=False)
+    matching = {
+        k: v for k, v in torch.load(path, map_location="cpu", weights_only=True).items() if k.startswith(prefix)
+    }
+    if not matching:
+        raise InputError(f"{path} must hold weights that begin with {prefix!r}, got none; check warm_start.")
+    network.load_state_dict(matching, strict=False)
     return network

@@ -1,4 +1,4 @@
-"""Grey values of images without a physical unit: a robust window of each, and the volume seen through it.
+"""Grey values of images without a physical unit: a robust window of each, and the volume scaled by it.
 
 MONAI's ScaleIntensityRangePercentiles holds the whole image, and gives each tile a window of its own.
 """
@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from .errors import InputError
-from .volumes import ArrayVolume, Volume, boxes, finite
+from .volumes import ArrayVolume, Volume, iter_boxes, require_finite
 
 BINS = 65536
 FULL = 65535  # what the window's upper end becomes
 Span = tuple[float, float]
-_HELD = 2**22  # voxels that are read once and kept: a phantom is dear to read twice
+_MOST_IN_MEMORY = 2**22  # voxels up to which an image is read once and kept: reading a phantom twice is slow
 
 
 def to_unit_range(values: np.ndarray, window: Sequence[float]) -> np.ndarray:
-    """What networks see: window (a, b) -> [-1, 1], linear, clipped; a float32 copy (float64 stays float64).
+    """Scales a window (a, b) to [-1, 1] for networks, linear, clipped; a float32 copy (float64 stays float64).
 
     >>> to_unit_range(np.array([-9, 0, 1, 2]), (0, 2)).tolist()
     [-1.0, -1.0, 0.0, 1.0]
@@ -73,7 +73,7 @@ def check_window(window: Sequence[float], dtype: str, name: str = "window") -> t
 
 
 class WindowedView(Volume):
-    """A volume seen as uint16 through a window: a -> 0, b -> 65535, linear between, rounded, clipped.
+    """A volume as uint16 within a window: a -> 0, b -> 65535, linear between, rounded, clipped.
 
     Args:
         volume: the source, spatial shape S.
@@ -101,9 +101,9 @@ def robust_window(volume: Volume, low: float = 0.5, high: float = 99.5, box: int
     """Values (a, b) below which `low` and `high` per cent of an image lie; box by box, the same for any box.
 
     Two things are not counted, since they are no tissue: lines at the border (rows, columns; in 3-D planes) that hold
-    nothing but one value, the same from the edge on, as a collimator's frame or a scanner's padding leaves them; and
-    within the rest every pixel at exactly the least or the greatest value, as burnt-in letters, overexposed air and a
-    padding value have. A frame that is noisy or askew is counted. Where nothing else remains, all of it counts.
+    only one value, the same from the edge on, as from a collimator's frame or a scanner's padding; and in the rest
+    every pixel at exactly the least or the greatest value, as from burnt-in letters, overexposed air and a padding
+    value. A frame that is noisy or oblique is counted. Where nothing else remains, everything counts.
 
     Whole numbers of up to 65536 steps are exact; other values are exact to a 4096th of the window.
 
@@ -115,17 +115,18 @@ def robust_window(volume: Volume, low: float = 0.5, high: float = 99.5, box: int
     Raises:
         InputError: the image is constant; a value is NaN or infinite.
     """
-    if math.prod(volume.shape) <= _HELD:
+    if math.prod(volume.shape) <= _MOST_IN_MEMORY:
         volume = ArrayVolume(volume.read([0] * len(volume.shape), volume.shape), volume.affine, volume.name)
     inner, least, most, whole_numbers = _inside_border(volume, box)
     if least == most:
         raise InputError(
-            f"{volume.name} should hold a picture, but every one of its {' x '.join(map(str, volume.shape))} pixels is "
-            f"{least:g}; export it again, or give another image."
+            f"{volume.name} must hold at least two values, got {least:g} in every one of its "
+            f"{' x '.join(map(str, volume.shape))} pixels; export it again, or give another image."
         )
     exact = whole_numbers and most - least < BINS
-    for kept in ((np.nextafter(least, most), np.nextafter(most, least)), (least, most)):
-        window = _percentiles(lambda: _pieces(volume, inner, box), (least, most), kept, (low, high), exact)
+    # first without the least and the greatest value; with them, where nothing else remains
+    for counted in ((np.nextafter(least, most), np.nextafter(most, least)), (least, most)):
+        window = _percentiles(lambda: _pieces(volume, inner, box), (least, most), counted, (low, high), exact)
         if window is not None:
             return window
     return least, most
@@ -133,9 +134,9 @@ def robust_window(volume: Volume, low: float = 0.5, high: float = 99.5, box: int
 
 def _pieces(volume: Volume, inner: Sequence[tuple[int, int]], box: int):
     """(start, values) of boxes that tile the inner part."""
-    for start, shape in boxes([b - a for a, b in inner], box):
-        where = [a + s for (a, _), s in zip(inner, start)]
-        yield where, finite(np.asarray(volume.read(where, shape)), volume.name, where)
+    for start, shape in iter_boxes([b - a for a, b in inner], box):
+        position = [a + s for (a, _), s in zip(inner, start)]
+        yield position, require_finite(np.asarray(volume.read(position, shape)), volume.name, position)
 
 
 def _inside_border(volume: Volume, box: int) -> tuple[list[tuple[int, int]], float, float, bool]:
@@ -143,23 +144,23 @@ def _inside_border(volume: Volume, box: int) -> tuple[list[tuple[int, int]], flo
     all values are whole numbers."""
     low = [np.full(n, np.inf) for n in volume.shape]
     high = [np.full(n, -np.inf) for n in volume.shape]
-    everything = [(0, n) for n in volume.shape]
+    full_image = [(0, n) for n in volume.shape]
     whole_numbers = True
-    for start, values in _pieces(volume, everything, box):
+    for start, values in _pieces(volume, full_image, box):
         whole_numbers = whole_numbers and (values.dtype.kind in "iub" or bool((values == np.rint(values)).all()))
         for axis, s in enumerate(start):
             others = tuple(a for a in range(values.ndim) if a != axis)
-            here = slice(s, s + values.shape[axis])
-            low[axis][here] = np.minimum(low[axis][here], values.min(others))
-            high[axis][here] = np.maximum(high[axis][here], values.max(others))
+            lines = slice(s, s + values.shape[axis])
+            low[axis][lines] = np.minimum(low[axis][lines], values.min(others))
+            high[axis][lines] = np.maximum(high[axis][lines], values.max(others))
     inner = [_trimmed(a, b) for a, b in zip(low, high)]
-    if inner != everything:
+    if inner != full_image:
         parts = [(float(v.min()), float(v.max())) for _, v in _pieces(volume, inner, box)]
         least = min(a for a, _ in parts)
         most = max(b for _, b in parts)
         if least < most:
             return inner, least, most, whole_numbers
-    return everything, float(low[0].min()), float(high[0].max()), whole_numbers
+    return full_image, float(low[0].min()), float(high[0].max()), whole_numbers
 
 
 def _trimmed(low: np.ndarray, high: np.ndarray) -> tuple[int, int]:
@@ -172,36 +173,36 @@ def _trimmed(low: np.ndarray, high: np.ndarray) -> tuple[int, int]:
 
 
 def _percentiles(
-    pieces: Callable[[], Iterator], limits: Span, kept: Span, shares: Span, exact: bool
+    pieces: Callable[[], Iterator], limits: Span, counted: Span, shares: Span, exact: bool
 ) -> tuple[float, float] | None:
     """Values at two shares (per cent), from a histogram that narrows until the window spans a 16th of it.
 
-    None where nothing is kept, or where the values at both shares are the same.
+    None where no value is counted, or where the values at both shares are the same.
     """
     finest = 1e-12 * (limits[1] - limits[0])
     while limits[1] - limits[0] > finest:
         width = 1.0 if exact else (limits[1] - limits[0]) / BINS
-        reached, total = _histogram(pieces(), limits, width, kept)
+        cumulative, total = _histogram(pieces(), limits, width, counted)
         if total == 0:
             return None
-        first, last = (int(np.searchsorted(reached, max(1, math.ceil(total * share / 100)))) for share in shares)
-        found = limits[0] + first * width, limits[0] + (last if exact else last + 1) * width
+        first, last = (int(np.searchsorted(cumulative, max(1, math.ceil(total * share / 100)))) for share in shares)
+        window = limits[0] + first * width, limits[0] + (last if exact else last + 1) * width
         if exact:
-            return found if first < last else None
+            return window if first < last else None
         if last - first >= BINS // 16:
-            return found
-        limits = found
+            return window
+        limits = window
     return None
 
 
-def _histogram(pieces: Iterator, limits: Span, width: float, kept: Span) -> tuple[np.ndarray, int]:
-    """How many kept values lie up to each bin's end, bins from the first limit on; and how many are kept in all."""
+def _histogram(pieces: Iterator, limits: Span, width: float, counted: Span) -> tuple[np.ndarray, int]:
+    """How many counted values lie up to each bin's end, bins from the first limit on; and how many there are."""
     counts = np.zeros(BINS, np.int64)
     below = 0
     total = 0
     for _, values in pieces:
         values = values.astype(np.float64).ravel()
-        values = values[(values >= kept[0]) & (values <= kept[1])]
+        values = values[(values >= counted[0]) & (values <= counted[1])]
         total += values.size
         below += int((values < limits[0]).sum())
         values = values[(values >= limits[0]) & (values <= limits[1])]

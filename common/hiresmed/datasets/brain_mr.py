@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.knobs import whole_number
+from ..core.knobs import parse_int
 from ..phantoms.brain import BrainPhantom
 from .brats import SEQUENCES, brain_cases, brats_cases
 from .mri_slices import slice_cases
@@ -49,7 +49,7 @@ def mri_cases(
         found = slice_cases(brats_cases(dataset_dir), section, subjects)
     if num_subjects is None:
         return found
-    wanted = whole_number(num_subjects, "num_subjects", least=1)
+    wanted = parse_int(num_subjects, "num_subjects", least=1)
     if len(found) < wanted:
         raise InputError(
             f"num_subjects should be at most the {len(found)} subjects of the {section} section, but is {wanted}; "

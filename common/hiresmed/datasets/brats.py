@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.knobs import whole_number
+from ..core.knobs import parse_int
 from ..phantoms.brain import BrainPhantom
 from .brats_dicom import dicom_series, open_mr_series, series_folders, series_sequence
 from .brats_names import ALIASES, SEQUENCES, named, stem
@@ -117,7 +117,7 @@ def brain_cases(
     if section not in (None, "training", "validation", "test"):
         raise InputError(f"section should be training, validation or test, but is {section!r}; choose one of them.")
     if dataset_dir is None:
-        phantoms = whole_number(phantoms, "phantoms", least=1)
+        phantoms = parse_int(phantoms, "phantoms", least=1)
         first = phantoms - phantoms // 4
         spans = {"training": range(first), "validation": range(first, phantoms), "test": range(1000, 1000 + phantoms)}
         seeds = spans.get(section or "", range(phantoms))

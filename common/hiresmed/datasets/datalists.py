@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from ..core.errors import InputError
-from ..core.knobs import whole_number
+from ..core.knobs import parse_int
 from ..core.volumes import Volume
 from ..io.readers import cases
 from ..phantoms.thorax import ThoraxPhantom
@@ -43,7 +43,7 @@ def list_cases(
         InputError: the section is empty; an unknown phantom; a bad or an unmatched `subject`.
     """
     if cases_list is None and dataset_dir is None:
-        phantoms = whole_number(phantoms, "phantoms", least=1)
+        phantoms = parse_int(phantoms, "phantoms", least=1)
         cases_list = [
             {"phantom": n, "section": "validation" if 4 * n >= 3 * phantoms else "training"} for n in range(phantoms)
         ]

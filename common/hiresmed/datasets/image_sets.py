@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..core.distributed import distributed_sampler, own_share, per_process
+from ..core.distributed import distributed_sampler, local_batch_size, rank_share
 from ..core.errors import InputError
-from ..core.knobs import flag, whole_number
+from ..core.knobs import parse_bool, parse_int
 
 
 class ImageSet(Dataset):
@@ -41,16 +41,16 @@ class ImageSet(Dataset):
         exactly: int | None = None,
     ) -> None:
         self.images = images
-        self.channels = whole_number(channels, "channels", least=1)
+        self.channels = parse_int(channels, "channels", least=1)
         self.low, self.high = (float(v) for v in value_range)
         if not self.low < self.high:
             raise InputError(f"value_range should be two rising numbers, but is {list(value_range)}; correct it.")
-        count = len(images) if most is None else min(len(images), whole_number(most, "most", least=1))
+        count = len(images) if most is None else min(len(images), parse_int(most, "most", least=1))
         if exactly is not None:
-            count = whole_number(exactly, "exactly", least=1)
+            count = parse_int(exactly, "exactly", least=1)
         spread = max(count, len(images))
         places = [k * spread // count % len(images) for k in range(count)]
-        self.places = [(number, places[number]) for number in (own_share(count) if share else range(count))]
+        self.places = [(number, places[number]) for number in (rank_share(count) if share else range(count))]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -89,9 +89,9 @@ def image_loader(dataset: Dataset, batch_size: int, seed: int = 0, num_workers: 
 
     Raises InputError: fewer images than one batch, or a batch that the processes cannot share.
     """
-    batch_size = whole_number(batch_size, "batch_size", 1)
-    num_workers = whole_number(num_workers, "num_workers")
-    own = per_process(batch_size)
+    batch_size = parse_int(batch_size, "batch_size", 1)
+    num_workers = parse_int(num_workers, "num_workers")
+    own = local_batch_size(batch_size)
     if len(dataset) < batch_size:
         raise InputError(
             f"batch_size should be at most the {len(dataset)} training images, but is {batch_size}; lower it, or give "
@@ -120,12 +120,12 @@ class ShuffledImages(Dataset):
         self, images: Sequence, iterations: int, batch_size: int, flip: bool | str = True, seed: int = 0
     ) -> None:
         self.images = images
-        self.flip = flag(flip, "flip")
-        self.seed = whole_number(seed, "seed")
+        self.flip = parse_bool(flip, "flip")
+        self.seed = parse_int(seed, "seed")
         self.epoch = 1
-        self.iterations = whole_number(iterations, "iterations", 1)
-        self.batch_size = whole_number(batch_size, "batch_size", 1)
-        self.per_rank = per_process(self.batch_size)
+        self.iterations = parse_int(iterations, "iterations", 1)
+        self.batch_size = parse_int(batch_size, "batch_size", 1)
+        self.per_rank = local_batch_size(self.batch_size)
 
     def __len__(self) -> int:
         return self.iterations * self.per_rank

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from monai.transforms import Transform
 
 from ..core.errors import InputError
-from ..core.knobs import whole_number
+from ..core.knobs import parse_int
 from ..core.tiles import check_size
 from ..core.volumes import ArrayVolume, Volume, first_line
 from ..core.windows import robust_window, to_unit_range
@@ -53,7 +53,7 @@ class ReadImage(Transform):
         cache_dir: str | None = None,
     ) -> None:
         self.size = check_size(image_size)
-        self.channels = whole_number(channels, "image_channels", 1)
+        self.channels = parse_int(channels, "image_channels", 1)
         if self.channels not in (1, 3):
             raise InputError(f"image_channels should be 1 (grey) or 3 (colours), but is {channels}; choose one.")
         if fit not in FITS:

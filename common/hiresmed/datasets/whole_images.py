@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.knobs import whole_number
+from ..core.knobs import parse_int
 from ..core.tiles import check_size
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import robust_window
@@ -47,7 +47,7 @@ def image_cases(
     """
     size = check_size(image_size)
     low, high = _shares(slices)
-    step = whole_number(slice_step, "slice_step", 1)
+    step = parse_int(slice_step, "slice_step", 1)
     if dataset_dir is None and cases_list is None:
         cases_list = _phantoms(size, phantoms)
     folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
@@ -76,7 +76,7 @@ def _phantoms(size: Sequence[int], count: int) -> list[dict]:
     held = max(1, count // 4)
     return [
         {"phantom": n, "shape": shape, "section": "validation" if n >= count - held else "training"}
-        for n in range(whole_number(count, "phantoms", 2))
+        for n in range(parse_int(count, "phantoms", 2))
     ]
 
 

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from ..core.errors import InputError
-from ..core.output_files import written_aside
+from ..core.output_files import write_then_rename
 from ..core.volumes import Volume, real_world_cast
 from .tiff import LEVEL, TILE
 from .writers import check_png, final_name
@@ -45,7 +45,7 @@ def save_colours(channels: Sequence[Volume], path_stem: str | Path, output_forma
     path.parent.mkdir(parents=True, exist_ok=True)
     if output_format == "png":
         check_png(shape)
-    with written_aside(path) as aside:
+    with write_then_rename(path) as aside:
         if output_format == "png":
             values = np.stack([real_world_cast(c.read((0, 0), shape), np.uint8) for c in channels], -1)
             Image.fromarray(values).save(aside, format="PNG", dpi=(25.4 / columns, 25.4 / rows))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.output_files import written_aside
+from ..core.output_files import write_then_rename
 from ..core.volumes import Volume, grey_values, real_world_cast
 from .dicom_header import Identifiers, describe_synthetic, dicom_package, reference_header, save_file
 
@@ -69,7 +69,7 @@ def write_secondary_capture(
         _set_spacing(pydicom, ds, volume)
     _set_pixels(ds, values)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
+    with write_then_rename(path) as aside:
         save_file(ds, aside)
     return path
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..core.errors import InputError
-from ..core.output_files import written_aside
+from ..core.output_files import write_then_rename
 from ..core.volumes import first_line
 from .dicom import SeriesVolume, open_series
 from .dicom_header import PATIENT, SERIES_NUMBER, STUDY, dicom_package, missing_package, set_patient
@@ -104,7 +104,7 @@ def write_segmentation(
         ) from error
     _set_whose(made, images[0], keep_patient)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
+    with write_then_rename(path) as aside:
         made.save_as(aside)
     return path
 

@@ -13,7 +13,7 @@ import ignite.distributed as idist
 import nibabel
 
 from ..core.errors import InputError
-from ..core.knobs import flag, whole_number
+from ..core.knobs import parse_bool, parse_int
 from ..core.tiles import check_region, check_size
 from ..core.views import SliceView, TurnedView
 from ..core.volumes import Volume
@@ -62,10 +62,10 @@ class CaseOutput:
         if output_format == "ome-zarr" and region is not None:
             raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
         self.folder, self.output_format = pathlib.Path(output_dir).expanduser(), output_format
-        self.overwrite, self.resume = flag(overwrite, "overwrite"), flag(resume, "resume")
-        self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, whole_number(seed, "seed")
+        self.overwrite, self.resume = parse_bool(overwrite, "overwrite"), parse_bool(resume, "resume")
+        self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, parse_int(seed, "seed")
         self.region, self.size, self.several = region, size, False
-        self.keep_patient = flag(keep_patient, "keep_patient")
+        self.keep_patient = parse_bool(keep_patient, "keep_patient")
         self._turned: dict[str, TurnedView] = {}  # 2-D images whose files do not hold rows and columns
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:

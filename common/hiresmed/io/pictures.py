@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core.errors import InputError
-from ..core.volumes import ArrayVolume, Volume, finite, first_line, picture_affine
+from ..core.volumes import ArrayVolume, Volume, first_line, picture_affine, require_finite
 from .tiff import open_tiff, resolution_spacing
 
 
@@ -50,7 +50,7 @@ def read_picture(path: str | Path) -> Volume:
             f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
             "truncated or of another kind: export it again."
         ) from error
-    return ArrayVolume(finite(values, path.name, (0, 0)), picture_affine(*spacing), path.name)
+    return ArrayVolume(require_finite(values, path.name, (0, 0)), picture_affine(*spacing), path.name)
 
 
 def read_colours(path: str | Path) -> np.ndarray:

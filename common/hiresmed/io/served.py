@@ -13,7 +13,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..core.errors import InputError
-from ..core.knobs import whole_number
+from ..core.knobs import parse_int
 from ..core.latents import latents_of
 from ..core.volumes import real_world_cast
 from ..core.windows import rescale
@@ -45,8 +45,8 @@ class RequestedLatentd(MapTransform):
         case = dict(data)
         for key in self.key_iterator(case):
             if isinstance(case[key], str):
-                seed = whole_number(case.get("seed", self.seed), "seed")
-                number = whole_number(case.get("number", 0), "number")
+                seed = parse_int(case.get("seed", self.seed), "seed")
+                number = parse_int(case.get("number", 0), "number")
                 case[key] = latents_of(seed, [number], self.latent_size)[0]
         return case
 

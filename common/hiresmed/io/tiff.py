@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from ..core.errors import InputError
-from ..core.volumes import Volume, finite, first_line, picture_affine, real_world_cast
+from ..core.volumes import Volume, first_line, picture_affine, real_world_cast, require_finite
 
 TILE = 256  # pixels an axis of a written tile
 # zlib with differences on 16-bit chest images: level 1 leaves 39-67 % in .1 s a megapixel, level 6 37-66 % in .5 s
@@ -116,7 +116,7 @@ class TiffVolume(Volume):
             values = self._from_segments(start, shape)
         if self._inverted:
             values = (np.iinfo(self.dtype).max if self.dtype.kind == "u" else 0) - values
-        return finite(values, self.name, start)
+        return require_finite(values, self.name, start)
 
     def _from_segments(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         values = np.empty(tuple(shape), self.dtype)

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
-from ..core.output_files import writable_folder, written_aside
-from ..core.volumes import Volume, boxes, grey_values, real_world_cast
+from ..core.output_files import writable_folder, write_then_rename
+from ..core.volumes import Volume, grey_values, iter_boxes, real_world_cast
 from .tiff import write_tiff
 
 CHUNK = 2**20  # bytes copied at a time by the compressor
@@ -53,15 +53,15 @@ def write_nifti(
         plain = path.with_name(path.name + ".uncompressed")
         try:
             write_nifti(volume, plain, reference_header, box)
-            with written_aside(path) as aside:
+            with write_then_rename(path) as aside:
                 _compress(plain, aside)
         finally:
             plain.unlink(missing_ok=True)
         return path
     header = _header(volume, reference_header)
-    with written_aside(path) as aside:
+    with write_then_rename(path) as aside:
         _allocate(aside, header)
-        for start, shape in boxes(volume.shape, box):
+        for start, shape in iter_boxes(volume.shape, box):
             _write_box(aside, header, start, real_world_cast(volume.read(start, shape), header.get_data_dtype()))
     return path
 
@@ -133,7 +133,7 @@ def write_image_2d(volume: Volume, path: str | Path) -> Path:
         raise InputError(f"A 2-D image should be written as .png or .tiff, but the path is {path}; change it.")
     if suffix == ".png":
         check_png(volume.shape)
-    with written_aside(path) as aside:
+    with write_then_rename(path) as aside:
         if suffix == ".png":
             _write_png(volume, aside, path.name)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ignite.distributed as idist
 import torch
 
-from ..core.distributed import own_share
+from ..core.distributed import rank_share
 from ..core.errors import InputError
 from .diversity import memorisation, ms_ssim_diversity, nearest_training
 from .extractor import FeatureExtractor
@@ -66,7 +66,7 @@ class SetFeatures:
 
     def _batches(self, images: Images):
         device = next((p.device for p in self.extractor.parameters()), torch.device("cpu"))
-        for k in own_share(-(-self.n // self.batch_size)):
+        for k in rank_share(-(-self.n // self.batch_size)):
             numbers = list(range(k * self.batch_size, min((k + 1) * self.batch_size, self.n)))
             batch = [images[n] for n in numbers]
             if len({tuple(image.shape) for image in batch}) == 1:

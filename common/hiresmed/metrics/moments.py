@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..core.errors import InputError
-from ..core.output_files import written_aside
+from ..core.output_files import write_then_rename
 
 
 class FeatureMoments:
@@ -94,7 +94,7 @@ class FeatureMoments:
     def save(self, path: str | os.PathLike) -> None:
         """Write .npz with `mu`, `sigma` (as pytorch-fid reads them), `n` and `extractor` (JSON); atomic."""
         covariance = self.covariance.numpy()
-        with written_aside(path, shared=True) as aside, open(aside, "wb") as file:
+        with write_then_rename(path, shared=True) as aside, open(aside, "wb") as file:
             np.savez(file, mu=self.mean.numpy(), sigma=covariance, n=self.n, extractor=json.dumps(self.extractor))
 
     @classmethod

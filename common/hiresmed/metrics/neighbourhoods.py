@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..core.errors import InputError
-from ..core.output_files import written_aside
+from ..core.output_files import write_then_rename
 
 _ROWS = 1024  # of a table of distances in memory at a time
 _LAST = 2**63 - 1  # a rank that no feature has
@@ -112,7 +112,7 @@ class FeatureReservoir:
     def save(self, path: str | os.PathLike) -> None:
         """Write .npz, whole or not at all."""
         about = json.dumps({"size": self.size, "seed": self.seed, "n": self.n, "extractor": self.extractor})
-        with written_aside(path, shared=True) as aside, open(aside, "wb") as file:
+        with write_then_rename(path, shared=True) as aside, open(aside, "wb") as file:
             np.savez(file, features=self.features.numpy(), ranks=self.ranks.numpy(), about=about)
 
     @classmethod

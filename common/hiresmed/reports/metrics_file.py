@@ -11,7 +11,7 @@ import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 
-from ..core.output_files import written_aside
+from ..core.output_files import write_then_rename
 from .report import to_json_safe
 
 
@@ -49,7 +49,7 @@ class MetricsFile:
             "mean": mean_of(list(self.cases.values())),
             "cases": self.cases,
         }
-        with written_aside(self.path) as aside:
+        with write_then_rename(self.path) as aside:
             aside.write_text(json.dumps(to_json_safe(content), indent=2) + "\n", encoding="utf-8")
 
 

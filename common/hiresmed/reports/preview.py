@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..core.output_files import written_aside
+from ..core.output_files import write_then_rename
 from .preview_planes import PLANES, PlaneView, Source, plane_views, read_plane
 
 WIDTH, MARGIN, GAP = 1500, 16, 8
@@ -211,7 +211,7 @@ def write_preview(
     if footer:
         line = _shorten(draw, footer, 15, WIDTH - 2 * MARGIN)
         _write(draw, (MARGIN, layout.height - MARGIN), line, 15, FAINT, "ls")
-    with written_aside(path) as aside:
+    with write_then_rename(path) as aside:
         picture.save(aside, format="PNG")
 
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from ..core.in_words import in_bytes, in_time
-from ..core.output_files import written_aside
+from ..core.in_words import format_bytes, format_duration
+from ..core.output_files import write_then_rename
 
 FIELDS = (
     "bundle", "version", "weights_sha256", "config", "seed", "input", "output", "seconds", "peak_rss_bytes",
@@ -95,7 +95,7 @@ def write_report(path: str | os.PathLike, **fields) -> dict:
     for name, kept in IMAGE_FIELDS.items():
         report[name] = _image(report[name], kept)
     report = to_json_safe(report)
-    with written_aside(path) as aside:
+    with write_then_rename(path) as aside:
         aside.write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return report
 
@@ -122,8 +122,8 @@ def last_line(report: Mapping, folder: str | os.PathLike | None = None) -> str:
     size = _shape_in_words(outputs[0]) if outputs else ""
     names = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     where = f" in {folder}" if folder is not None else ""
-    memory = f" and {in_bytes(report['peak_rss_bytes'])} of memory" if report["peak_rss_bytes"] else ""
+    memory = f" and {format_bytes(report['peak_rss_bytes'])} of memory" if report["peak_rss_bytes"] else ""
     if report["peak_device_bytes"]:
-        memory += f" ({in_bytes(report['peak_device_bytes'])} on the device)"
+        memory += f" ({format_bytes(report['peak_device_bytes'])} on the device)"
     made = f"{report['bundle']} made {count}" + (f" ({size})" if size else "")
-    return f"{made}: {names}{where}, in {in_time(report['seconds'])}{memory}."
+    return f"{made}: {names}{where}, in {format_duration(report['seconds'])}{memory}."

@@ -12,7 +12,7 @@ from ignite.handlers import Checkpoint, DiskSaver
 from torch import nn
 
 from ..core.errors import InputError
-from ..core.knobs import whole_number
+from ..core.knobs import parse_int
 from .checkpoint import flat_weights
 
 
@@ -70,7 +70,7 @@ class BestModels:
             score_function=self._score,
             score_name="score",
             global_step_transform=lambda engine, event: engine.state.epoch,
-            n_saved=whole_number(count, "count", least=1),
+            n_saved=parse_int(count, "count", least=1),
         )
 
     def attach(self, engine: Engine) -> None:

@@ -19,7 +19,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from ..core.knobs import flag
+from ..core.knobs import parse_bool
 from .seeding import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class Checkpoint:
         self.rates = rates
         self.path = Path(output_dir) / "checkpoints" / "latest.pt"
         self.every = every
-        self.resume = flag(resume, "resume")
-        self.overwrite = flag(overwrite, "overwrite")
+        self.resume = parse_bool(resume, "resume")
+        self.overwrite = parse_bool(overwrite, "overwrite")
         self.also = dict(also or {})
 
     def attach(self, engine: Engine) -> None:

@@ -16,10 +16,10 @@ from monai.engines import Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..core.bfloat16 import Likeness, TrainingPrecision, probe_gradients, shapes
+from ..core.bfloat16 import PrecisionComparison, TrainingPrecision, describe_shapes, probe_gradients
 from ..core.errors import InputError
 from ..core.gradient_guard import GradientGuard, gradient_norm
-from ..core.knobs import check_training, flag, whole_number
+from ..core.knobs import check_training, parse_bool, parse_int
 from .batches import GanBatch
 
 RESERVED = ("loss_d", "loss_g", "adversarial", "pred", "image", "skipped_steps")
@@ -130,13 +130,13 @@ class AdversarialTrainer(Trainer):
         self.generator_losses = {name: (float(w), loss) for name, (w, loss) in (generator_losses or {}).items()}
         self.penalties = tuple(penalties)
         self.adversarial_weight = float(adversarial_weight)
-        self.n_critic = whole_number(n_critic, "n_critic", least=1)
-        self.accumulation_steps = whole_number(accumulation_steps, "accumulation_steps", least=1)
-        self.reuse_fake = flag(reuse_fake, "reuse_fake") and self.accumulation_steps == 1
+        self.n_critic = parse_int(n_critic, "n_critic", least=1)
+        self.accumulation_steps = parse_int(accumulation_steps, "accumulation_steps", least=1)
+        self.reuse_fake = parse_bool(reuse_fake, "reuse_fake") and self.accumulation_steps == 1
         self.max_grad_norm = max_grad_norm
         self.ema = ema
         # not MONAI's `amp`, which makes a loss scaler (float16's tool)
-        self.precision = TrainingPrecision(flag(amp, "amp"))
+        self.precision = TrainingPrecision(parse_bool(amp, "amp"))
         self.g_guard = GradientGuard("generator")
         self.d_guard = GradientGuard("discriminator")
         self.amp_dtype = getattr(torch, amp_dtype) if isinstance(amp_dtype, str) else amp_dtype
@@ -180,7 +180,9 @@ class AdversarialTrainer(Trainer):
         parts = batch.split(self.accumulation_steps)
         self.generator.train()
         self.discriminator.train()
-        self.precision.settle(shapes(*batch.inputs, batch.real), lambda: self._probe(parts[0]), self.state.device)
+        self.precision.settle(
+            describe_shapes(*batch.inputs, batch.real), lambda: self._probe(parts[0]), self.state.device
+        )
         with_g_step = self.state.iteration % self.n_critic == 0
         keep_graph = with_g_step and self.reuse_fake
 
@@ -305,7 +307,7 @@ class AdversarialTrainer(Trainer):
             optimizer.step()
         return allowed
 
-    def _probe(self, part: GanBatch) -> Likeness:
+    def _probe(self, part: GanBatch) -> PrecisionComparison:
         """Both networks' gradients of a few of the batch's images in bfloat16 against float32's; see bfloat16."""
         part = part.split(-(-len(part) // PROBED))[0]
         wrapped = self.generator, self.discriminator

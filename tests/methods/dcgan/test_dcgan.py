@@ -47,7 +47,7 @@ def test_the_last_layer_reads_as_many_channels_as_asked_for():
     asked, published = DcganGenerator(size=16, width=8, last_width=5), DcganGenerator(size=16, width=8)
     assert asked.last.weight.shape == (5, 1, 3, 3) and published.last.weight.shape == (1, 1, 3, 3)
     assert asked.blocks[-1][0].out_channels == 5
-    with pytest.raises(InputError, match="last_width should be a whole number from 1 on, but is '0'"):
+    with pytest.raises(InputError, match="last_width must be a whole number from 1 on, got '0'"):
         DcganGenerator(size=16, width=8, last_width=0)
 
 

@@ -350,7 +350,7 @@ MISTAKES = {
     "region outside": ({"image": (20, 20)}, {"region": [[0, 4], [10, 21]]}, "region must be"),
     "region of numbers": ({"image": (20, 20)}, {"region": [4, 5]}, "region must be"),
     "empty region": ({"image": (20, 20)}, {"region": [[0, 4], [6, 6]]}, "region must be"),
-    "tile of one axis": ({"image": (20, 20)}, {"tile_size": [16]}, "tile_size should give 2 numbers"),
+    "tile of one axis": ({"image": (20, 20)}, {"tile_size": [16]}, "tile_size must give 2 numbers"),
 }
 
 
@@ -370,14 +370,14 @@ def test_a_mistake_is_answered_in_one_sentence_before_any_work(name):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"tile_size": 0}, "tile_size should be"),
-        ({"base_size": 0, "scales": None}, "base_size should be"),
+        ({"tile_size": 0}, "tile_size must be"),
+        ({"base_size": 0, "scales": None}, "base_size must be"),
         ({"window": (100, -100)}, "window should be"),
         ({"window": (5,)}, "window should be"),
         ({"window": "wide"}, "window should be"),
-        ({"seed": "one"}, "seed should be a whole number"),
+        ({"seed": "one"}, "seed must be a whole number"),
         ({"noise": -1}, "noise should be"),
-        ({"scales": -1}, "num_scales should be a whole number from 0 on"),
+        ({"scales": -1}, "num_scales must be a whole number from 0 on"),
         ({"first_image": "blurred"}, "first_image must be generated or real"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hiresmed.core.receptive_field import ReceptiveField
-from hiresmed.core.tiles import Box, TileGrid, whole
+from hiresmed.core.tiles import Box, TileGrid, full_box
 from hiresmed.methods.msgan.levels import number_of_scales, plan_levels
 
 
@@ -78,9 +78,9 @@ def test_a_small_region_of_a_vast_volume_needs_a_bounded_number_of_tiles():
 
 
 def test_the_whole_needs_every_tile_of_every_level_once():
-    plans = plan_levels((100, 60), whole((100, 60)), 2, [ReceptiveField(8, 2, 8)] * 3, 32, 5)
+    plans = plan_levels((100, 60), full_box((100, 60)), 2, [ReceptiveField(8, 2, 8)] * 3, 32, 5)
     for plan in plans:
-        assert plan.made == plan.sketch == plan.source == whole(plan.shape)
+        assert plan.made == plan.sketch == plan.source == full_box(plan.shape)
         assert plan.grid == TileGrid.fit(plan.shape, 32, 2)
 
 

@@ -257,7 +257,7 @@ def test_labels_and_grids_that_do_not_fit_are_met_with_a_sentence():
     with pytest.raises(InputError, match="should hold the key 'coords'"):
         LabelBatch()({k: v for k, v in good.items() if k != "coords"}, torch.device("cpu"))
     for name, wrong in (("max_epochs", {"max_epochs": 0}), ("iterations", {"epoch_length": 0})):
-        with pytest.raises(InputError, match=f"{name} should be a whole number from 1 on"):
+        with pytest.raises(InputError, match=f"{name} must be a whole number from 1 on"):
             make_trainer(**wrong)
     with pytest.raises(InputError, match="label_range should be"):
         make_trainer(label_range=[1, -1])

@@ -18,7 +18,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ...core.errors import InputError
-from ...core.knobs import whole_number
+from ...core.knobs import parse_int
 
 NORMS = ("batch", "sync_batch", "frozen_batch", "instance", "group", "none")
 GRID = 4  # pixels a side where the generator begins and the critic ends
@@ -112,8 +112,8 @@ class DcganGenerator(nn.Module):
     ) -> None:
         super().__init__()
         steps = _doublings(size, width)
-        last_width = out_channels if last_width is None else whole_number(last_width, "last_width", least=1)
-        self.latent_size = whole_number(latent_size, "latent_size", least=1)
+        last_width = out_channels if last_width is None else parse_int(last_width, "last_width", least=1)
+        self.latent_size = parse_int(latent_size, "latent_size", least=1)
         by_unit = norm in ("batch", "sync_batch", "frozen_batch")
         self.dense = nn.Linear(latent_size, width * GRID**2)
         self.dense_norm = norm_layer(norm, width * GRID**2, 1) if by_unit else nn.Identity()

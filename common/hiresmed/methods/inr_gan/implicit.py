@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from ...core.bfloat16 import InferencePrecision
 from ...core.errors import InputError
-from ...core.knobs import flag, whole_number
+from ...core.knobs import parse_bool, parse_int
 from ...core.memory import release_heap
 from ...core.pyramids import Level
-from ...core.tiles import Box, TileGrid, check_size, check_tile_size, whole
+from ...core.tiles import Box, TileGrid, check_size, check_tile_size, full_box
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ class ImplicitInferer(Inferer):
         progress: bool = False,
     ) -> None:
         super().__init__()
-        self.frame, self.places = frame, whole_number(places, "places", 1)
+        self.frame, self.places = frame, parse_int(places, "places", 1)
         self.grid = TileGrid.fit(frame.shape, check_tile_size(tile_size))
         self.device, self.progress = torch.device(device), progress
-        self.precision = InferencePrecision(flag(amp, "amp"), self.device)
+        self.precision = InferencePrecision(parse_bool(amp, "amp"), self.device)
 
     def __call__(self, inputs: Tensor, network, *args, **kwargs) -> Tensor:
         """Images (B, C, *S) of latents (B, Z), in memory and on the latents' device."""
@@ -168,7 +168,7 @@ class ImplicitInferer(Inferer):
                 level.write(self.grid.start(number), values if decode is None else decode(values))
                 level.mark(number)
 
-        mine = self.grid.touching(region or whole(self.frame.shape))[idist.get_rank() :: idist.get_world_size()]
+        mine = self.grid.touching(region or full_box(self.frame.shape))[idist.get_rank() :: idist.get_world_size()]
         left = [number for number in mine if not all(level.done(number) for level in levels)]
         self.run(z, network, write, left)
 

@@ -18,7 +18,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ...core.errors import InputError
-from ...core.knobs import flag, whole_number
+from ...core.knobs import parse_bool, parse_int
 from ...core.tiles import check_size
 from ...training.batches import GanBatch
 from .sampling_places import StageBatch, read_stages
@@ -41,8 +41,8 @@ def plan_stages(image_size: Sequence[int], num_stages: int = 3, patch_factor: in
         InputError: an image that does not divide so; a first grid smaller than the patch.
     """
     size = check_size(image_size)
-    count = whole_number(num_stages, "num_stages", 1)
-    factor = whole_number(patch_factor, "patch_factor", 1)
+    count = parse_int(num_stages, "num_stages", 1)
+    factor = parse_int(patch_factor, "patch_factor", 1)
     coarsest = 2 ** (count - 1)
     if coarsest > factor or any(n % factor or n % coarsest for n in size):
         raise InputError(
@@ -94,10 +94,10 @@ class StagedTraining:
                 f"{sorted(patches)}; change `stages`."
             )
         self.stages = list(stages)
-        self.epochs = [whole_number(n, "stage_epochs", 1) for n in epochs]
+        self.epochs = [parse_int(n, "stage_epochs", 1) for n in epochs]
         self.latent_size = latent_size
         self.average = average
-        self.regularised = flag(regularised, "regularised")
+        self.regularised = parse_bool(regularised, "regularised")
         self.stage = 1
         self.previous = None
         self._batch = StageBatch(self.stages, 1, latent_size)

@@ -20,11 +20,11 @@ from monai.inferers import Inferer
 
 from ...core.errors import InputError
 from ...core.exact_tiling import ExactTiledInferer
-from ...core.knobs import whole_number
+from ...core.knobs import parse_int
 from ...core.noise import place_noise
 from ...core.pyramids import MemoryStores
-from ...core.receptive_field import field_of
-from ...core.tiles import Box, check_region, check_size, whole
+from ...core.receptive_field import receptive_field_of
+from ...core.tiles import Box, check_region, check_size, full_box
 from ...core.views import RegionView, ResampledView
 from ...core.volumes import ArrayVolume, Volume
 from ...core.windows import to_unit_range
@@ -51,7 +51,7 @@ class Rendering:
     source: Volume | None
     levels: list[Volume] = field(default_factory=list)
     network_seconds: float = 0.0
-    whole: bool = True
+    full_box: bool = True
 
 
 class CascadeInferer(Inferer):
@@ -101,13 +101,13 @@ class CascadeInferer(Inferer):
         self.sketcher = sketcher
         self.stores = stores
         self.tile_size = tile_size
-        self.base_size = whole_number(base_size, "base_size", 1)
+        self.base_size = parse_int(base_size, "base_size", 1)
         self.num_scales = num_scales
         if num_scales is not None:
-            self.num_scales = whole_number(num_scales, "num_scales")
+            self.num_scales = parse_int(num_scales, "num_scales")
         self.window = _increasing(window)
         self.dtype = dtype
-        self.seed = whole_number(seed, "seed")
+        self.seed = parse_int(seed, "seed")
         self.noise = _not_negative(noise)
         self.first_image = first_image
         self.size = size
@@ -199,7 +199,7 @@ class CascadeRun:
         scales = inferer.num_scales
         self.scales = number_of_scales(self.shape, inferer.base_size, self.factor) if scales is None else scales
         networks = [self.network.stage(self.scales - k) for k in range(self.scales + 1)]
-        self.fields = [field_of(n, n.in_channels, dims) for n in networks]
+        self.fields = [receptive_field_of(n, n.in_channels, dims) for n in networks]
         self.region: Box = check_region(inferer.region, self.shape)
         halo = inferer.sketcher.halo if self.image is not None else 0
         self.plans = plan_levels(self.shape, self.region, self.factor, self.fields, inferer.tile_size, halo)
@@ -235,7 +235,7 @@ class CascadeRun:
         return None if volume is None else conditions.pyramid(name, volume, *how)
 
     def _rendering(self, seconds: float) -> Rendering:
-        everything = self.region == whole(self.shape)
+        everything = self.region == full_box(self.shape)
 
         def seen(volume: Volume | None) -> Volume | None:
             return volume if volume is None or everything else RegionView(volume, self.region)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ...core.errors import InputError
 from ...core.memory import release_heap
 from ...core.tiles import Box, TileGrid
-from ...core.volumes import Volume, boxes
+from ...core.volumes import Volume, iter_boxes
 from .levels import LevelPlan
 
 
@@ -156,7 +156,7 @@ class SketchVolume(Volume):
         # of 1/255, and of 1
         units = np.zeros(256, np.int64)
         full = np.zeros(256, np.int64)
-        for start, shape in boxes(volume.shape, 512):
+        for start, shape in iter_boxes(volume.shape, 512):
             values = np.asarray(volume.read(start, shape), dtype=np.float64)
             peak = max(peak, float(values.max()))
             total = total + float(values.sum())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.receptive_field import ReceptiveField
-from ...core.tiles import Box, TileGrid, coarsen, grow, refine, union
+from ...core.tiles import Box, TileGrid, bounding_box, coarsen_box, dilate_box, refine_box
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,18 @@ def plan_levels(
     for level, (size, field) in enumerate(zip(shapes, fields)):
         grid = TileGrid.fit(size, tile_size, field.alignment)
         made = _tiles_around(grid, wanted)
-        sketch = _tiles_around(grid, grow(made, field.halo, size))
+        sketch = _tiles_around(grid, dilate_box(made, field.halo, size))
         drafts.append((size, factor**level, grid, made, sketch))
         if level + 1 < len(fields):
             # linear enlarging reads one coarse voxel more
-            wanted = grow(coarsen(grow(made, field.halo, size), factor), 1, shapes[level + 1])
+            wanted = dilate_box(coarsen_box(dilate_box(made, field.halo, size), factor), 1, shapes[level + 1])
     plans: list[LevelPlan] = []
     source: Box | None = None
     for size, scale, grid, made, sketch in reversed(drafts):
-        pooled = None if source is None else tuple((a, min(b, n)) for (a, b), n in zip(refine(source, factor), size))
-        source = _tiles_around(grid, union(pooled, grow(sketch, source_halo, size)))
+        pooled = (
+            None if source is None else tuple((a, min(b, n)) for (a, b), n in zip(refine_box(source, factor), size))
+        )
+        source = _tiles_around(grid, bounding_box(pooled, dilate_box(sketch, source_halo, size)))
         plans.append(LevelPlan(size, scale, grid, made, sketch, source))
     return plans[::-1]
 

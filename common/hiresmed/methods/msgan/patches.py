@@ -19,7 +19,7 @@ import torch
 
 from ...core.errors import InputError
 from ...core.receptive_field import ReceptiveField
-from ...core.tiles import whole
+from ...core.tiles import full_box
 from ...core.volumes import Volume
 from ...core.windows import to_unit_range
 from ...io.stores import MemoryStores, ZarrStores
@@ -50,7 +50,7 @@ def prepare_case(
     """
     scales = number_of_scales(volume.shape, base_size, factor)
     fields = [ReceptiveField(0, 1, 0)] * (scales + 1)
-    plans = plan_levels(volume.shape, whole(volume.shape), factor, fields, 128, sketcher.halo)
+    plans = plan_levels(volume.shape, full_box(volume.shape), factor, fields, 128, sketcher.halo)
     stores = MemoryStores(None) if folder is None else ZarrStores(folder, {"shape": list(volume.shape)}, resume=True)
     conditions = Conditions(plans, stores, factor, sketcher, encode, progress=False)
     images = conditions.pyramid("image", volume, "mean", stored_dtype(volume), 1.0)

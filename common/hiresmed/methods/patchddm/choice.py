@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...core.knobs import choice
+from ...core.knobs import parse_choice
 from .ddim import DDIM
 from .dpm_solver import DPMSolver
 from .heun import Heun
@@ -35,6 +35,6 @@ def build_sampler(
     >>> build_sampler("heun", NoiseSchedule(prediction="x0")).evaluations(3)
     5
     """
-    kind = choice(SOLVERS, solver, "solver")
+    kind = parse_choice(SOLVERS, solver, "solver")
     options = {"clip": clip} | ({} if spacing is None else {"spacing": spacing})
     return kind(schedule, **options, **({"eta": eta} if kind is DDIM else {}))

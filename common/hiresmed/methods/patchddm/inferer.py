@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ...core.bfloat16 import InferencePrecision
 from ...core.coordinates import CONVENTIONS, patch_coordinates
 from ...core.errors import InputError
-from ...core.knobs import flag, whole_number
+from ...core.knobs import parse_bool, parse_int
 from ...core.noise import place_noise
 from .frame import Ensemble, Frame
 
@@ -101,20 +101,20 @@ class DiffusionInferer(Inferer):
         self.sampler = sampler
         self.inference = inference
         self.coordinates = coordinates
-        self.label_channels = whole_number(label_channels, "label_channels", 1)
-        self.steps = whole_number(steps, "steps", 1)
-        self.multiple = whole_number(multiple, "multiple", 1)
+        self.label_channels = parse_int(label_channels, "label_channels", 1)
+        self.steps = parse_int(steps, "steps", 1)
+        self.multiple = parse_int(multiple, "multiple", 1)
         self.patch_size = patch_size
         self.reference_size = reference_size
         self.overlap = float(overlap)
         self.pad_value = float(pad_value)
-        self.num_samples = whole_number(num_samples, "num_samples", 1)
-        self.seed = whole_number(seed, "seed")
+        self.num_samples = parse_int(num_samples, "num_samples", 1)
+        self.seed = parse_int(seed, "seed")
         self.device = torch.device(device)
-        self.progress = flag(progress, "progress")
-        self.precision = InferencePrecision(flag(amp, "amp"), self.device)
+        self.progress = parse_bool(progress, "progress")
+        self.precision = InferencePrecision(parse_bool(amp, "amp"), self.device)
         self.forward = forward or (lambda network, x, t: network(x, t))
-        self.window_batch = whole_number(window_batch, "window_batch", 1)
+        self.window_batch = parse_int(window_batch, "window_batch", 1)
         self._check_knobs()
 
     def _check_knobs(self) -> None:
@@ -276,7 +276,7 @@ class DiffusionInferer(Inferer):
         sizes = [size] * dims if isinstance(size, (int, str)) else list(size)
         if len(sizes) != dims:
             raise InputError(f"{name} should give {dims} numbers, one per axis, but gives {sizes}; change it.")
-        return tuple(whole_number(n, name, 1) for n in sizes)
+        return tuple(parse_int(n, name, 1) for n in sizes)
 
 
 def _precision(image: Tensor) -> torch.dtype:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.knobs import whole_number
+from ...core.knobs import parse_int
 
 KINDS = ("linear", "scaled_linear", "cosine")
 PREDICTIONS = ("eps", "v", "x0")
@@ -65,13 +65,13 @@ class NoiseSchedule:
     ) -> None:
         self.kind = _one_of(kind, KINDS, "kind")
         self.prediction = _one_of(prediction, PREDICTIONS, "prediction")
-        self.steps = whole_number(steps, "steps", 1)
+        self.steps = parse_int(steps, "steps", 1)
         if not 0 < beta_start <= beta_end < 1:
             raise InputError(
                 f"beta_start and beta_end should rise within 0 and 1, but are {beta_start} and {beta_end}; "
                 "the published values are 0.0001 and 0.02."
             )
-        self.first = self.steps - 1 if first is None else whole_number(first, "first")
+        self.first = self.steps - 1 if first is None else parse_int(first, "first")
         if self.first >= self.steps:
             raise InputError(
                 f"first should be a time below the {self.steps} of the training, but is {first}; lower it."
@@ -123,7 +123,7 @@ class NoiseSchedule:
         >>> NoiseSchedule().times(4), NoiseSchedule().times(4, "leading")
         ([999.0, 749.0, 499.0, 249.0, -1.0], [750.0, 500.0, 250.0, 0.0, -1.0])
         """
-        n = whole_number(steps, "steps", 1)
+        n = parse_int(steps, "steps", 1)
         T = self.first + 1
         if _one_of(spacing, SPACINGS, "spacing") in ("trailing", "leading", "linspace") and n > T:
             raise InputError(

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.knobs import flag
+from ...core.knobs import parse_bool
 from ...core.volumes import ArrayVolume
 from ...datasets.brats import brain_cases, brats_case
 from ...datasets.brats_dicom import dicom_series
@@ -57,7 +57,7 @@ class SegmentationOutput(CaseOutput):
         if output_format not in (None, "nii", "nii.gz", "dicom"):
             raise InputError(f"output_format should be nii, nii.gz or dicom, but is {output_format!r}; choose one.")
         more = {"postfix": "labels", "keep_patient": keep_patient}
-        super().__init__(output_dir, output_format, flag(overwrite, "overwrite"), resume, **more)
+        super().__init__(output_dir, output_format, parse_bool(overwrite, "overwrite"), resume, **more)
         self.regions = list(regions)
 
     def cases(self, image=None, dataset_dir=None, label=None, section=None, phantom=None) -> list[dict]:

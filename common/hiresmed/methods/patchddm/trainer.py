@@ -21,10 +21,10 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ...core.bfloat16 import Likeness, TrainingPrecision, probe_gradients, shapes
+from ...core.bfloat16 import PrecisionComparison, TrainingPrecision, describe_shapes, probe_gradients
 from ...core.errors import InputError
 from ...core.gradient_guard import GradientGuard, gradient_norm
-from ...core.knobs import check_training, flag, whole_number
+from ...core.knobs import check_training, parse_bool, parse_int
 from ...core.memory import out_of_memory
 from ...training.batches import take
 from ...training.trainer import full, plain
@@ -146,12 +146,12 @@ class DiffusionTrainer(Trainer):
         self.low, self.high = (float(value) for value in label_range)
         if not self.low < self.high:
             raise InputError(f"label_range should be [0, 1] or [-1, 1], but is {list(label_range)}; change it.")
-        self.seed = whole_number(seed, "seed")
-        self.accumulation_steps = whole_number(accumulation_steps, "accumulation_steps", 1)
+        self.seed = parse_int(seed, "seed")
+        self.accumulation_steps = parse_int(accumulation_steps, "accumulation_steps", 1)
         self.max_grad_norm = max_grad_norm
         self.ema = ema
         # not MONAI's `amp`, which makes a loss scaler (float16's tool)
-        self.precision = TrainingPrecision(flag(amp, "amp"))
+        self.precision = TrainingPrecision(parse_bool(amp, "amp"))
         self.guard = GradientGuard("network")
         # only now, as a handler may look at what stands above
         self._register_handlers(train_handlers)
@@ -173,7 +173,7 @@ class DiffusionTrainer(Trainer):
         t, eps = self._times_and_noise(x0)
         self.network.train()
         first = [value[:1] for value in (condition, x0, t, eps)]
-        self.precision.settle(shapes(condition), lambda: self._probe(*first), self.state.device)
+        self.precision.settle(describe_shapes(condition), lambda: self._probe(*first), self.state.device)
         self.optimizer.zero_grad(set_to_none=True)
         loss = x0.new_zeros(())
         found = []
@@ -195,7 +195,7 @@ class DiffusionTrainer(Trainer):
             output["skipped_steps"] = torch.tensor(float(self.guard.skipped))
         return output
 
-    def _probe(self, *part: Tensor) -> Likeness:
+    def _probe(self, *part: Tensor) -> PrecisionComparison:
         """The gradient of one sample in bfloat16 against float32's; see bfloat16."""
         wrapped = self.network
         network = plain(self.network)

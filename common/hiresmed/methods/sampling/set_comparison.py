@@ -52,7 +52,7 @@ class SetComparison:
         """metrics.json: the run (`about`), the protocol, N of either side, the figures."""
         counts = {"n_generated": n_generated, "n_real": len(self.real)}
         content = {**about, "protocol": self.protocol, **counts, **figures}
-        with written_aside(folder / "metrics.json") as aside:
+        with write_then_rename(folder / "metrics.json") as aside:
             aside.write_text(json.dumps(to_json_safe(content), indent=2) + "\n", encoding="utf-8")
 
     def panels(self) -> list[Panel]:
