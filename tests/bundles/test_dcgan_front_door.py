@@ -303,7 +303,7 @@ def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(
         ({"overwrite": "perhaps"}, "overwrite should be true or false"),
         ({"amp": "perhaps"}, "amp should be true or false"),
         ({"size": 48}, "size should be a power of two"),
-        ({"size": 32}, "should hold the weights of DcganGenerator as configured"),
+        ({"size": 32}, "must hold the weights of DcganGenerator as configured"),
         ({"weights_path": "none.pt"}, "the weights must be in none.pt"),
         ({"output_dir": "/proc/none"}, "output_dir must be a folder that can be written"),
     ],
@@ -406,5 +406,5 @@ def test_a_folder_in_bratss_layout_trains_and_an_existing_training_is_not_replac
     data, subjects = brats(tmp_path / "d"), listing(tmp_path, REAL["subjects"])
     knobs = {"dataset_dir": str(data), "subjects": subjects, "slices": REAL["slices"], "max_epochs": 1}
     training(tmp_path / "run", **knobs)
-    with pytest.raises(InputError, match="A new training needs a folder without checkpoints"):
+    with pytest.raises(InputError, match="A new training must have a folder without checkpoints"):
         training(tmp_path / "run", **knobs)

@@ -357,7 +357,7 @@ MISTAKES = {
     "damaged weights": (lambda f, c, w: {"weights_path": SHARED.damaged(f, w)}, "model.pt must have the sha256"),
     "weights of another network": (
         lambda f, c, w: {"weights_path": weights_file(f, 3)},
-        "should hold the weights of PatchDDMUNet as configured",
+        "must hold the weights of PatchDDMUNet as configured",
     ),
     "an output that exists": (lambda f, c, w: {"output_dir": filled(f)}, "should not yet hold glioma_labels"),
     "a file as output_dir": (lambda f, c, w: {"output_dir": text_file(f, "out")}, "out.* cannot"),
@@ -373,7 +373,7 @@ MISTAKES = {
     "no spacing": (lambda f, c, w: {"spacing": 0}, "spacing should be a positive number of mm"),
     "a window in words": (
         lambda f, c, w: {"tile_size": "large", "inference": "sliding"},
-        "patch_size .*tile_size.* must be a whole number|tile_size should be a whole number|patch_size should be",
+        "patch_size .*tile_size.* must be a whole number|tile_size must be a whole number|patch_size should be",
     ),
     "an odd window": (lambda f, c, w: {"tile_size": 15, "inference": "sliding"}, "multiple of the network's 2"),
     "perhaps": (lambda f, c, w: {"overwrite": "perhaps"}, "overwrite must be true or false"),

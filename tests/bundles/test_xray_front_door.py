@@ -251,7 +251,7 @@ MISTAKES = {
         r"ct.nii must be a 2-D image, or one slice, got shape \(20, 18, 16\)",
     ),
     "pages": (lambda f: {"image": pages(f / "pages.tiff")}, "pages.tiff should be one 2-D image, but has 2 pages"),
-    "one grey": (lambda f: {"image": png(f / "flat.png", np.full(SHAPE, 7, np.uint8))}, "flat.png should hold a pict"),
+    "one grey": (lambda f: {"image": png(f / "flat.png", np.full(SHAPE, 7, np.uint8))}, "flat.png must hold at least"),
     "text": (lambda f: {"image": SHARED.text_file(f, "notes.png")}, "notes.png should be a PNG, JPEG or TIFF"),
     "half a file": (lambda f: {"image": half(png(f / "half.png", grey()))}, "half.png should be a PNG, JPEG or TIFF"),
     "NaN": (lambda f: {"image": tiff(f / "nan.tiff", hole())}, "nan.tiff must hold finite values only"),

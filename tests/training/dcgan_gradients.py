@@ -14,7 +14,7 @@ from hiresmed.core.distributed import average_buffers, finalize, initialize, pre
 from hiresmed.methods.dcgan import DcganCritic, DcganGenerator
 from hiresmed.training import AdversarialTrainer, BinaryCrossEntropy, GradientPenalty, Wasserstein
 from hiresmed.training.batches import GanBatch
-from hiresmed.training.trainer import plain
+from hiresmed.training.trainer import unwrap
 
 NORMS = ("none", "instance", "group")
 METHODS = ("dcgan", "wgan_gp")
@@ -48,7 +48,7 @@ def gradients(norm: str, method: str) -> dict[str, torch.Tensor]:
     )  # fmt: skip
     with mock.patch("torch.rand", my_places):
         trainer.run()
-    networks = {"g": plain(generator), "d": plain(critic)}
+    networks = {"g": unwrap(generator), "d": unwrap(critic)}
     return {f"{n}.{name}": p.grad.clone() for n, net in networks.items() for name, p in net.named_parameters()}
 
 

@@ -336,7 +336,7 @@ def test_the_condition_stands_before_the_image_and_may_be_left_out():
             "val_interval must be a whole number",
         ),
         ({"amp": True, "amp_dtype": "float16"}, "bfloat16"),
-        ({"adversarial_weight": 0.0, "generator_losses": None}, "generator_losses is empty"),
+        ({"adversarial_weight": 0.0, "generator_losses": None}, "generator_losses must name a loss"),
         ({"generator_losses": {"loss_g": (1.0, nn.L1Loss())}}, "rename"),
     ],
 )

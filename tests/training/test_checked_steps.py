@@ -180,7 +180,7 @@ def test_a_checkpoint_of_before_these_checks_resumes(tmp_path):
     assert run(2).g_guard.steps == 2, "only those of the second epoch"
     del content["objects"]["generator"]
     torch.save(content, path)
-    with pytest.raises(InputError, match="should hold"):
+    with pytest.raises(InputError, match="must hold"):
         run(3)
 
 

@@ -139,7 +139,7 @@ class Hostile:
 def test_a_hostile_checkpoint_is_refused_and_its_code_never_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"epoch": Hostile()}, tmp_path / "latest.pt")
-    with pytest.raises(InputError, match="damaged or holds something else"):
+    with pytest.raises(InputError, match="got a damaged or other file"):
         load_safely(tmp_path / "latest.pt")
     assert not (tmp_path / "hostile_code_ran").exists()
 
@@ -148,8 +148,10 @@ def test_a_checkpoint_of_another_training_is_refused_by_name(tmp_path):
     trained(tmp_path, 1)
     cases = {
         "The 'generator' .*another output_dir": {"generator": nn.Conv2d(1, 1, 3, padding=1)},
-        "should hold .* but holds": {"ema": None},
-        "4 iterations per epoch": {"loader": torch.utils.data.DataLoader(TINY["Patches"](16, torch.float64), 8)},
+        "must hold .* got": {"ema": None},
+        "iterations per epoch as this run, got": {
+            "loader": torch.utils.data.DataLoader(TINY["Patches"](16, torch.float64), 8)
+        },
     }
     for words, changes in cases.items():
         ema = torch.optim.swa_utils.AveragedModel(TINY["make_generator"]())
@@ -200,7 +202,7 @@ def test_without_a_metric_the_newest_model_is_kept_and_a_missing_metric_is_named
     network.weight.data.fill_(9.0)
     engine.run([0], max_epochs=2)
     assert load_safely(tmp_path / "model.pt")["weight"].item() == 9.0
-    with pytest.raises(InputError, match="follow the metric 'psnr'"):
+    with pytest.raises(InputError, match=r"must be one of .*, got 'psnr'"):
         BestModel(tmp_path, network, metric="psnr")(engine)
 
 

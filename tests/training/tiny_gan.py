@@ -18,7 +18,7 @@ from hiresmed.training.checkpoint import Checkpoint
 from hiresmed.training.objectives import LeastSquares
 from hiresmed.training.penalties import R1Penalty
 from hiresmed.training.seeding import Seeding
-from hiresmed.training.trainer import AdversarialTrainer, plain
+from hiresmed.training.trainer import AdversarialTrainer, unwrap
 from ignite.engine import Events
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -103,7 +103,7 @@ def make_resumable(output_dir, epochs: int, accumulation: int = 1, noisy: bool =
 
 def weights(trainer: AdversarialTrainer) -> dict[str, torch.Tensor]:
     """All weights and averaged weights of a trainer, by name."""
-    networks = {"g": plain(trainer.generator), "d": plain(trainer.discriminator), "ema": trainer.ema}
+    networks = {"g": unwrap(trainer.generator), "d": unwrap(trainer.discriminator), "ema": trainer.ema}
     states = {name: network.state_dict() for name, network in networks.items() if network is not None}
     return {f"{name}.{key}": value.clone() for name, state in states.items() for key, value in state.items()}
 

@@ -1,6 +1,6 @@
-"""What trainings share: the alternating trainer, batches, losses, checkpoints, seeding, logging."""
+"""What all trainings share: the alternating trainer, batches, losses, checkpoints, seeding, logging."""
 
-from .averaging import averaged
+from .averaging import averaged_model
 from .batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
 from .best_models import BestModels
 from .checkpoint import BestModel, Checkpoint
@@ -34,7 +34,7 @@ __all__ = [
     "Seeding",
     "SharedBuffers",
     "Wasserstein",
-    "averaged",
+    "averaged_model",
     "scalars",
     "summary_writer",
 ]

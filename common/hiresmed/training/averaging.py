@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-def averaged(network: nn.Module, decay: float = 0.999) -> AveragedModel:
+def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
     """torch's AveragedModel with w_ema <- decay w_ema + (1 - decay) w; its first update copies the weights.
 
     Args:

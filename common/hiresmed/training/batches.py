@@ -36,31 +36,31 @@ class GanBatch:
         return self.real.shape[0]
 
     def split(self, parts: int) -> list[GanBatch]:
-        """At most `parts` micro-batches of nearly equal size; what has no first axis of length N is shared by all."""
+        """At most `parts` micro-batches of nearly equal size; a value without a first axis of length N goes to all."""
         if parts == 1:
             return [self]
         sizes = [len(chunk) for chunk in self.real.chunk(parts)]
-        inputs = [_cut(value, sizes) for value in self.inputs]
-        targets = {name: _cut(value, sizes) for name, value in self.targets.items()}
-        reals = _cut(self.real, sizes)
-        conditions = _cut(self.condition, sizes)
+        inputs = [_split(value, sizes) for value in self.inputs]
+        targets = {name: _split(value, sizes) for name, value in self.targets.items()}
+        reals = _split(self.real, sizes)
+        conditions = _split(self.condition, sizes)
         return [
             GanBatch(tuple(v[k] for v in inputs), reals[k], conditions[k], {name: v[k] for name, v in targets.items()})
             for k in range(len(sizes))
         ]
 
 
-def _cut(value, sizes: list[int]) -> Sequence:
+def _split(value, sizes: list[int]) -> Sequence:
     if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == sum(sizes):
         return value.split(sizes)
     return [value] * len(sizes)
 
 
-def take(batchdata: Mapping, key: str, device: torch.device, non_blocking: bool) -> Tensor:
+def batch_tensor(batchdata: Mapping, key: str, device: torch.device, non_blocking: bool) -> Tensor:
     """A batch's tensor (B, ...) of that key, plain and on the device; InputError where the batch has none."""
     if key not in batchdata:
         raise InputError(
-            f"The batch should hold the key '{key}', but it holds {sorted(map(str, batchdata))}; "
+            f"The batch must hold the key '{key}', got {sorted(map(str, batchdata))}; "
             "name the dataset's own keys in `prepare_batch`."
         )
     value = batchdata[key]
@@ -70,13 +70,13 @@ def take(batchdata: Mapping, key: str, device: torch.device, non_blocking: bool)
 
 
 class ConditionalBatch:
-    """prepare_batch of image translation: the generator gets `inputs`; D sees `condition`, then the image.
+    """prepare_batch of image translation: the generator gets `inputs`; D gets `condition`, then the image.
 
     Args:
         inputs: keys of the generator's arguments, each (N, C, S) or what that network takes.
         real: key of the real image (N, C, S).
         condition: keys shown to D, concatenated along the channels, each on the image's grid S; None: the `inputs`;
-            an empty list: D sees the image alone.
+            an empty list: D gets the image alone.
     """
 
     def __init__(self, inputs: Sequence[str], real: str = "image", condition: Sequence[str] | None = None) -> None:
@@ -86,7 +86,7 @@ class ConditionalBatch:
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
         keys = {*self.inputs, *self.condition, self.real}
-        tensors = {key: take(batchdata, key, device, non_blocking) for key in keys}
+        tensors = {key: batch_tensor(batchdata, key, device, non_blocking) for key in keys}
         condition = torch.cat([tensors[k] for k in self.condition], 1) if self.condition else None
         return GanBatch(tuple(tensors[k] for k in self.inputs), tensors[self.real], condition)
 
@@ -97,7 +97,7 @@ class LatentBatch:
     Args:
         latent_size: Z.
         real: key of the real image (N, C, S).
-        seed: each latent belongs to (seed, its image's "number"); None: from torch's generator, as in training.
+        seed: each latent is a function of (seed, its image's "number"); None: from torch's generator, as in training.
     """
 
     def __init__(self, latent_size: int, real: str = "image", seed: int | None = None) -> None:
@@ -106,7 +106,7 @@ class LatentBatch:
         self.seed = seed
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
-        real = take(batchdata, self.real, device, non_blocking)
+        real = batch_tensor(batchdata, self.real, device, non_blocking)
         if self.seed is None:
             return GanBatch((torch.randn(len(real), self.latent_size, device=device),), real)
         numbers = [int(n) for n in batchdata["number"]]
@@ -116,7 +116,7 @@ class LatentBatch:
 class LatentEvaluation:
     """prepare_batch of an evaluator: LatentBatch's (latents (N, Z), real images) as a SupervisedEvaluator takes them.
 
-    So every validation sees the same latents, whatever the batches and the number of processes.
+    So every validation uses the same latents, whatever the batches and the number of processes.
 
     Args:
         latent_size: Z.

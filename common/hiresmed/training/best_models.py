@@ -17,7 +17,7 @@ from .checkpoint import flat_weights
 
 
 class _Flat:
-    """What ignite's Checkpoint asks for a state."""
+    """The object whose state ignite's Checkpoint saves: a network's flat weights."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -26,11 +26,11 @@ class _Flat:
         return flat_weights(self.network)
 
     def load_state_dict(self, state: Mapping) -> None:
-        raise NotImplementedError("kept models are loaded by hiresmed.core.weights.load_weights")
+        raise NotImplementedError("saved models are loaded by hiresmed.core.weights.load_weights")
 
 
 class _Folder(DiskSaver):
-    """Forgives a file that is not there: a training killed between its removal and the checkpoint removes it again."""
+    """Ignores a missing file: a training killed between its removal and the checkpoint removes it again."""
 
     def remove(self, filename: str) -> None:
         if (Path(self.dirname) / filename).exists():
@@ -41,14 +41,17 @@ class BestModels:
     """Keeps the `count` best models in output_dir/best/, flat state_dicts with epoch and metric in their names.
 
     ignite's Checkpoint with its score function. Attach it to the evaluator, and name it in `Checkpoint(also=...)`, so
-    that a resumed run knows what it had kept.
+    that a resumed run knows which models it has saved.
 
     Args:
         output_dir: the training's folder.
         network: the generator, or the AveragedModel around it.
         metric: a key of engine.state.metrics; None: the engine's key metric.
         mode: "max" if larger is better, "min" if smaller is.
-        count: how many.
+        count: number of models.
+
+    Raises:
+        InputError: another mode, or a count below 1.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class BestModels:
         count: int = 3,
     ) -> None:
         if mode not in ("min", "max"):
-            raise InputError(f"BestModels' mode should be 'min' or 'max', but is '{mode}'; choose one of the two.")
+            raise InputError(f"BestModels' mode must be 'min' or 'max', got '{mode}'; choose one of the two.")
         self.metric = metric
         self.sign = 1.0 if mode == "max" else -1.0
         self.saver = Checkpoint(

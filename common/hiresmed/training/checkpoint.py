@@ -1,7 +1,7 @@
-"""Checkpoints that a killed training continues from, and the flat weights of the best model.
+"""Checkpoints from which a killed training continues, and the flat weights of the best model.
 
-MONAI's CheckpointSaver and CheckpointLoader keep neither the random states of all ranks nor the engine's place
-under one name, and meet a damaged file with a traceback.
+MONAI's CheckpointSaver and CheckpointLoader store neither the random states of all ranks nor the engine's position
+under one name, and answer a damaged file with a traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """torch.save under the final name only when whole: written aside, flushed to the disk, renamed."""
+    """torch.save that gives a file its name only when complete: written aside, flushed to the disk, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
     with open(aside, "wb") as file:
@@ -37,37 +37,37 @@ def save_atomically(value: Any, path: Path) -> None:
 
 
 def load_safely(path: Path) -> Any:
-    """A file of `save_atomically`, on the CPU; runs no code that the file may hold.
+    """Loads a file of `save_atomically` on the CPU; runs no code that the file may hold.
 
     Raises:
-        InputError: if the file is damaged, or holds anything but tensors and plain types.
+        InputError: the file is damaged, or holds anything but tensors and plain types.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from EOFError to UnpicklingError
         kind = type(error).__name__
         raise InputError(
-            f"A whole checkpoint of this library was expected in {path} ({path.stat().st_size} bytes), but the file is "
-            f"damaged or holds something else ({kind}); delete it, or start again with resume set to false."
+            f"{path} must be a complete checkpoint of this library, got a damaged or other file of "
+            f"{path.stat().st_size} bytes ({kind}); delete it, or start again with resume set to false."
         ) from error
 
 
 class Checkpoint:
-    """Writes output_dir/checkpoints/latest.pt after an epoch, atomically, and with `resume` goes on from it.
+    """Writes output_dir/checkpoints/latest.pt after an epoch, atomically, and with `resume` continues from it.
 
     The file holds all of engine.checkpoint_objects() (networks, optimisers, EMA), the `also` objects (schedulers, the
-    best metric), the engine's place, and the random states of every rank. With handlers.seeding.Seeding a run killed at
-    any moment ends with the same weights, bit for bit, as one left alone. It saves after all other handlers of the
-    epoch's end, wherever it stands in the list.
+    best metric), the engine's epoch and iteration, and the random states of every rank. With seeding.Seeding a run that
+    is killed at any moment and resumed ends with the same weights, bit for bit, as an uninterrupted one. It saves after
+    all other handlers of the epoch's end, whatever its place in the list.
 
     Args:
         output_dir: the training's folder.
         every: epochs between two checkpoints; the last epoch is always saved.
         resume: continue from latest.pt; without the file, start from the beginning.
-        overwrite: without `resume`, allow to replace a latest.pt that is there.
+        overwrite: without `resume`, replace an existing latest.pt.
         also: name -> further object with state_dict and load_state_dict.
-        rates: on resume, learning rates are those "saved" (an uninterrupted run's), or those "configured" now (a later
-            phase of training that goes on at another rate).
+        rates: on resume, learning rates are those "saved" (an uninterrupted run's), or those "configured" now (for a
+            later phase of training at another rate).
 
     Raises:
         InputError: latest.pt exists and neither `resume` nor `overwrite` is set; it is damaged; it belongs to other
@@ -84,7 +84,7 @@ class Checkpoint:
         rates: str = "saved",
     ) -> None:
         if rates not in ("saved", "configured"):
-            raise InputError(f"rates should be saved or configured, but is {rates!r}; choose one of the two.")
+            raise InputError(f"rates must be saved or configured, got {rates!r}; choose one of the two.")
         self.rates = rates
         self.path = Path(output_dir) / "checkpoints" / "latest.pt"
         self.every = every
@@ -96,17 +96,17 @@ class Checkpoint:
         engine.add_event_handler(Events.STARTED, self.start)
 
     def start(self, engine: Engine) -> None:
-        """Refuses, or goes on from, a checkpoint that is there; then listens for the epochs' ends."""
+        """Continues from an existing checkpoint or refuses it; then registers for the epochs' ends."""
         if self.path.exists():
             if self.resume:
                 self.load(engine)
             elif not self.overwrite:
                 raise InputError(
-                    f"A new training needs a folder without checkpoints, but {self.path} exists; set resume to true to "
-                    "go on from it, overwrite to true to replace it, or choose another output_dir."
+                    f"A new training must have a folder without checkpoints, got {self.path}; set resume to true to "
+                    "continue from it, overwrite to true to replace it, or choose another output_dir."
                 )
         _make_writable(self.path.parent)
-        # registered only here, so that schedulers, validation and EMA of this epoch are done before
+        # registered only here, so that schedulers, validation and EMA of the epoch run before it
         if not engine.has_event_handler(self.epoch_completed, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
 
@@ -128,13 +128,13 @@ class Checkpoint:
             save_atomically(content, self.path)
 
     def load(self, engine: Engine) -> None:
-        """Puts objects, random state of this rank and the engine's place as latest.pt has them."""
+        """Restores objects, this rank's random state, and the engine's epoch and iteration from latest.pt."""
         content = load_safely(self.path)
         objects = self._objects(engine)
         self._check(content, objects, engine.state.epoch_length)
         for name, value in objects.items():
             if name not in content["objects"]:
-                continue  # optional, and the checkpoint is of a version without it
+                continue  # optional, and the checkpoint was written by a version without it
             configured = [group["lr"] for group in getattr(value, "param_groups", [])]
             try:
                 value.load_state_dict(content["objects"][name])
@@ -144,7 +144,7 @@ class Checkpoint:
             except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
                 reason = " ".join(str(error).split())[:300]
                 raise InputError(
-                    f"The '{name}' of {self.path} should fit the one of this configuration, but does not ({reason}); "
+                    f"The '{name}' of {self.path} must fit this configuration, got another one ({reason}); "
                     "resume with the configuration that wrote the checkpoint, or choose another output_dir."
                 ) from error
         rank = idist.get_rank()
@@ -161,19 +161,20 @@ class Checkpoint:
         expected = {"epoch", "iteration", "epoch_length", "objects", "random"}
         if not isinstance(content, dict) or set(content) != expected:
             raise InputError(
-                f"A training checkpoint with {sorted(expected)} was expected in {self.path}, but it holds something "
-                "else; delete it, or start again with resume set to false."
+                f"{self.path} must be a training checkpoint with {sorted(expected)}, got something else; delete it, or "
+                "start again with resume set to false."
             )
         required = {name for name, value in objects.items() if not getattr(value, "optional", False)}
         if not required <= set(content["objects"]) <= set(objects):
             raise InputError(
-                f"The checkpoint {self.path} should hold {sorted(objects)}, but holds {sorted(content['objects'])}; "
+                f"The checkpoint {self.path} must hold {sorted(objects)}, got {sorted(content['objects'])}; "
                 "resume with the configuration that wrote it, or choose another output_dir."
             )
         if content["epoch_length"] != epoch_length:
             raise InputError(
-                f"The checkpoint {self.path} counts {content['epoch_length']} iterations per epoch, but this run has "
-                f"{epoch_length}; keep batch size, epoch length and data when resuming, or choose another output_dir."
+                f"The checkpoint {self.path} must have {epoch_length} iterations per epoch as this run, got "
+                f"{content['epoch_length']}; keep batch size, epoch length and data when resuming, or choose another "
+                "output_dir."
             )
 
 
@@ -181,7 +182,7 @@ class BestModel:
     """Writes output_dir/model.pt, a flat float32 state_dict, whenever the validation metric is the best so far.
 
     Attach it to the evaluator (its `val_handlers`), and name it in `Checkpoint(also=...)` so that a resumed run
-    remembers the best. Attached to an engine without metrics it keeps the newest model.
+    remembers the best. Attached to an engine without metrics it writes the newest model.
 
     Args:
         output_dir: the training's folder.
@@ -200,7 +201,7 @@ class BestModel:
         name: str = "model.pt",
     ) -> None:
         if mode not in ("min", "max"):
-            raise InputError(f"BestModel's mode should be 'min' or 'max', but is '{mode}'; choose one of the two.")
+            raise InputError(f"BestModel's mode must be 'min' or 'max', got '{mode}'; choose one of the two.")
         self.path = Path(output_dir) / name
         self.network = network
         self.metric = metric
@@ -215,8 +216,8 @@ class BestModel:
         if name is not None:
             if name not in engine.state.metrics:
                 raise InputError(
-                    f"BestModel should follow the metric '{name}', but the engine computes "
-                    f"{sorted(engine.state.metrics)}; name one of these as its metric."
+                    f"BestModel's metric must be one of {sorted(engine.state.metrics)}, which the engine computes, got "
+                    f"'{name}'; name one of these."
                 )
             value = float(engine.state.metrics[name])
             if math.isnan(value) or (self.best is not None and self.sign * value <= self.sign * self.best):
@@ -243,9 +244,9 @@ def flat_weights(network: nn.Module) -> dict[str, Tensor]:
 def _of_all_ranks(value: Any) -> list[Any]:
     if idist.get_world_size() == 1:
         return [value]
-    gathered: list[Any] = [None] * idist.get_world_size()
-    torch.distributed.all_gather_object(gathered, value)
-    return gathered
+    values: list[Any] = [None] * idist.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def _make_writable(folder: Path) -> None:
@@ -253,8 +254,10 @@ def _make_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"The output_dir should be a folder that can be written, but making {folder} failed ({error.strerror}); "
+            f"output_dir must be a folder that can be written to, got {folder} ({error.strerror}); "
             "choose another output_dir."
         ) from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"The folder {folder} should be writable, but is not; choose another output_dir.")
+        raise InputError(
+            f"output_dir must be a folder that can be written to, got {folder}; choose another output_dir."
+        )

@@ -2,7 +2,7 @@
 
 D(x) are raw logits of real images, D(y) of generated ones: a tensor of any shape (one logit per image or a map of
 patch logits), or a list of such tensors (multi-scale discriminators), which count equally. Both methods return a
-scalar to *minimise*; `generator` is without weight. MONAI's PatchAdversarialLoss is not used as it is not textbook: it
+scalar to *minimise*; `generator` is unweighted. MONAI's PatchAdversarialLoss differs from the papers' formulas: it
 passes least-squares logits through a LeakyReLU and hinge logits through tanh.
 """
 
@@ -17,11 +17,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
 Logits = Tensor | Sequence[Tensor]
 
 
-def _mean(of: Callable[[Tensor], Tensor], logits: Logits) -> Tensor:
-    """Mean of `of` over one logit map, or over the means of several (all scales count equally)."""
+def _mean(function: Callable[[Tensor], Tensor], logits: Logits) -> Tensor:
+    """Mean of `function` over one logit map, or over the means of several (all scales count equally)."""
     if isinstance(logits, Tensor):
-        return of(logits).mean()
-    return torch.stack([of(scale).mean() for scale in logits]).mean()
+        return function(logits).mean()
+    return torch.stack([function(scale).mean() for scale in logits]).mean()
 
 
 class LeastSquares:
@@ -80,10 +80,10 @@ class Wasserstein:
     """
 
     def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
-        return _mean(_itself, fake_logits) - _mean(_itself, real_logits)
+        return _mean(_identity, fake_logits) - _mean(_identity, real_logits)
 
     def generator(self, fake_logits: Logits) -> Tensor:
-        return -_mean(_itself, fake_logits)
+        return -_mean(_identity, fake_logits)
 
 
 class Hinge:
@@ -96,15 +96,15 @@ class Hinge:
         return _mean(lambda d: relu(1 - d), real_logits) + _mean(lambda d: relu(1 + d), fake_logits)
 
     def generator(self, fake_logits: Logits) -> Tensor:
-        return -_mean(_itself, fake_logits)
+        return -_mean(_identity, fake_logits)
 
 
-def _itself(logits: Tensor) -> Tensor:
+def _identity(logits: Tensor) -> Tensor:
     return logits
 
 
 class LogitsOnly(nn.Module):
-    """A MONAI discriminator that returns its logits alone, as the objectives want them.
+    """A MONAI discriminator that returns only its logits, as the objectives require.
 
     PatchDiscriminator returns [features ..., logits]: its last entry is returned. MultiScalePatchDiscriminator returns
     (logits per scale, features per scale): the list of logits is returned. A tensor passes through.

@@ -9,7 +9,7 @@ import torch
 
 
 def scalars(output: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Name -> number of all numbers and 0-dim tensors in a dict output; one device sync for all of them.
+    """All numbers and 0-dim tensors of a dict output, by name, as floats; one device sync for all of them.
 
     An `output_transform` for MONAI's TensorBoardStatsHandler and StatsHandler, whose default expects a decollated list.
 

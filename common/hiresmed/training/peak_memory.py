@@ -11,7 +11,7 @@ class PeakMemory:
     """Puts "peak_rss_bytes" and "peak_device_bytes" into engine.state.metrics at each epoch's end.
 
     The latter only where the device counts them (not on a CPU). Both count from the start of the run (the resident set
-    from the start of the process where the system permits no reset). Name it before a TensorBoardStatsHandler, which
+    from the start of the process where the system permits no reset). List it before a TensorBoardStatsHandler, which
     writes all of engine.state.metrics.
     """
 

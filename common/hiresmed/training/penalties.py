@@ -2,8 +2,9 @@
 
 Called with (discriminator, real, fake, iteration): `discriminator` maps images (N, C, S) to logits (a condition is
 already bound, so the gradient is that of the image alone), `iteration` counts from 1. They return a weighted scalar to
-add to D's loss, or None where a lazy penalty rests. For a map of patch logits D(x) is the mean over the map (and over
-the scales), so that a penalty does not grow with the image; for one logit per image these are the papers' formulas.
+add to D's loss, or None at iterations that a lazy penalty skips. For a map of patch logits D(x) is the mean over the
+map (and over the scales), so that a penalty does not grow with the image; for one logit per image these are the papers'
+formulas.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def _squared_gradient(discriminator: Callable, image: Tensor) -> Tensor:
     with torch.autocast(image.device.type, enabled=False):
         logits = discriminator(image)
         scales = [logits] if isinstance(logits, Tensor) else logits
-        # each image has its own logits, so the gradient of the sum over the batch holds them side by side
+        # each image has its own logits, so the gradient of the batch's sum holds every image's own gradient
         total = sum(scale.reshape(len(scale), -1).mean(1).sum() for scale in scales) / len(scales)
         (gradient,) = torch.autograd.grad(total, image, create_graph=True)
     return gradient.flatten(1).square().sum(1)
@@ -34,7 +35,7 @@ class _Penalty:
     def __init__(self, weight: float, every: int) -> None:
         if weight < 0 or every < 1:
             raise InputError(
-                f"{type(self).__name__} needs weight >= 0 and every >= 1, but got weight={weight} and every={every}; "
+                f"{type(self).__name__} must have weight >= 0 and every >= 1, got weight={weight} and every={every}; "
                 "to have no penalty, leave it out of `penalties`."
             )
         self.weight = weight
@@ -66,8 +67,8 @@ class GradientPenalty(_Penalty):
         super().__init__(weight, every)
 
     def value(self, discriminator: Callable, real: Tensor, fake: Tensor) -> Tensor:
-        place = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device)
-        squared = _squared_gradient(discriminator, place * real + (1 - place) * fake)
+        weight = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device)
+        squared = _squared_gradient(discriminator, weight * real + (1 - weight) * fake)
         # the root has no derivative at 0, where a discriminator of dead units sits
         return ((squared + 1e-12).sqrt() - 1).square().mean()
 

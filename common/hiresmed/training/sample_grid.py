@@ -1,4 +1,4 @@
-"""A picture of fixed samples after each epoch: what the generator makes, beside what it should."""
+"""A picture of fixed samples after each epoch: the generator's images beside the real ones."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ GAP = 2  # pixels between tiles
 class SampleGrid:
     """Writes output_dir/samples/epoch_0001.png ...: a row per sample, columns condition | generated | real.
 
-    Every channel is a column of its own; of a 3-D image the middle slice of its first axis is shown. The samples, and
-    the latents drawn for them, are the same in all epochs; the training's random numbers are left as they were.
+    Every channel is a column of its own; a 3-D image is shown by the middle slice of its first axis. The samples and
+    their latents are the same in all epochs; the training's random state is not changed.
 
     Args:
         output_dir: the training's folder.
-        dataset: the first `count` items are shown; they should not be random.
+        dataset: its first `count` items are shown; they should not be random.
         network: the generator or the AveragedModel around it; run in eval mode on one sample at a time.
         count: rows.
         every: epochs between two pictures.
         value_range: values shown as black and white.
         prepare_batch: as the trainer's, which is the default.
         collate_fn: makes a batch of a list of one item, as the data loader's.
-        summary_writer: a TensorBoard SummaryWriter that gets the picture, too.
+        summary_writer: a TensorBoard SummaryWriter that also gets the picture.
         seed: of the latents.
     """
 
@@ -55,7 +55,7 @@ class SampleGrid:
     ) -> None:
         self.folder = Path(output_dir) / "samples"
         self.dataset = dataset
-        # one process draws alone, so it must not enter an exchange of gradients
+        # only one process draws, so it must not enter an exchange of gradients
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.count = count
         self.every = every

@@ -1,4 +1,4 @@
-"""Randomness that belongs to (seed, epoch, rank), so that an interrupted training repeats an epoch exactly."""
+"""Random numbers as a function of (seed, epoch, rank), so that an interrupted training repeats an epoch exactly."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ..core.errors import InputError
 class Seeding:
     """At each epoch's start, seeds python, numpy, torch, the loader and its workers by (seed, epoch, rank).
 
-    Also calls set_epoch(epoch) of the dataset, sampler and batch sampler where they have it, and has the engine make a
-    fresh loader iterator *after* that: so workers copy the dataset of this epoch, and an `epoch_length` shorter than
-    the loader starts each epoch at the loader's start, as a resumed run does. (MONAI's set_determinism seeds all ranks
-    alike, once.) Validation at an epoch's end may draw random numbers: the next epoch does not notice.
+    Also calls set_epoch(epoch) of the dataset, sampler and batch sampler where they have it, and makes the engine
+    create a new loader iterator *after* that: so workers copy the dataset of this epoch, and an `epoch_length` shorter
+    than the loader starts each epoch at the loader's start, as a resumed run does. (MONAI's set_determinism seeds all
+    ranks alike, once.) Random numbers drawn by a validation do not change the next epoch.
 
     Args:
         seed: of the whole training; any integer from 0 on.
 
     Raises:
-        InputError: if workers are persistent while the dataset has set_epoch, which could not reach them.
+        InputError: workers are persistent while the dataset has set_epoch, which could not reach them.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -53,8 +53,8 @@ class Seeding:
 def _seed_loader(loader: DataLoader, seed: int) -> None:
     if loader.persistent_workers and hasattr(loader.dataset, "set_epoch"):
         raise InputError(
-            f"A dataset with set_epoch ({type(loader.dataset).__name__}) needs workers that start anew in each epoch, "
-            "but the data loader has persistent_workers=True; set it to false."
+            f"persistent_workers must be false for a dataset with set_epoch ({type(loader.dataset).__name__}), got "
+            "true; set it to false."
         )
     if loader.generator is not None:
         loader.generator.manual_seed(seed)
@@ -64,7 +64,7 @@ def _seed_loader(loader: DataLoader, seed: int) -> None:
 
 
 def epoch_seed(seed: int, epoch: int, rank: int) -> int:
-    """A seed below 2^32 for this epoch and process; well mixed, so that neighbours share nothing."""
+    """A seed below 2^32 for this epoch and process, hashed so that neighbouring seeds are independent."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
 
 
@@ -76,7 +76,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """State of all this process's random generators, in tensors and plain types (so it loads without pickle)."""
+    """State of all random generators of this process, in tensors and plain types (so it loads without pickle)."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -87,7 +87,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Puts back what `random_state` returned."""
+    """Restores what `random_state` returned."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     kind, keys, *rest = state["numpy"]

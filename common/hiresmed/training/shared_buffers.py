@@ -1,4 +1,4 @@
-"""Batch statistics made one over all processes at an epoch's end."""
+"""Batch statistics averaged over all processes at an epoch's end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.distributed import average_buffers
 
 
 class SharedBuffers:
-    """At each epoch's end averages the networks' float buffers over the processes; name it before all that uses them.
+    """At each epoch's end averages the networks' float buffers over the processes; list it before what uses them.
 
     DistributedDataParallel could send rank 0's at every forward, but then two forwards of a critic before its backward
     change what the backward needs.

@@ -1,4 +1,4 @@
-"""Where scalars and pictures of a training go."""
+"""TensorBoard writer for scalars and pictures of a training."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The one alternating trainer of all generative adversarial bundles.
+"""The alternating trainer of all generative adversarial bundles.
 
 MONAI's GanTrainer reuses the same reals and fakes for its critic steps and does not detach the fake; its
-AdversarialTrainer demands a reconstruction loss and has neither latents nor critic steps; both keep networks and
-optimisers out of the state: so this one, on MONAI's Trainer.
+AdversarialTrainer requires a reconstruction loss and has neither latents nor critic steps; neither checkpoints networks
+and optimisers: hence this one, on MONAI's Trainer.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from ..core.knobs import check_training, parse_bool, parse_int
 from .batches import GanBatch
 
 RESERVED = ("loss_d", "loss_g", "adversarial", "pred", "image", "skipped_steps")
-PROBED = 4  # images of a batch that bfloat16 is tried on: enough for batch statistics
+PROBED = 4  # images of a batch on which bfloat16 is checked: enough for batch statistics
 
 
-def plain(network: nn.Module) -> nn.Module:
+def unwrap(network: nn.Module) -> nn.Module:
     """The network itself, out of its DistributedDataParallel wrapper if it has one."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Inside, no parameter of the network asks for a gradient (its input may still)."""
-    learning = [p for p in network.parameters() if p.requires_grad]
-    for parameter in learning:
+def freeze(network: nn.Module) -> Iterator[None]:
+    """Inside, no parameter of the network requires a gradient (its input still may)."""
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
-def full(value: Any) -> Any:
-    """Half-precision tensors (also in a list) as float32; others as they are."""
+def to_float32(value: Any) -> Any:
+    """Half-precision tensors (also in a list) as float32; all others unchanged."""
     if isinstance(value, (list, tuple)):
-        return [full(v) for v in value]
+        return [to_float32(v) for v in value]
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
@@ -56,9 +56,9 @@ class AdversarialTrainer(Trainer):
 
     D step: real and detached fake, each its own forward (so batch statistics do not mix), plus `penalties`.
     G step: adversarial_weight x objective.generator + sum of weight x loss; D is frozen and already updated.
-    Both steps of an iteration use the same generator inputs. The fake is made once, with its graph, and serves both
-    (G has not changed in between), unless `reuse_fake` is off or micro-batches are used: then G runs again, which
-    frees its graph during the D step (and moves BatchNorm statistics twice and redraws dropout).
+    Both steps of an iteration use the same generator inputs. The fake is generated once, with its graph, for both (G
+    does not change in between), unless `reuse_fake` is off or micro-batches are used: then G runs again, which frees
+    its graph during the D step (and updates BatchNorm statistics twice and redraws dropout).
 
     engine.state.output: "pred" and "image" (N, C, S), and detached 0-dim tensors (no device sync; a logger converts):
     "loss_d", the penalties by name, "loss_g", "adversarial" and each generator loss by name, unweighted. An iteration
@@ -70,12 +70,12 @@ class AdversarialTrainer(Trainer):
         objective: of losses.adversarial, with .discriminator(real_logits, fake_logits) and .generator(fake_logits).
         prepare_batch: (batchdata, device, non_blocking) -> GanBatch; D sees cat([condition, image], 1).
         generator_losses: name -> (weight, callable(pred, target)); target is batch.targets[name] or batch.real. A loss
-            with a true `needs_target` rests where the batch brings none of its name.
+            with a true `needs_target` is skipped where the batch has no target of its name.
         penalties: of losses.penalties; evaluated in full precision on the unwrapped discriminator.
-        adversarial_weight: of the adversarial term in G's loss; 0 skips D altogether.
+        adversarial_weight: of the adversarial term in G's loss; at 0 D is not trained.
         n_critic: D steps per G step.
-        accumulation_steps: number of micro-batches a batch is cut into; gradients are those of the whole batch.
-        reuse_fake: make the fake once per iteration (faster) or twice (less memory in the D step).
+        accumulation_steps: number of micro-batches per batch; gradients are those of the whole batch.
+        reuse_fake: generate the fake once per iteration (faster) or twice (less memory in the D step).
         max_grad_norm: clips each network's gradient to this Euclidean norm; None: no clipping.
         ema: torch.optim.swa_utils.AveragedModel of the unwrapped generator, updated after each G step.
         amp: autocast to bfloat16 on CPU and CUDA, if a probe of the first batch finds its gradients like float32's;
@@ -141,31 +141,31 @@ class AdversarialTrainer(Trainer):
         self.d_guard = GradientGuard("discriminator")
         self.amp_dtype = getattr(torch, amp_dtype) if isinstance(amp_dtype, str) else amp_dtype
         self._check_knobs()
-        # only now, as a handler may look at what stands above
+        # last, since a handler may use the attributes above
         self._register_handlers(train_handlers)
 
     def _check_knobs(self) -> None:
         if self.precision.asked and self.amp_dtype != torch.bfloat16:
             raise InputError(
-                f"amp_dtype should be bfloat16, which needs no loss scaling, but is {self.amp_dtype}; "
+                f"amp_dtype must be bfloat16, which needs no loss scaling, got {self.amp_dtype}; "
                 "set amp_dtype to bfloat16 or amp to false."
             )
         if self.adversarial_weight == 0 and not self.generator_losses:
             raise InputError(
-                "With adversarial_weight 0 the generator needs a loss, but generator_losses is empty; "
-                "name one there or raise adversarial_weight."
+                "generator_losses must name a loss where adversarial_weight is 0, got none; name one or raise "
+                "adversarial_weight."
             )
-        if taken := set(self.generator_losses) & set(RESERVED):
+        if reserved := set(self.generator_losses) & set(RESERVED):
             raise InputError(
-                f"generator_losses should not use the trainer's own names {RESERVED}, but has {sorted(taken)}; "
+                f"generator_losses must not use the trainer's own names {RESERVED}, got {sorted(reserved)}; "
                 "rename these losses."
             )
 
     def checkpoint_objects(self) -> dict[str, Any]:
         """All that training changes, by name, each with state_dict and load_state_dict; networks unwrapped."""
         objects = {
-            "generator": plain(self.generator),
-            "discriminator": plain(self.discriminator),
+            "generator": unwrap(self.generator),
+            "discriminator": unwrap(self.discriminator),
             "g_optimizer": self.g_optimizer,
             "d_optimizer": self.d_optimizer,
             "precision": self.precision,
@@ -207,10 +207,10 @@ class AdversarialTrainer(Trainer):
     def _generator_step(
         self, parts: list[GanBatch], fakes: list[Tensor] | None
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        output, made = self._generator_gradients(parts, fakes)
+        output, images = self._generator_gradients(parts, fakes)
         if self._update(self.g_optimizer, self.generator, self.g_guard) and self.ema is not None:
-            self.ema.update_parameters(plain(self.generator))
-        return output, made
+            self.ema.update_parameters(unwrap(self.generator))
+        return output, images
 
     def _discriminator_gradients(self, parts: list[GanBatch], fakes: list[Tensor]) -> dict[str, Tensor]:
         self.d_optimizer.zero_grad(set_to_none=True)
@@ -220,7 +220,7 @@ class AdversarialTrainer(Trainer):
             with self._gradient_sync(self.discriminator, part is parts[-1]):
                 losses = self._discriminator_losses(part, fake)
                 (losses["loss_d"] * share).backward()
-            add_share(output, losses, share)
+            add_weighted(output, losses, share)
         return output
 
     def _generator_gradients(
@@ -229,21 +229,21 @@ class AdversarialTrainer(Trainer):
         self.g_optimizer.zero_grad(set_to_none=True)
         shares = self._shares(parts)
         output: dict[str, Tensor] = {}
-        made = []
-        with frozen(self.discriminator):
+        images = []
+        with freeze(self.discriminator):
             for k, (part, share) in enumerate(zip(parts, shares)):
                 with self._gradient_sync(self.generator, part is parts[-1]):
                     fake = self._generate(part, True) if fakes is None else fakes[k]
                     losses = self._generator_losses(part, fake)
                     (losses["loss_g"] * share).backward()
-                add_share(output, losses, share)
-                made.append(fake.detach())
-        return output, made
+                add_weighted(output, losses, share)
+                images.append(fake.detach())
+        return output, images
 
     def _discriminator_losses(self, part: GanBatch, fake: Tensor) -> dict[str, Tensor]:
         real_logits = self._judge(self.discriminator, part.condition, part.real)
         fake_logits = self._judge(self.discriminator, part.condition, fake)
-        total = self.objective.discriminator(full(real_logits), full(fake_logits))
+        total = self.objective.discriminator(to_float32(real_logits), to_float32(fake_logits))
         losses = {}
         for penalty in self.penalties:
             value = penalty(self._image_critic(part.condition), part.real, fake, self.state.iteration)
@@ -257,23 +257,23 @@ class AdversarialTrainer(Trainer):
         total = torch.zeros((), device=fake.device)
         for name, (weight, loss) in self.generator_losses.items():
             if getattr(loss, "needs_target", False) and name not in part.targets:
-                continue  # the real image would be no target for it
+                continue  # the real image is no target for it
             losses[name] = loss(fake, part.targets.get(name, part.real))
             total = total + weight * losses[name]
         if self.adversarial_weight != 0:
             # the unwrapped D: it gets no gradient here, so the processes have nothing to exchange
-            logits = self._judge(plain(self.discriminator), part.condition, fake)
-            losses["adversarial"] = self.objective.generator(full(logits))
+            logits = self._judge(unwrap(self.discriminator), part.condition, fake)
+            losses["adversarial"] = self.objective.generator(to_float32(logits))
             total = total + self.adversarial_weight * losses["adversarial"]
         return {"loss_g": total, **losses}
 
     def _generate(self, part: GanBatch, with_graph: bool) -> Tensor:
-        network = self.generator if with_graph else plain(self.generator)
+        network = self.generator if with_graph else unwrap(self.generator)
         with torch.set_grad_enabled(with_graph), self._autocast():
-            fake = full(network(*part.inputs))
+            fake = to_float32(network(*part.inputs))
         if fake.shape != part.real.shape:
             raise InputError(
-                f"The generator should make images of the real ones' shape {tuple(part.real.shape)}, but made "
+                f"The generator must return images of the real ones' shape {tuple(part.real.shape)}, got "
                 f"{tuple(fake.shape)}; adjust its channels and scale, or the patch size."
             )
         return fake
@@ -284,7 +284,7 @@ class AdversarialTrainer(Trainer):
 
     def _image_critic(self, condition: Tensor | None) -> Callable[[Tensor], Any]:
         """D as a function of the image alone, in full precision and unwrapped, for the penalties."""
-        network = plain(self.discriminator)
+        network = unwrap(self.discriminator)
         return lambda image: network(image if condition is None else torch.cat([condition, image], 1))
 
     def _autocast(self):
@@ -312,7 +312,7 @@ class AdversarialTrainer(Trainer):
         part = part.split(-(-len(part) // PROBED))[0]
         wrapped = self.generator, self.discriminator
         # the processes do not exchange gradients here
-        networks = {"generator": plain(self.generator), "discriminator": plain(self.discriminator)}
+        networks = {"generator": unwrap(self.generator), "discriminator": unwrap(self.discriminator)}
 
         def gradients(autocast: bool) -> dict[str, Tensor]:
             with self.precision.forced(autocast):
@@ -330,7 +330,7 @@ class AdversarialTrainer(Trainer):
             self.generator, self.discriminator = wrapped
 
 
-def add_share(output: dict[str, Tensor], losses: Mapping[str, Tensor], share: float) -> None:
-    """Adds a micro-batch's losses, weighted by its share of the batch, to those of the whole step, detached."""
+def add_weighted(output: dict[str, Tensor], losses: Mapping[str, Tensor], share: float) -> None:
+    """Adds a micro-batch's losses, weighted by its share of the batch and detached, to those of the whole step."""
     for name, value in losses.items():
         output[name] = output.get(name, 0.0) + value.detach() * share

@@ -36,7 +36,7 @@ from hiresmed.methods.inr_gan import (
     plan_stages,
 )
 from hiresmed.metrics import build_extractor, kernel_distance
-from hiresmed.training import AdversarialTrainer, NonSaturating, R1Penalty, Seeding, averaged
+from hiresmed.training import AdversarialTrainer, NonSaturating, R1Penalty, Seeding, averaged_model
 from ignite.engine import Events
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
@@ -108,7 +108,7 @@ def build(method: Method, scale: Scale, images: Sequence, seed: int, iterations:
         2, 1, scale.latent, scale.latent, widths, 3, bandwidth=np.pi / 4 * scale.image_size * 0.6
     )
     discriminator = ResidualCritic(2, stages[-1][1], width=scale.critic, max_width=4 * scale.critic, group_size=GROUP)
-    ema = averaged(generator, 0.99)
+    ema = averaged_model(generator, 0.99)
     staged = StagedTraining(stages, [1] * len(stages), scale.latent, ema, method.consistency is not None)
     dataset = ShuffledImages(images, max(iterations), scale.batch_size, seed=seed)
     losses = {} if method.consistency is None else {"patch_consistency": (0.1, PatchConsistency(**method.consistency))}

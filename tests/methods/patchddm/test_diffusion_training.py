@@ -254,7 +254,7 @@ def test_labels_and_grids_that_do_not_fit_are_met_with_a_sentence():
         LabelBatch()({**good, "label": good["label"] * 4}, torch.device("cpu"))
     with pytest.raises(InputError, match="'coords' should lie on the label's grid"):
         LabelBatch()({**good, "coords": good["coords"][..., :8]}, torch.device("cpu"))
-    with pytest.raises(InputError, match="should hold the key 'coords'"):
+    with pytest.raises(InputError, match="must hold the key 'coords'"):
         LabelBatch()({k: v for k, v in good.items() if k != "coords"}, torch.device("cpu"))
     for name, wrong in (("max_epochs", {"max_epochs": 0}), ("iterations", {"epoch_length": 0})):
         with pytest.raises(InputError, match=f"{name} must be a whole number from 1 on"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.errors import InputError
 from ...training.batches import GanBatch
-from ...training.trainer import AdversarialTrainer, add_share, frozen, full, plain
+from ...training.trainer import AdversarialTrainer, add_weighted, freeze, to_float32, unwrap
 
 
 def bands(coordinates: Tensor, z: Tensor, rows: int, images: int | None = None) -> Iterator[tuple[slice, slice]]:
@@ -87,7 +87,7 @@ class ExactTrainer(AdversarialTrainer):
         self.reuse_fake = True  # bands have no graph to keep, whatever the micro-batches
 
     def _generate(self, part: GanBatch, with_graph: bool) -> Tensor:
-        fake = draw(self._drawing(plain(self.generator)), *part.inputs, self.rows, self.images_per_band)
+        fake = draw(self._drawing(unwrap(self.generator)), *part.inputs, self.rows, self.images_per_band)
         if fake.shape != part.real.shape:
             raise InputError(
                 f"The generator should make images of the real ones' shape {tuple(part.real.shape)}, but made "
@@ -96,7 +96,7 @@ class ExactTrainer(AdversarialTrainer):
         return fake
 
     def _discriminator_gradients(self, parts: list[GanBatch], fakes: list[Tensor]) -> dict[str, Tensor]:
-        group = getattr(plain(self.discriminator), "group_size", 1)
+        group = getattr(unwrap(self.discriminator), "group_size", 1)
         if any(len(part) % group for part in parts[:-1]):
             raise InputError(
                 f"Micro-batches should hold whole groups of {group} images, but hold {[len(part) for part in parts]}; "
@@ -111,12 +111,12 @@ class ExactTrainer(AdversarialTrainer):
         self.g_optimizer.zero_grad(set_to_none=True)
         output: dict[str, Tensor] = {}
         gradients = []
-        with frozen(self.discriminator):
+        with freeze(self.discriminator):
             for part, fake, share in zip(parts, fakes, self._shares(parts)):
                 fake = fake.detach().requires_grad_(True)
                 losses = self._generator_losses(part, fake)
                 gradients += torch.autograd.grad(losses["loss_g"] * share, fake)
-                add_share(output, losses, share)
+                add_weighted(output, losses, share)
         self._pull_back(parts, gradients)
         return output, fakes
 
@@ -136,6 +136,6 @@ class ExactTrainer(AdversarialTrainer):
 
         def drawn(coordinates: Tensor, z: Tensor) -> Tensor:
             with self._autocast():
-                return full(generator(coordinates, z))
+                return to_float32(generator(coordinates, z))
 
         return drawn

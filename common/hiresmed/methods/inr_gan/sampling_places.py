@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...core.coordinates import patch_coordinates
 from ...core.errors import InputError
-from ...training.batches import GanBatch, take
+from ...training.batches import GanBatch, batch_tensor
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class StageBatch:
             raise InputError("The first stage has none before it, but `previous` came; leave it out.")
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
-        images = take(batchdata, self.real, device, non_blocking)
+        images = batch_tensor(batchdata, self.real, device, non_blocking)
         self._check(images)
         starts = self.stage.starts(len(images))
         z = torch.randn(len(images), self.latent_size, device=device, dtype=images.dtype)

@@ -26,8 +26,8 @@ from ...core.errors import InputError
 from ...core.gradient_guard import GradientGuard, gradient_norm
 from ...core.knobs import check_training, parse_bool, parse_int
 from ...core.memory import out_of_memory
-from ...training.batches import take
-from ...training.trainer import full, plain
+from ...training.batches import batch_tensor
+from ...training.trainer import to_float32, unwrap
 
 CURE = (
     "lower patch_size or crops, raise accumulation_steps, set amp to true, or let the network keep less "
@@ -59,14 +59,14 @@ class LabelBatch:
         self.label = label
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> tuple[Tensor, Tensor]:
-        label = take(batchdata, self.label, torch.device("cpu"), False)  # looked at before a GPU would have to wait
+        label = batch_tensor(batchdata, self.label, torch.device("cpu"), False)  # checked before a GPU has to wait
         if label.min() < 0 or label.max() > 1:
             raise InputError(
                 f"'{self.label}' should hold one channel a class with values from 0 to 1, but holds {label.min():g} to "
                 f"{label.max():g}; turn the label map into channels first."
             )
         label = label.to(device, non_blocking=non_blocking)
-        channels = [take(batchdata, key, device, non_blocking) for key in self.keys]
+        channels = [batch_tensor(batchdata, key, device, non_blocking) for key in self.keys]
         for key, value in zip(self.keys, channels):
             if value.shape[:1] != label.shape[:1] or value.shape[2:] != label.shape[2:]:
                 raise InputError(
@@ -158,7 +158,7 @@ class DiffusionTrainer(Trainer):
 
     def checkpoint_objects(self) -> dict[str, Any]:
         """All that training changes, by name, each with state_dict and load_state_dict; the network unwrapped."""
-        objects = {"network": plain(self.network), "optimizer": self.optimizer}
+        objects = {"network": unwrap(self.network), "optimizer": self.optimizer}
         objects |= {"precision": self.precision, "guard": self.guard}
         return objects if self.ema is None else {**objects, "ema": self.ema}
 
@@ -189,7 +189,7 @@ class DiffusionTrainer(Trainer):
         if self.guard.allows(norm, self.state.iteration):
             self.optimizer.step()
             if self.ema is not None:
-                self.ema.update_parameters(plain(self.network))
+                self.ema.update_parameters(unwrap(self.network))
         output = {Keys.LOSS: loss, Keys.PRED: torch.cat(found), Keys.LABEL: x0}
         if self.guard.skipped:
             output["skipped_steps"] = torch.tensor(float(self.guard.skipped))
@@ -198,7 +198,7 @@ class DiffusionTrainer(Trainer):
     def _probe(self, *part: Tensor) -> PrecisionComparison:
         """The gradient of one sample in bfloat16 against float32's; see bfloat16."""
         wrapped = self.network
-        network = plain(self.network)
+        network = unwrap(self.network)
 
         def gradients(autocast: bool) -> dict[str, Tensor]:
             with self.precision.forced(autocast):
@@ -222,7 +222,7 @@ class DiffusionTrainer(Trainer):
                 f"The network should return the labels' shape {tuple(x0.shape)}, but returned {tuple(output.shape)}; "
                 "adjust its output channels."
             )
-        output = full(output)
+        output = to_float32(output)
         loss = self.loss_function(output, self.schedule.target(x0, eps, t))
         return loss, self.schedule.clean(output.detach(), x_t, t)
 
