@@ -8,10 +8,10 @@ from hiresmed.core.errors import InputError
 from hiresmed.metrics.diversity import (
     memorisation,
     ms_ssim_diversity,
+    ms_ssim_scales,
     nearest_training,
     pair_similarities,
     random_pairs,
-    scales_for,
 )
 from monai.metrics.regression import compute_ms_ssim
 
@@ -60,10 +60,21 @@ def test_a_batch_of_pairs_gives_each_pairs_own_value():
 
 
 def test_images_too_small_for_five_scales_take_those_that_fit():
-    assert [scales_for((n, 300)) for n in (11, 21, 22, 43, 44, 98, 99, 175, 176, 256)] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert scales_for((64, 64, 64)) == 3
+    assert [ms_ssim_scales((n, 300)) for n in (11, 21, 22, 43, 44, 98, 99, 175, 176, 256)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+        4,
+        5,
+        5,
+    ]
+    assert ms_ssim_scales((64, 64, 64)) == 3
     with pytest.raises(InputError, match="at least 11"):
-        scales_for((10, 300))
+        ms_ssim_scales((10, 300))
     for n in (11, 22, 44, 99, 176):  # MONAI takes them
         pair_similarities(torch.zeros(2, 1, n, n), [(0, 1)])
 

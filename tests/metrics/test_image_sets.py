@@ -77,8 +77,8 @@ def test_parts_of_a_set_add_up_to_the_whole(pixels):
     images = blobs(23)
     parts = SetFeatures(images, pixels, part=lambda n: "ab"[n % 2], first=5, batch_size=4)
     whole = FeatureMoments(pixels.dim).update(extract(images, pixels))
-    assert parts.whole("a").n == 12 and parts.whole().n == 23
-    assert (parts.whole().covariance - whole.covariance).norm() <= 1e-9 * whole.covariance.norm()
+    assert parts.combined_moments("a").n == 12 and parts.combined_moments().n == 23
+    assert (parts.combined_moments().covariance - whole.covariance).norm() <= 1e-9 * whole.covariance.norm()
     torch.testing.assert_close(parts.first, extract(images[:5], pixels))
 
 

@@ -157,7 +157,7 @@ def test_other_h5_files_are_refused(network, tmp_path):
         file["layers/conv2d/vars/0"] = [0.0]
     (tmp_path / "none.h5").write_bytes(b"no hdf5")
     for name in ("three.h5", "none.h5"):
-        with pytest.raises(InputError, match=rf"{name} should be a Keras \.h5 file"):
+        with pytest.raises(InputError, match=rf"{name} must be a Keras \.h5 file"):
             InceptionKeras(weights=tmp_path / name, sha256=sha256_of(tmp_path / name))
 
 

@@ -1,4 +1,4 @@
-"""Metrics of images and sets of images."""
+"""Metrics of single images, image pairs and sets of images."""
 
 from .calibration import auroc, expected_calibration_error, filtered_dice
 from .diversity import memorisation, ms_ssim_diversity

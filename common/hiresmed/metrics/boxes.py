@@ -1,4 +1,4 @@
-"""Boxes of an image, so that a metric of a 1024^3 store needs no more memory than one of a 128^3 array.
+"""Reading images box by box, so that a metric of a 1024^3 store needs no more memory than one of a 128^3 array.
 
 Letters: S = spatial shape (D, H, W) or (H, W), in array order.
 """
@@ -15,7 +15,7 @@ from ..core.errors import InputError
 
 
 class Readable(Protocol):
-    """What a metric asks of an image: its shape S and the values of any box inside it."""
+    """What a metric needs of an image: its shape S and the values of any box inside it."""
 
     shape: tuple[int, ...]
 
@@ -40,8 +40,8 @@ def as_readable(image) -> Readable:
     readable = image if hasattr(image, "read") and hasattr(image, "shape") else _Array(image)
     if len(readable.shape) not in (2, 3) or min(readable.shape) < 1:
         raise InputError(
-            f"A metric needs an image of two or three axes without a channel axis, but got the shape "
-            f"{tuple(readable.shape)}: take one channel and one case."
+            f"A metric must have an image of two or three axes without a channel axis, got shape "
+            f"{tuple(readable.shape)}; take one channel and one case."
         )
     return readable
 
@@ -52,8 +52,8 @@ def as_readable_pair(a, b) -> tuple[Readable, Readable]:
     b = as_readable(b)
     if tuple(a.shape) != tuple(b.shape):
         raise InputError(
-            f"Two images to be compared voxel by voxel need one shape, but got {tuple(a.shape)} and "
-            f"{tuple(b.shape)}: resample one onto the grid of the other."
+            f"Two images to be compared voxel by voxel must have one shape, got {tuple(a.shape)} and "
+            f"{tuple(b.shape)}; resample one onto the grid of the other."
         )
     return a, b
 

@@ -1,4 +1,4 @@
-"""Does a generator make many images, and are they its own: MS-SSIM between its images, nearest training images.
+"""Diversity and memorisation of a generator: MS-SSIM between its images, distances from the nearest training images.
 
 Letters: N = number of generated images, M = of training images, D = feature dimension (or pixels).
 """
@@ -20,27 +20,29 @@ _KERNEL = 11
 _BATCH = 16  # pairs in memory at a time
 
 
-def scales_for(shape: Sequence[int]) -> int:
-    """How many of MS-SSIM's five scales MONAI can take of images of that spatial shape; InputError below 11 pixels."""
+def ms_ssim_scales(shape: Sequence[int]) -> int:
+    """How many of MS-SSIM's five scales MONAI can use for that spatial shape; InputError below 11 pixels a side."""
     # MONAI asks for 11 (n - 1)^2 pixels; the window has to fit into the image halved n - 1 times, too
     fitting = [n for n in range(1, 6) if min(shape) // max((n - 1) ** 2, 2 ** (n - 1)) >= _KERNEL]
     if not fitting:
-        raise InputError(f"MS-SSIM wants images of at least {_KERNEL} pixels a side, but got {tuple(shape)}.")
+        raise InputError(
+            f"MS-SSIM must have images of at least {_KERNEL} pixels a side, got {tuple(shape)}; use larger images."
+        )
     return fitting[-1]
 
 
 def random_pairs(n: int, pairs: int, seed: int) -> list[tuple[int, int]]:
-    """That many distinct pairs i < j of n images, drawn without replacement; all there are where n has fewer."""
+    """`pairs` distinct pairs i < j of n images, drawn without replacement; all pairs where n has fewer."""
     total = n * (n - 1) // 2
     random = torch.Generator().manual_seed(seed)
     if pairs >= total:
         return [(i, j) for i in range(n) for j in range(i + 1, n)]
     if total <= 4 * pairs or total < 2**16:
         return [_unranked(k) for k in torch.randperm(total, generator=random)[:pairs].tolist()]
-    drawn: dict[int, None] = {}
-    while len(drawn) < pairs:  # few of very many: hardly any comes twice
-        drawn |= dict.fromkeys(torch.randint(total, (pairs - len(drawn),), generator=random).tolist())
-    return [_unranked(k) for k in drawn]
+    ranks: dict[int, None] = {}
+    while len(ranks) < pairs:  # few of very many: duplicates are rare
+        ranks |= dict.fromkeys(torch.randint(total, (pairs - len(ranks),), generator=random).tolist())
+    return [_unranked(k) for k in ranks]
 
 
 def _unranked(k: int) -> tuple[int, int]:
@@ -50,18 +52,18 @@ def _unranked(k: int) -> tuple[int, int]:
 
 
 def pair_similarities(images: Sequence[torch.Tensor], pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """MS-SSIM in [0, 1] of each pair of images (C, *S) in [-1, 1], as they are in [0, 1]; shape (len(pairs),)."""
+    """MS-SSIM of each pair of images (C, *S) in [-1, 1], scaled to [0, 1]; shape (len(pairs),)."""
     shape = images[0].shape[1:]
-    weights = _WEIGHTS[: scales_for(shape)]
+    weights = _WEIGHTS[: ms_ssim_scales(shape)]
     weights = tuple(w / sum(weights) for w in weights)
     metric = MultiScaleSSIMMetric(spatial_dims=len(shape), data_range=1.0, weights=weights, kernel_size=_KERNEL)
-    found = []
+    similarities = []
     for first in range(0, len(pairs), _BATCH):
         batch = pairs[first : first + _BATCH]
         x, y = (torch.stack([(images[p[side]].float() + 1) / 2 for p in batch]) for side in (0, 1))
-        found.append(metric(x, y).flatten().cpu())
+        similarities.append(metric(x, y).flatten().cpu())
         metric.reset()
-    return torch.cat(found)
+    return torch.cat(similarities)
 
 
 def ms_ssim_diversity(
@@ -69,12 +71,12 @@ def ms_ssim_diversity(
 ) -> dict:
     """Mean MS-SSIM of random pairs of generated images, beside that of the same number of pairs of real images.
 
-    Far above the real images' says that the generator makes fewer kinds of images (Odena et al. 2017, section 4.2);
-    alone the figure means nothing, for anatomy is alike in all.
+    A value far above the real images' means that the generator makes fewer kinds of images (Odena et al. 2017, section
+    4.2); on its own the figure says nothing, since anatomy is similar in all images.
 
     Args:
         generated, real: images (C, *S) in [-1, 1] of one shape; tensors (N, C, *S), lists or datasets.
-        pairs: how many of each side; fewer where a side has not so many.
+        pairs: how many of each side; fewer where a side has fewer.
         seed: of the pairs.
 
     Returns:
@@ -85,25 +87,28 @@ def ms_ssim_diversity(
     """
     if min(len(generated), len(real)) < 2 or pairs < 1:
         raise InputError(
-            f"Diversity wants two images of each side and a pair at least, but got {len(generated)} generated, "
-            f"{len(real)} real and {pairs=}: give more images."
+            f"Diversity must have at least two images of each side and one pair, got {len(generated)} generated, "
+            f"{len(real)} real and {pairs=}; give more images."
         )
     if generated[0].shape != real[0].shape:
         raise InputError(
-            f"Diversity wants generated and real images of one shape, but got {tuple(generated[0].shape)} and "
-            f"{tuple(real[0].shape)}: resample one side, for MS-SSIM depends on the grid."
+            f"Diversity must have generated and real images of one shape, got {tuple(generated[0].shape)} and "
+            f"{tuple(real[0].shape)}; resample one side, since MS-SSIM depends on the grid."
         )
+    # the same number of pairs of each side
     pairs = min(pairs, *(len(side) * (len(side) - 1) // 2 for side in (generated, real)))
-    made, seen = (pair_similarities(side, random_pairs(len(side), pairs, seed)) for side in (generated, real))
+    generated_similarity, real_similarity = (
+        pair_similarities(side, random_pairs(len(side), pairs, seed)) for side in (generated, real)
+    )
     return {
-        "value": made.mean().item(),
-        "standard_error": _standard_error(made),
-        "real_value": seen.mean().item(),
-        "real_standard_error": _standard_error(seen),
+        "value": generated_similarity.mean().item(),
+        "standard_error": _standard_error(generated_similarity),
+        "real_value": real_similarity.mean().item(),
+        "real_standard_error": _standard_error(real_similarity),
         "n_generated": len(generated),
         "n_real": len(real),
         "pairs": pairs,
-        "scales": scales_for(generated[0].shape[1:]),
+        "scales": ms_ssim_scales(generated[0].shape[1:]),
         "seed": seed,
     }
 
@@ -115,7 +120,7 @@ def _standard_error(values: torch.Tensor) -> float | None:
 def nearest_training(
     generated: torch.Tensor, training: torch.Tensor | Iterable[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Euclidean distance (N,) in float64 of each generated image from the nearest training image, and that one's index.
+    """Euclidean distance (N,), float64, of each generated image from the nearest training image, and its index (N,).
 
     Args:
         generated: features or flattened images (N, D).
@@ -123,20 +128,20 @@ def nearest_training(
     """
     nearest = torch.full((len(generated),), math.inf, dtype=torch.float64)
     index = torch.full((len(generated),), -1)
-    seen = 0
+    count = 0
     for batch in [training] if isinstance(training, torch.Tensor) else training:
         if batch.ndim != 2 or generated.ndim != 2 or batch.shape[1] != generated.shape[1]:
             raise InputError(
-                f"Nearest training images want two sets of features of one dimension, but got {tuple(generated.shape)} "
-                f"and {tuple(batch.shape)}: use one extractor for both."
+                "Nearest training images must have two sets of features of one dimension, got "
+                f"{tuple(generated.shape)} and {tuple(batch.shape)}; use one extractor for both."
             )
-        found, where = torch.cat(list(distances(generated, batch))).min(1)
-        closer = found < nearest
-        nearest = torch.where(closer, found, nearest)
-        index = torch.where(closer, where + seen, index)
-        seen += len(batch)
-    if seen == 0:
-        raise InputError("Nearest training images want at least one training image, but got none: give some.")
+        batch_nearest, position = torch.cat(list(distances(generated, batch))).min(1)
+        closer = batch_nearest < nearest
+        nearest = torch.where(closer, batch_nearest, nearest)
+        index = torch.where(closer, position + count, index)
+        count += len(batch)
+    if count == 0:
+        raise InputError("Nearest training images must have at least one training image, got none; give some.")
     return nearest, index
 
 
@@ -146,14 +151,14 @@ def memorisation(
     held_out: torch.Tensor | None = None,
     share: float = 0.01,
 ) -> dict:
-    """How near generated images come to training images, beside real images that were not trained on.
+    """Distances of generated images from training images, beside those of real images that were not trained on.
 
-    A generator that copies comes nearer to its training set than new patients do.
+    A generator that copies is nearer to its training set than new patients are.
 
     Args:
         generated, training, held_out: features (or flattened images) (N, D), (M, D), (L, D) by one extractor; held_out
             of other subjects than the training images.
-        share: of held-out images below whose nearest distance a generated image counts as near.
+        share: quantile of the held-out images' nearest distances below which a generated image counts as near.
 
     Returns:
         dict: `median`, `minimum` of the distances; `closest`: [generated, training] index of the closest two;
@@ -164,7 +169,7 @@ def memorisation(
     batches = [training] if isinstance(training, torch.Tensor) else training
     nearest, index = nearest_training(generated, batches)
     first = int(nearest.argmin())
-    found = {
+    figures = {
         "median": nearest.median().item(),
         "minimum": nearest.min().item(),
         "closest": [first, int(index[first])],
@@ -172,14 +177,15 @@ def memorisation(
         "n_training": sum(map(len, batches)),
     }
     if held_out is None:
-        return found
-    theirs, _ = nearest_training(held_out, batches)
-    median = theirs.median().item()
-    return found | {
+        return figures
+    # the same distances of real images that were not trained on
+    held_out_nearest, _ = nearest_training(held_out, batches)
+    median = held_out_nearest.median().item()
+    return figures | {
         "held_out_median": median,
-        "held_out_minimum": theirs.min().item(),
-        "median_ratio": found["median"] / median if median > 0 else None,
-        "near": (nearest < theirs.quantile(share)).double().mean().item(),
+        "held_out_minimum": held_out_nearest.min().item(),
+        "median_ratio": figures["median"] / median if median > 0 else None,
+        "near": (nearest < held_out_nearest.quantile(share)).double().mean().item(),
         "share": share,
         "n_held_out": len(held_out),
     }

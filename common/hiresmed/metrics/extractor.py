@@ -1,4 +1,4 @@
-"""What a feature network promises to the metrics: its features, and all that must be said beside a figure made of them.
+"""The interface of feature networks to the metrics: features, and the description that every figure must state.
 
 Letters: B = batch, H, W = height, width, D = feature dimension.
 """
@@ -23,12 +23,12 @@ class FeatureExtractor(nn.Module, ABC):
     """Images (B, 1 or 3, H, W), RGB or grey, in [-1, 1], any size -> features (B, D).
 
     Attributes:
-        name: stands before every figure; only Inception's may read "FID" or "KID".
+        name: prefix of every figure; only Inception's may be called "FID" or "KID".
         dim: D.
-        preprocessing: id of the steps between [-1, 1] and the network; another step, another id.
-        resize: how the image comes to `input_size`.
-        input_size: height and width that the network sees.
-        comparable: whether figures mean anything outside one run of one program.
+        preprocessing: id of the steps between [-1, 1] and the network; it changes with any of them.
+        resize: how the image is resized to `input_size`.
+        input_size: height and width of the network's input.
+        comparable: whether figures can be compared beyond one run of one program.
     """
 
     name: str
@@ -51,7 +51,10 @@ class FeatureExtractor(nn.Module, ABC):
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 1 or 3, H, W) in [-1, 1] -> (B, 3, input_size, input_size), resized and preprocessed."""
         if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise InputError(f"Feature extractors take images (B, 1 or 3, H, W), but got {tuple(images.shape)}.")
+            raise InputError(
+                f"A feature extractor's images must have shape (B, 1 or 3, H, W), got {tuple(images.shape)}; change "
+                "them."
+            )
         images = images.float()
         size = (self.input_size, self.input_size)
         if tuple(images.shape[-2:]) != size:
@@ -63,7 +66,7 @@ class FeatureExtractor(nn.Module, ABC):
         return self.features(self.prepare(images))
 
     def describe(self) -> dict:
-        """All that has to stand beside a figure, JSON-able; equal dicts mean comparable features."""
+        """Everything that a figure must state, JSON-able; equal dicts mean comparable features."""
         fields = ("name", "sha256", "preprocessing", "resize", "input_size", "seed", "comparable")
         return {("extractor" if f == "name" else f): getattr(self, f) for f in fields}
 
@@ -75,33 +78,33 @@ def find_weights(file_name: str, path: str | os.PathLike | None = None) -> Path:
     """
     place = path if path is not None else os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     if place:
-        found = Path(place).expanduser()
-        found = found / file_name if found.is_dir() else found
-        if found.is_file():
-            return found
-    where = f"{place} holds none" if place else f"neither a path nor ${WEIGHTS_FOLDER_VARIABLE} is given"
+        file = Path(place).expanduser()
+        file = file / file_name if file.is_dir() else file
+        if file.is_file():
+            return file
+    reason = f"{place} holds none" if place else f"neither a path nor ${WEIGHTS_FOLDER_VARIABLE} is given"
     raise InputError(
-        f"The weight file {file_name} is wanted, but {where}: put it into a folder, and name that folder in the "
+        f"The weight file {file_name} must be on this machine, but {reason}; put it into a folder, and name that folder in the "
         f"environment variable {WEIGHTS_FOLDER_VARIABLE} or the file itself as `weights`."
     )
 
 
-def stated_sha256(sha256: str | None, path: Path) -> str:
+def required_sha256(sha256: str | None, path: Path) -> str:
     """The sha256 that the user gave for the file, in lower case; InputError where none is given."""
     if not sha256:
         raise InputError(
-            f"The sha256 of the weight file {path} should be given as `sha256`, since figures of other weights are "
-            f"other figures, but none is; if the file is the one you want, give {sha256_of(path)}."
+            f"The sha256 of the weight file {path} must be given as `sha256`, since figures depend on the weights, got "
+            f"none; if the file is the one you want, give {sha256_of(path)}."
         )
     return sha256.lower()
 
 
 def check_sha256(path: Path, sha256: str) -> None:
     """Raises InputError where the file has another sha256."""
-    found = sha256_of(path)
-    if found != sha256.lower():
+    actual = sha256_of(path)
+    if actual != sha256.lower():
         raise InputError(
-            f"The weight file {path} should have the sha256 {sha256}, but has {found}: it is damaged or another one; "
+            f"The weight file {path} must have the sha256 {sha256}, got {actual}: the file is damaged or another one; "
             f"fetch it again, or give its own sha256 as `sha256` if it is the one you want."
         )
 
@@ -113,17 +116,19 @@ def load_state(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a file that holds no plain tensors
         raise InputError(
-            f"The weight file {path} should hold a state dict of plain tensors, but torch.load(weights_only=True) "
-            f"cannot read it ({type(error).__name__}): save it again with torch.save(network.state_dict(), path)."
+            f"The weight file {path} must hold a state dict of plain tensors, got one that "
+            "torch.load(weights_only=True) "
+            f"cannot read ({type(error).__name__}); save it again with torch.save(network.state_dict(), path)."
         ) from error
 
 
 def load_into(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Load a state dict strictly and in float32; raises InputError where it is another network's."""
+    """Loads a state dict strictly and in float32; raises InputError where it is another network's."""
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
     except (RuntimeError, AttributeError) as error:
         raise InputError(
-            f"The weight file {path} does not fit the network {type(network).__name__}: {str(error).splitlines()[-1]}"
+            f"The weight file {path} must fit {type(network).__name__}, got another network's "
+            f"({str(error).splitlines()[-1].strip()}); give the right file."
         ) from error
     network.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A generator's kernel or Frechet distance as an ignite metric, for validation while it trains."""
+"""A generator's kernel or Frechet distance as an ignite metric, for validation during training."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ KINDS = ("kernel_distance", "frechet_distance")
 class FeatureDistance(Metric):
     """Distance of generated from real images over an epoch's batches (pred, label), (B, 1 or 3, *S).
 
-    Of volumes the three middle planes are seen. The result does not depend on the number of processes, if each takes
-    every world-size-th image (data.ImageSet(share=True)): beyond float rounding in the moments, not at all. ignite's
-    FID keeps all features.
+    Volumes are represented by their three middle planes. If each process takes every world-size-th image
+    (datasets.ImageSet(share=True)), the result does not depend on the number of processes beyond float rounding in the
+    moments. ignite's FID keeps all features in memory.
 
     Args:
         extractor: by name, see build_extractor.
         kind: kernel_distance (unbiased, for few images) or frechet_distance.
-        value_range: of the images given; extractors see [-1, 1].
-        size: features kept for the kernel distance.
+        value_range: of the images; they are scaled to [-1, 1] for the extractor.
+        size: number of features kept for the kernel distance.
         device: of the extractor.
         options: the extractor's own.
 
-    Raises InputError for another kind, or weights that are not there.
+    Raises InputError for another kind, or missing weights.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FeatureDistance(Metric):
         output_transform=lambda x: x,
     ) -> None:
         if kind not in KINDS:
-            raise InputError(f"metric should be one of {', '.join(KINDS)}, but is {kind!r}; choose one of them.")
+            raise InputError(f"metric must be one of {', '.join(KINDS)}, got {kind!r}; choose one of them.")
         self.kind = kind
         self.size = size
         self.low, self.high = (float(v) for v in value_range)
@@ -66,24 +66,24 @@ class FeatureDistance(Metric):
     @reinit__is_reduced
     def update(self, output: Sequence[torch.Tensor]) -> None:
         device = next((t.device for t in self.extractor.parameters()), torch.device("cpu"))
-        for images, kept, moments in zip(output, self._kept, self._moments):
+        for images, reservoir, moments in zip(output, self._kept, self._moments):
             grey = (images.detach().to(device).float() - self.low) * (2 / (self.high - self.low)) - 1
-            seen = [self.extractor(plane) for plane in middle_planes(grey, grey.ndim - 2)]
-            features = torch.stack(seen, 1).flatten(0, 1)
-            each = len(seen)
+            plane_features = [self.extractor(plane) for plane in middle_planes(grey, grey.ndim - 2)]
+            features = torch.stack(plane_features, 1).flatten(0, 1)
+            each = len(plane_features)
             world = idist.get_world_size()
             if self.kind == "frechet_distance":
                 moments.update(features)
             else:
-                first = kept.n // each * world + idist.get_rank()
+                first = reservoir.n // each * world + idist.get_rank()
                 images = range(first, first + world * len(grey), world)
-                kept.update(features, [n * each + k for n in images for k in range(each)])
+                reservoir.update(features, [n * each + k for n in images for k in range(each)])
 
     def compute(self) -> float:
         if self.kind == "frechet_distance":
-            made, real = (m.all_reduce() for m in self._moments)
-            return frechet_distance(real, made)
-        made, real = (r.all_gather() for r in self._kept)
-        if made.n == 0:
-            raise NotComputableError("no image was seen")
-        return kernel_distance(real.features, made.features)["value"]
+            generated, real = (m.all_reduce() for m in self._moments)
+            return frechet_distance(real, generated)
+        generated, real = (r.all_gather() for r in self._kept)
+        if generated.n == 0:
+            raise NotComputableError("the metric got no image")
+        return kernel_distance(real.features, generated.features)["value"]

@@ -1,4 +1,4 @@
-"""From images to features: extractors by name, and slices of volumes as images (2.5-D).
+"""Features of images: extractors by name, and slices of volumes as images (2.5-D).
 
 Letters: S = spatial shape (D, H, W) or (H, W), B = batch, N = number of slices or patches, D = feature dimension.
 """
@@ -26,7 +26,7 @@ from .squeezenet import SqueezeNetFeatures
 
 
 class RandomFeatures(FeatureExtractor):
-    """`random`: a seeded, untrained network of four strided convolutions, for tests; comparable with nothing."""
+    """`random`: a seeded, untrained network of four strided convolutions, for tests; its figures cannot be compared."""
 
     name = "random"
     dim = 64
@@ -72,7 +72,7 @@ def build_extractor(name: str, **options) -> FeatureExtractor:
         torch.Size([2, 64])
     """
     if name not in EXTRACTORS:
-        raise InputError(f"A feature extractor is one of {', '.join(sorted(EXTRACTORS))}, but got {name!r}.")
+        raise InputError(f"extractor must be one of {', '.join(sorted(EXTRACTORS))}, got {name!r}; choose one of them.")
     return EXTRACTORS[name](**options)
 
 
@@ -110,7 +110,7 @@ def slice_images(
 
     Args:
         volume: array or reader of shape S; one slice at a time is in memory.
-        window: (low, high) in the volume's units to [-1, 1], clipped; fixed, never the image's own extremes.
+        window: (low, high) in the volume's units, scaled to [-1, 1] and clipped; fixed, never the image's own extremes.
         axes: array axes across which to slice.
         every: take every n-th slice.
         patch: side of square crops in voxels; None for whole slices.
@@ -118,7 +118,9 @@ def slice_images(
     volume = as_readable(volume)
     low, high = (float(v) for v in window)
     if not low < high or every < 1 or (patch is not None and patch < 1):
-        raise InputError(f"Slices want low < high, every >= 1, patch >= 1, but got {window=}, {every=}, {patch=}.")
+        raise InputError(
+            f"Slices must have low < high, every >= 1, patch >= 1, got {window=}, {every=}, {patch=}; change them."
+        )
     for plane in _planes(volume, axes, every):
         unit = (np.clip(plane, low, high) - low) * (2 / (high - low)) - 1
         for crop in _patches(unit, patch):
@@ -128,12 +130,12 @@ def slice_images(
 def extract(images: Iterable[torch.Tensor], extractor: FeatureExtractor, batch_size: int = 16) -> torch.Tensor:
     """Features (N, D) of images (1 or 3, h, w) in [-1, 1], in batches of equally shaped neighbours."""
     device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
-    done: list[torch.Tensor] = []
+    results: list[torch.Tensor] = []
     batch: list[torch.Tensor] = []
 
     def flush() -> None:
         if batch:
-            done.append(extractor(torch.stack(batch).to(device)).cpu())
+            results.append(extractor(torch.stack(batch).to(device)).cpu())
             batch.clear()
 
     for image in images:
@@ -141,7 +143,7 @@ def extract(images: Iterable[torch.Tensor], extractor: FeatureExtractor, batch_s
             flush()
         batch.append(image)
     flush()
-    return torch.cat(done) if done else torch.zeros(0, extractor.dim)
+    return torch.cat(results) if results else torch.zeros(0, extractor.dim)
 
 
 def slice_features(
@@ -159,21 +161,21 @@ def slice_features(
 def compare_features(real: torch.Tensor, generated: torch.Tensor, extractor: FeatureExtractor, **options) -> dict:
     """Kernel and Frechet distance, precision, recall, density, coverage of features (M, D), (N, D); JSON-able.
 
-    Each with all that has to stand beside it; the last four where either side has more than 5 features.
+    Each figure comes with everything that it must state; the last four only where each side has more than 5 features.
 
-    The keys bear the extractor's name (`squeezenet_kernel_distance`), for only Inception's may read KID or FID.
-    Options go to kernel_distance (`subsets`, `subset_size`, `seed`).
+    The keys begin with the extractor's name (`squeezenet_kernel_distance`), since only Inception's may be called KID or
+    FID. Options go to kernel_distance (`subsets`, `subset_size`, `seed`).
     """
-    made_by = extractor.describe()
-    seed_of_network = made_by.pop("seed")
+    origin = extractor.describe()
+    seed_of_network = origin.pop("seed")
     if seed_of_network is not None:
-        made_by["extractor_seed"] = seed_of_network
+        origin["extractor_seed"] = seed_of_network
     sides = [FeatureMoments(extractor.dim).update(x) for x in (real, generated)]
     counts = {"n_real": len(real), "n_generated": len(generated)}
     figures = {
-        f"{extractor.name}_kernel_distance": {**kernel_distance(real, generated, **options), **made_by},
-        f"{extractor.name}_frechet_distance": {"value": frechet_distance(*sides), **counts, "seed": None, **made_by},
+        f"{extractor.name}_kernel_distance": {**kernel_distance(real, generated, **options), **origin},
+        f"{extractor.name}_frechet_distance": {"value": frechet_distance(*sides), **counts, "seed": None, **origin},
     }
     if min(len(real), len(generated)) > 5:
-        figures[f"{extractor.name}_prdc"] = {**prdc(real, generated), "seed": None, **made_by}
+        figures[f"{extractor.name}_prdc"] = {**prdc(real, generated), "seed": None, **origin}
     return figures

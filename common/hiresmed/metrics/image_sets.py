@@ -1,4 +1,4 @@
-"""All figures of two sets of images, generated and real, however they came to lie there.
+"""All figures of two sets of images, generated and real, whatever their source.
 
 Letters: N = number of images, D = feature dimension.
 """
@@ -24,17 +24,19 @@ Images = Sequence[torch.Tensor]
 
 
 class SetFeatures:
-    """What is kept of a set's features: moments of parts, a reservoir, and the first ones themselves.
+    """A summary of a set's features: moments of its parts, a reservoir, and the features of its first images.
 
-    The set is walked through in fixed batches, every world-size-th by this process, so nothing depends on the number of
-    processes but the rounding of the moments.
+    The set is read in fixed batches, every world-size-th by this process, so that only the rounding of the moments
+    depends on the number of processes.
 
     Args:
         images: (1 or 3, rows, columns) in [-1, 1].
         extractor: the feature network.
         keep: size of the reservoir.
-        first: so many features of the lowest numbers are kept; None: all.
-        part: number -> name of the part to whose moments an image counts.
+        first: number of images, the first ones, whose features are kept; None: all.
+        part: number of an image -> name of the part whose moments it belongs to.
+        batch_size: images per call of the extractor.
+        seed: of the reservoir.
     """
 
     def __init__(
@@ -51,18 +53,18 @@ class SetFeatures:
         self.extractor = extractor
         self.batch_size = batch_size
         first = self.n if first is None else min(first, self.n)
-        made_by = extractor.describe()
-        moments = {name: FeatureMoments(extractor.dim, made_by) for name in sorted({part(k) for k in range(self.n)})}
-        reservoir = FeatureReservoir(extractor.dim, keep, seed, made_by)
-        kept: dict[int, torch.Tensor] = {}
+        origin = extractor.describe()
+        moments = {name: FeatureMoments(extractor.dim, origin) for name in sorted({part(k) for k in range(self.n)})}
+        reservoir = FeatureReservoir(extractor.dim, keep, seed, origin)
+        first_features: dict[int, torch.Tensor] = {}
         for numbers, features in self._batches(images):
             reservoir.update(features, numbers)
-            kept.update((n, f) for n, f in zip(numbers, features) if n < first)
+            first_features.update((n, f) for n, f in zip(numbers, features) if n < first)
             for name, sums in moments.items():
                 sums.update(features[[part(n) == name for n in numbers]])
         self.moments = {name: sums.all_reduce() for name, sums in moments.items()}
         self.reservoir = reservoir.all_gather()
-        self.first = _of_all(kept, extractor.dim)
+        self.first = _of_all(first_features, extractor.dim)
 
     def _batches(self, images: Images):
         device = next((p.device for p in self.extractor.parameters()), torch.device("cpu"))
@@ -74,8 +76,8 @@ class SetFeatures:
             else:
                 yield numbers, torch.cat([self.extractor(image[None].to(device)).cpu() for image in batch])
 
-    def whole(self, *names: str) -> FeatureMoments:
-        """Moments of these parts together; of all without names."""
+    def combined_moments(self, *names: str) -> FeatureMoments:
+        """Moments of the named parts together; without names, of all parts."""
         total = FeatureMoments(self.extractor.dim, self.extractor.describe())
         for name in names or self.moments:
             if name in self.moments:
@@ -83,31 +85,33 @@ class SetFeatures:
         return total
 
 
-def _of_all(kept: Mapping[int, torch.Tensor], dim: int) -> torch.Tensor:
+def _of_all(features: Mapping[int, torch.Tensor], dim: int) -> torch.Tensor:
     """The features of all processes in the order of their numbers."""
-    gathered = [dict(kept)]
+    parts = [dict(features)]
     if idist.get_world_size() > 1:
-        gathered = [{} for _ in range(idist.get_world_size())]
-        torch.distributed.all_gather_object(gathered, dict(kept))
-    together = {n: f for part in gathered for n, f in part.items()}
+        parts = [{} for _ in range(idist.get_world_size())]
+        torch.distributed.all_gather_object(parts, dict(features))
+    together = {n: f for part in parts for n, f in part.items()}
     return torch.stack([together[n] for n in sorted(together)]) if together else torch.zeros(0, dim)
 
 
 class ImageSetMetrics:
-    """Callable (generated, real, training, held_out) -> dict of all figures, each with N and what made it; JSON-able.
+    """Callable (generated, real, training, held_out) -> dict of all figures with N and the extractor; JSON-able.
 
     Kernel and Frechet distance, the ratio FID(real, real) / FID(real, generated) at equal numbers, precision, recall,
     density, coverage, MS-SSIM diversity, and with `training` the nearest training images. All processes must call it
-    together; the images are shared out among them. Volumes (C, *S) are seen by their three middle planes, which are
-    then what N counts, but for MS-SSIM.
+    together; the images are distributed among them. Volumes (C, *S) are represented by their three middle planes, and N
+    counts planes, except for MS-SSIM.
 
     Args:
-        extractor: by name, see build_extractor; `random` is comparable with nothing, and says so.
+        extractor: by name, see build_extractor; figures of `random` cannot be compared, and say so.
         options: the extractor's own (`weights`, `sha256`, `seed`).
         nearest_k: k of precision and recall; lowered where a set is smaller.
         pairs: of the MS-SSIM; 0: none.
-        keep: features of each side for all but the moments.
-        first: generated images (planes of volumes) that are compared with all training images.
+        keep: number of features kept of each side, for everything but the moments.
+        first: number of generated images (planes of volumes) that are compared with all training images.
+        seed: of all random choices.
+        batch_size: images per call of the extractor.
         device: of the extractor.
 
     Raises InputError for an extractor without weights, or fewer than four images of a side.
@@ -138,33 +142,37 @@ class ImageSetMetrics:
     ) -> dict:
         if min(len(generated), len(real)) < 4:
             raise InputError(
-                f"A comparison wants at least four images of each side, but got {len(generated)} generated and "
+                f"A comparison must have at least four images of each side, got {len(generated)} generated and "
                 f"{len(real)} real; give more."
             )
-        seen = PlanesOf(real)
-        drawn = PlanesOf(generated)
-        half = len(real) // 2 * seen.each
-        rest = min(len(seen) - half, len(drawn))
-        theirs = SetFeatures(seen, self.extractor, part=lambda n: _part(n, half, rest), **self._walk)
-        made = SetFeatures(
-            drawn, self.extractor, first=self.first, part=lambda n: "b" if n < rest else "c", **self._walk
+        real_planes = PlanesOf(real)
+        generated_planes = PlanesOf(generated)
+        half = len(real) // 2 * real_planes.each
+        rest = min(len(real_planes) - half, len(generated_planes))
+        real_features = SetFeatures(real_planes, self.extractor, part=lambda n: _part(n, half, rest), **self._walk)
+        generated_features = SetFeatures(
+            generated_planes, self.extractor, first=self.first, part=lambda n: "b" if n < rest else "c", **self._walk
         )
         name = self.extractor.name
-        counts = {"n_real": len(seen), "n_generated": len(drawn)}
-        x = theirs.reservoir.features
-        y = made.reservoir.features
+        counts = {"n_real": len(real_planes), "n_generated": len(generated_planes)}
+        x = real_features.reservoir.features
+        y = generated_features.reservoir.features
+        distance = frechet_distance(real_features.combined_moments(), generated_features.combined_moments())
         figures = {
             "made_by": self.extractor.describe(),
             f"{name}_kernel_distance": kernel_distance(x, y, seed=self.seed),
             f"{name}_kernel_distance_of_real_halves": self._between_halves(x),
-            f"{name}_frechet_distance": {"value": frechet_distance(theirs.whole(), made.whole()), **counts},
-            f"{name}_frechet_ratio": self._ratio(theirs, made, half, rest),
+            f"{name}_frechet_distance": {
+                "value": frechet_distance(real_features.combined_moments(), generated_features.combined_moments()),
+                **counts,
+            },
+            f"{name}_frechet_ratio": self._ratio(real_features, generated_features, half, rest),
             f"{name}_prdc": prdc(x, y, min(self.nearest_k, len(x) - 1, len(y) - 1)),
         }
         if self.pairs:
             figures["ms_ssim_diversity"] = ms_ssim_diversity(generated, real, self.pairs, self.seed)
         if training is not None:
-            figures[f"{name}_memorisation"] = self._memorisation(made.first, training, held_out)
+            figures[f"{name}_memorisation"] = self._memorisation(generated_features.first, training, held_out)
         return figures
 
     def _between_halves(self, features: torch.Tensor) -> dict:
@@ -174,26 +182,26 @@ class ImageSetMetrics:
         return kernel_distance(a, b, seed=self.seed)
 
     @staticmethod
-    def _ratio(theirs: SetFeatures, made: SetFeatures, half: int, rest: int) -> dict:
-        """Both distances at half against `rest` images, as the Frechet distance grows where N is small."""
-        between_real = frechet_distance(theirs.whole("a"), theirs.whole("b"))
-        to_made = frechet_distance(theirs.whole("a"), made.whole("b"))
+    def _ratio(real: SetFeatures, generated: SetFeatures, half: int, rest: int) -> dict:
+        """Both distances with the same numbers of images, since the Frechet distance is larger for small N."""
+        between_real = frechet_distance(real.combined_moments("a"), real.combined_moments("b"))
+        to_generated = frechet_distance(real.combined_moments("a"), generated.combined_moments("b"))
         return {
-            "value": between_real / to_made if to_made > 0 else None,
+            "value": between_real / to_generated if to_generated > 0 else None,
             "between_real": between_real,
-            "real_to_generated": to_made,
+            "real_to_generated": to_generated,
             "n": [half, rest],
         }
 
-    def _memorisation(self, made: torch.Tensor, training: Images, held_out: Images | None) -> dict:
+    def _memorisation(self, generated: torch.Tensor, training: Images, held_out: Images | None) -> dict:
         planes = PlanesOf(training)
-        seen = SetFeatures(planes, self.extractor, first=None, **self._walk).first
-        others = None
+        training_features = SetFeatures(planes, self.extractor, first=None, **self._walk).first
+        held_out_features = None
         if held_out is not None and len(held_out) > 0:
-            others = SetFeatures(PlanesOf(held_out), self.extractor, first=self.first, **self._walk).first
-        _, nearest = nearest_training(made[:: planes.each], seen)
+            held_out_features = SetFeatures(PlanesOf(held_out), self.extractor, first=self.first, **self._walk).first
+        _, nearest = nearest_training(generated[:: planes.each], training_features)
         self.nearest = nearest // planes.each
-        return memorisation(made, seen, others)
+        return memorisation(generated, training_features, held_out_features)
 
 
 def _part(number: int, half: int, rest: int) -> str:

@@ -1,8 +1,8 @@
-"""MAE, PSNR and SSIM of large images, box by box with sums that add up, so that memory does not grow with the image.
+"""MAE, PSNR and SSIM of large images from sums over boxes, so that memory does not grow with the image.
 
 Letters: S = spatial shape (D, H, W) or (H, W).
-MONAI's SSIMMetric, MAEMetric and PSNRMetric want the whole image at once; its SSIM also convolves with the dense
-11^3 kernel (.59 s per 64^3 on one core), where one axis after another takes .06 s and gives the same map.
+MONAI's SSIMMetric, MAEMetric and PSNRMetric need the whole image at once; its SSIM also convolves with the dense
+11^3 kernel (.59 s per 64^3 on one core), while one axis after another takes .06 s and gives the same map.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _gaussian() -> list[float]:
 
 
 def _blur_inside(x: torch.Tensor) -> torch.Tensor:
-    """Gaussian means where the kernel fits wholly, over every axis but the first: (B, S) -> (B, S - 10)."""
+    """Gaussian means where the kernel fits, over every axis but the first: (B, S) -> (B, S - 10)."""
     for axis in range(1, x.ndim):
         size = x.shape[axis] - KERNEL_SIZE + 1
         parts = (x.narrow(axis, i, size) * w for i, w in enumerate(_gaussian()))
@@ -67,7 +67,9 @@ class QualitySums:
     def merge(self, other: QualitySums) -> QualitySums:
         """The sums of both; raises InputError for two windows."""
         if self.window != other.window:
-            raise InputError(f"Quality figures of one window are wanted, but got {self.window} and {other.window}.")
+            raise InputError(
+                f"Merged quality figures must have one window, got {self.window} and {other.window}; use one for both."
+            )
         added = {k: getattr(self, k) + getattr(other, k) for k in ("n", "absolute", "squared", "ssim_n", "ssim")}
         return QualitySums(self.window, **added)
 
@@ -76,7 +78,7 @@ class QualitySums:
         fits), `n`, `window`."""
         low, high = self.window
         mean_squared = self.squared / max(self.n, 1)
-        # a NaN error must come out as NaN, only an exact 0 as "no noise at all"
+        # a NaN error must give NaN; only an exact 0 means no noise at all
         psnr = None if mean_squared == 0 else 10 * math.log10((high - low) ** 2 / mean_squared)
         return {
             "mae": self.absolute / max(self.n, 1),
@@ -90,7 +92,7 @@ class QualitySums:
 def _ssim_of_box(a: Readable, b: Readable, start, shape, to_unit) -> tuple[int, float]:
     """Count and sum of the SSIM whose kernels begin in this box: each kernel position counts in exactly one box."""
     halo = KERNEL_SIZE - 1
-    extent = [min(n + halo, whole - s) for s, n, whole in zip(start, shape, a.shape)]
+    extent = [min(n + halo, length - s) for s, n, length in zip(start, shape, a.shape)]
     if min(extent) < KERNEL_SIZE:
         return 0, 0.0
     values = ssim_map(*(torch.from_numpy(to_unit(read_float64(x, start, extent))).float() for x in (a, b)))
@@ -103,7 +105,7 @@ def quality_sums(result, truth, window: tuple[float, float], box: int = 64, ssim
     Args:
         result, truth: arrays or readers of one shape S.
         window: (low, high) in the images' units, e.g. (-1000, 600) HU. Values are clipped to it (padding at -3024 HU
-            would drown all else); PSNR and SSIM take its width for the range.
+            would dominate); PSNR and SSIM use its width as the data range.
         box: voxels per axis at a time.
         ssim: False leaves out the SSIM, which takes most of the time.
 
@@ -112,7 +114,7 @@ def quality_sums(result, truth, window: tuple[float, float], box: int = 64, ssim
     a, b = as_readable_pair(result, truth)
     low, high = (float(v) for v in window)
     if not low < high:
-        raise InputError(f"The window for PSNR and SSIM has to be (low, high) with low < high, but is {window}.")
+        raise InputError(f"window must be (low, high) with low < high, got {window}; change it.")
 
     def to_unit(values: np.ndarray) -> np.ndarray:
         return (np.clip(values, low, high) - low) / (high - low)

@@ -1,7 +1,7 @@
-"""Inception v3 as a feature network, for the three families of weights that figures are published with.
+"""Inception v3 as a feature network, for the three families of weights with which figures are published.
 
 Szegedy et al. 2016, arXiv 1512.00567. MONAI has no Inception, and torchvision is not among our dependencies. The
-layers are the same in all three; how the average pools count the border, and which pool ends the last block, is not:
+layers are the same in all three; how average pools count the border, and the pool of the last block, differ:
 
 | extractor | weights | average pools | pool of the last block |
 |---|---|---|---|
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .extractor import FeatureExtractor, find_weights, load_into, load_state, stated_sha256
+from .extractor import FeatureExtractor, find_weights, load_into, load_state, required_sha256
 from .keras_weights import keras_state
 
 
@@ -198,7 +198,7 @@ class InceptionFeatures(FeatureExtractor):
 
     Args:
         weights: file, or folder that holds it under its usual name; default $HIRESMED_WEIGHTS/<usual name>.
-        sha256: of that file; mandatory, for it is part of every figure.
+        sha256: of that file; mandatory, since it is part of every figure.
     """
 
     dim = 2048
@@ -211,7 +211,7 @@ class InceptionFeatures(FeatureExtractor):
     def __init__(self, sha256: str | None = None, weights: str | os.PathLike | None = None) -> None:
         super().__init__()
         path = find_weights(self.usual_name, weights)
-        sha256 = stated_sha256(sha256, path)
+        sha256 = required_sha256(sha256, path)
         self.network = InceptionV3(self.count_border, self.last_pool)
         self.load(path, sha256)
         self.sha256 = sha256
@@ -232,8 +232,8 @@ class InceptionFeatures(FeatureExtractor):
 class InceptionTf2015(InceptionFeatures):
     """`inception_v3_tf2015`: the network of FID and KID, converted to torchvision's key names (as pytorch-fid's file).
 
-    It is fed (x - 128) / 128 of 0..255, as TensorFlow's graph, clean-fid and torch-fidelity feed it; pytorch-fid
-    divides by 127.5, and enlarges bilinearly without antialiasing, so its figures are others.
+    Its input is (x - 128) / 128 of 0..255, as in TensorFlow's graph, clean-fid and torch-fidelity; pytorch-fid divides
+    by 127.5, and enlarges bilinearly without antialiasing, so its figures differ.
     """
 
     name = "inception_v3_tf2015"
@@ -254,7 +254,7 @@ class InceptionTorchvision(InceptionFeatures):
 
 
 class InceptionKeras(InceptionFeatures):
-    """`inception_v3_keras`: a Keras .h5 file, with or without the top; RadImageNet's is fed [-1, 1], as Keras' own."""
+    """`inception_v3_keras`: a Keras .h5 file, with or without the top; input in [-1, 1], also for RadImageNet's."""
 
     name = "inception_v3_keras"
     usual_name = "RadImageNet-InceptionV3_notop.h5"

@@ -1,4 +1,4 @@
-"""Keras' .h5 weight files as state dicts of torch networks that make their layers in the same order."""
+"""Keras' .h5 weight files as state dicts of torch networks that create their layers in the same order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .extractor import check_sha256
 def keras_state(network: nn.Module, path: Path, sha256: str) -> dict[str, torch.Tensor]:
     """A Keras .h5 file as the network's state dict: the k-th convolution and the k-th norm by order of creation.
 
-    Keras numbers its layers as they are made (conv2d, conv2d_1, ...; a second model in one program goes on counting),
-    and sorts them otherwise in the file, so the number in the name counts. Dense layers are left out; a norm without
-    gamma has gamma 1.
+    Keras numbers its layers as they are created (conv2d, conv2d_1, ...; a second model in one program continues the
+    count), and stores them in another order, so the number in the name decides. Dense layers are left out; a norm
+    without gamma has gamma 1.
 
     Args:
         network: its modules with a `conv` and a `bn` take the weights.
@@ -32,8 +32,8 @@ def keras_state(network: nn.Module, path: Path, sha256: str) -> dict[str, torch.
     convs = [name for name, module in network.named_modules() if hasattr(module, "conv") and hasattr(module, "bn")]
     if len(kernels) != len(convs) or len(norms) != len(convs):
         raise InputError(
-            f"The weight file {path} should hold {len(convs)} convolutions and norms, but holds {len(kernels)} and "
-            f"{len(norms)}: give one of Keras' InceptionV3."
+            f"The weight file {path} must hold {len(convs)} convolutions and norms, got {len(kernels)} and "
+            f"{len(norms)}; give one of Keras' InceptionV3."
         )
     fields = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
     for name, conv, norm in zip(convs, kernels, norms):
@@ -50,7 +50,7 @@ def _keras_layers(path: Path) -> tuple[list[dict], list[dict]]:
         import h5py
     except ImportError as error:
         raise InputError(
-            f"{path} is read by h5py, which is not installed: pip install h5py, or use other weights."
+            f"h5py must be installed to read {path}, got none; run pip install h5py, or use other weights."
         ) from error
     layers: dict[str, dict[int, dict]] = {"conv2d": {}, "batch_normalization": {}}
 
@@ -65,9 +65,9 @@ def _keras_layers(path: Path) -> tuple[list[dict], list[dict]]:
             if "layer_names" not in weights.attrs:
                 raise KeyError("layer_names")  # Keras 3's .weights.h5 renumbers its layers in another order
             weights.visititems(collect)
-        return tuple([held[k] for k in sorted(held)] for held in layers.values())
+        return tuple([arrays[k] for k in sorted(arrays)] for arrays in layers.values())
     except (OSError, KeyError) as error:
         raise InputError(
-            f"The weight file {path} should be a Keras .h5 file with layer names (model.save(...h5), not Keras 3's "
-            f".weights.h5), but is none ({type(error).__name__}): give another."
+            f"The weight file {path} must be a Keras .h5 file with layer names (model.save(...h5), not Keras 3's "
+            f".weights.h5), got another file ({type(error).__name__}); give such a file."
         ) from error

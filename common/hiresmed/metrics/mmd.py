@@ -1,4 +1,4 @@
-"""Kernel distance ("KID" where the features are Inception's): unbiased at any N, so it suits small medical sets.
+"""Kernel distance ("KID" for Inception's features): unbiased at any N, so it suits small medical sets.
 
 Letters: M, N = number of images of either side, D = feature dimension.
 Binkowski et al., Demystifying MMD GANs, ICLR 2018, arXiv 1801.01401, section 4.
@@ -19,9 +19,9 @@ def cubic_kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def mmd2_unbiased(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """MMD^2_u (eq. 4 of the paper), a scalar in float64; features (M, D), (N, D), M, N >= 2; may be below 0.
+    """MMD^2_u (eq. 4 of the paper), a scalar in float64, may be negative; features (M, D), (N, D), M, N >= 2.
 
-    Means over pairs i != j within either set, less twice the mean over all pairs between them.
+    Means over pairs i != j within each set, minus twice the mean over all pairs between the sets.
     """
     x = x.double()
     y = y.double()
@@ -36,11 +36,11 @@ def mmd2_unbiased(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def _check(x: torch.Tensor, y: torch.Tensor) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise InputError(
-            f"A kernel distance needs two sets of at least two features of one dimension, but got the shapes "
-            f"{tuple(x.shape)} and {tuple(y.shape)}: give more images, or smaller patches."
+            f"A kernel distance must have two sets of at least two features of one dimension, got the shapes "
+            f"{tuple(x.shape)} and {tuple(y.shape)}; give more images, or smaller patches."
         )
     if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
-        raise InputError("A kernel distance needs finite features, but some are NaN or infinite: check the images.")
+        raise InputError("A kernel distance must have finite features, got NaN or infinity; check the images.")
 
 
 def kernel_distance(
@@ -66,9 +66,10 @@ def kernel_distance(
     size = max(2, min(1000, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller or subsets < 1:
         raise InputError(
-            f"The kernel distance wants subsets of 2 to {smaller} images (the smaller set), at least one of them, but "
-            f"got subset_size={size}, subsets={subsets}: lower subset_size."
+            f"The kernel distance must have subsets of 2 to {smaller} images (the smaller set), at least one of them, "
+            f"got subset_size={size}, subsets={subsets}; lower subset_size."
         )
+    # subsets of both sides, drawn on the CPU, so that every device draws the same
     random = torch.Generator().manual_seed(seed)
     real = real.detach().cpu().double()
     generated = generated.detach().cpu().double()

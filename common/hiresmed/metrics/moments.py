@@ -1,4 +1,4 @@
-"""Feature moments that many processes can gather apart and add up, and the Frechet distance between two of them.
+"""Feature moments that several processes can collect separately and add up, and the Frechet distance between two.
 
 Letters: N = number of images, D = feature dimension, mu = mean (D,), S = covariance (D, D).
 MONAI's, clean-fid's and pytorch-fid's distance calls scipy.linalg.sqrtm(disp=), which SciPy 1.18 removed; ignite's
@@ -25,7 +25,7 @@ class FeatureMoments:
 
     Args:
         dim: D.
-        extractor: what made the features (`FeatureExtractor.describe()`); moments of two extractors do not mix.
+        extractor: `FeatureExtractor.describe()` of the features; moments of two extractors cannot be merged.
 
     Example:
         >>> x = torch.randn(10, 3)
@@ -44,16 +44,19 @@ class FeatureMoments:
     def covariance(self) -> torch.Tensor:
         """Unbiased covariance S (D, D); raises InputError for fewer than two features."""
         if self.n < 2:
-            raise InputError(f"A covariance needs at least two features, but got {self.n}: give more images.")
+            raise InputError(f"A covariance must have at least two features, got {self.n}; give more images.")
         return self.scatter / (self.n - 1)
 
     def update(self, features: torch.Tensor) -> FeatureMoments:
-        """Add features (N, D)."""
+        """Adds features (N, D)."""
         x = features.detach().to("cpu", torch.float64)
         if x.ndim != 2 or x.shape[1] != len(self.mean):
-            raise InputError(f"Feature moments of dimension {len(self.mean)} got features of shape {tuple(x.shape)}.")
+            raise InputError(
+                f"Features of these moments must have shape (N, {len(self.mean)}), got {tuple(x.shape)}; use one "
+                "extractor."
+            )
         if not torch.isfinite(x).all():
-            raise InputError("Features to be summed must be finite, but some are NaN or infinite: check the images.")
+            raise InputError("Features must be finite, got NaN or infinity; check the images.")
         if len(x) == 0:
             return self
         mean = x.mean(0)
@@ -61,7 +64,7 @@ class FeatureMoments:
         return self._add(len(x), mean, centred.T @ centred)
 
     def merge(self, other: FeatureMoments) -> FeatureMoments:
-        """Add the features of other moments; raises InputError where another extractor made them."""
+        """Adds the features of other moments; raises InputError where they are another extractor's."""
         check_same_extractor(self, other)
         return self._add(other.n, other.mean, other.scatter)
 
@@ -83,38 +86,38 @@ class FeatureMoments:
         device = idist.device()
         count = torch.tensor([float(self.n)], dtype=torch.float64)
         sums = idist.all_reduce(torch.cat([count, self.mean * self.n]).to(device)).cpu()
-        whole = FeatureMoments(len(self.mean), self.extractor)
-        whole.n = round(sums[0].item())
-        whole.mean = sums[1:] / max(whole.n, 1)
+        combined = FeatureMoments(len(self.mean), self.extractor)
+        combined.n = round(sums[0].item())
+        combined.mean = sums[1:] / max(combined.n, 1)
         # every rank shifts its scatter to the common mean, so that one plain sum is Chan's rule for all ranks at once
-        delta = self.mean - whole.mean
-        whole.scatter = idist.all_reduce((self.scatter + torch.outer(delta, delta) * self.n).to(device)).cpu()
-        return whole
+        delta = self.mean - combined.mean
+        combined.scatter = idist.all_reduce((self.scatter + torch.outer(delta, delta) * self.n).to(device)).cpu()
+        return combined
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write .npz with `mu`, `sigma` (as pytorch-fid reads them), `n` and `extractor` (JSON); atomic."""
+        """Writes .npz with `mu`, `sigma` (as pytorch-fid reads them), `n` and `extractor` (JSON); atomic."""
         covariance = self.covariance.numpy()
         with write_then_rename(path, shared=True) as aside, open(aside, "wb") as file:
             np.savez(file, mu=self.mean.numpy(), sigma=covariance, n=self.n, extractor=json.dumps(self.extractor))
 
     @classmethod
     def load(cls, path: str | os.PathLike, n: int | None = None) -> FeatureMoments:
-        """Read .npz with `mu` and `sigma`; `n` is the count where the file holds none (pytorch-fid's do not)."""
+        """Reads .npz with `mu` and `sigma`; `n` is the count for files without one (pytorch-fid's have none)."""
         path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as file:
-                held = {key: file[key] for key in file.files}
-            mu = held["mu"]
-            sigma = held["sigma"]
+                content = {key: file[key] for key in file.files}
+            mu = content["mu"]
+            sigma = content["sigma"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"Feature moments are wanted from an .npz file that holds `mu` and `sigma`, but {path} is none "
-                f"({type(error).__name__}): write it with FeatureMoments.save."
+                f"{path} must be an .npz file that holds `mu` and `sigma`, got another file ({type(error).__name__}); "
+                "write it with FeatureMoments.save."
             ) from error
-        n = int(held["n"]) if "n" in held else n
+        n = int(content["n"]) if "n" in content else n
         if n is None or n < 2:
-            raise InputError(f"{path} does not say of how many images its moments are: give that count as `n`.")
-        moments = cls(len(mu), json.loads(str(held["extractor"])) if "extractor" in held else None)
+            raise InputError(f"{path} must say of how many images its moments are, got {n}; give that count as `n`.")
+        moments = cls(len(mu), json.loads(str(content["extractor"])) if "extractor" in content else None)
         moments.n = n
         moments.mean = torch.from_numpy(mu.astype(np.float64))
         moments.scatter = torch.from_numpy(sigma.astype(np.float64)) * (n - 1)
@@ -122,20 +125,22 @@ class FeatureMoments:
 
 
 def check_same_extractor(a: FeatureMoments, b: FeatureMoments) -> None:
-    """Raise InputError where both moments say what made them and it is not the same, or where D differs."""
+    """Raises InputError where both moments name their extractors and these differ, or where D differs."""
     if len(a.mean) != len(b.mean):
-        raise InputError(f"Feature moments of dimension {len(a.mean)} and {len(b.mean)} cannot be compared.")
+        raise InputError(
+            f"Compared feature moments must have one dimension, got {len(a.mean)} and {len(b.mean)}; use one extractor."
+        )
     if a.extractor and b.extractor and a.extractor != b.extractor:
         raise InputError(
-            f"Feature moments of one extractor are wanted, but got {a.extractor} and {b.extractor}: compute both sides "
-            f"with the same network, weights and preprocessing."
+            f"Compared feature moments must have one extractor, got {a.extractor} and {b.extractor}; compute both "
+            "sides with the same network, weights and preprocessing."
         )
 
 
 def _root(covariance: torch.Tensor, n: int) -> torch.Tensor:
-    """R (D, r) with R R^T = S: triangular where N > D and no pivot is near rounding, as that is much faster.
+    """R (D, r) with R R^T = S: triangular (much faster) where N > D and no pivot is near rounding.
 
-    Else of the r eigenvalues above rounding (the root of 1e-16 would be 1e-8).
+    Otherwise from the r eigenvalues above rounding (the root of 1e-16 would be 1e-8).
     """
     if n > len(covariance):
         triangle, failed = torch.linalg.cholesky_ex(covariance)
@@ -151,7 +156,7 @@ def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
     """Squared Frechet distance of two Gaussians, |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Dowson 1982).
 
     The trace of the root is the sum of the singular values of R_a^T R_b with S = R R^T. A result below the rounding of
-    its own terms is 0. It is biased upwards for small N: print N, and the kernel distance beside it.
+    its own terms is 0. It is biased upwards for small N: state N, and the kernel distance beside it.
 
     Example:
         >>> x = FeatureMoments(2).update(torch.randn(9, 2))

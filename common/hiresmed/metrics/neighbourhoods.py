@@ -1,7 +1,7 @@
-"""Precision, recall, density, coverage: how much of either set of features lies within the other's neighbourhoods.
+"""Precision, recall, density, coverage: how much of each set of features lies within the other's neighbourhoods.
 
-They need the features themselves, so a set of any size is thinned to a fixed number by a reservoir that many processes
-can fill apart and merge. MONAI and ignite have neither.
+They need the features themselves, so a set of any size is reduced to a fixed number by a reservoir that several
+processes can fill separately and merge. MONAI and ignite have neither.
 
 Letters: M, N = number of real and generated images, D = feature dimension, K = features that a reservoir keeps.
 """
@@ -26,16 +26,16 @@ _LAST = 2**63 - 1  # a rank that no feature has
 
 
 class FeatureReservoir:
-    """At most K features, a uniform sample without replacement of all that were shown, whatever their number.
+    """At most K features, a uniform sample without replacement of all that were added, whatever their number.
 
-    Each image has a rank that is a hash of (seed, its number), and the K lowest ranks stay. So the sample depends
-    on the numbers alone: not on the order, the batches, or which process saw which image.
+    Each image has a rank that is a hash of (seed, its number), and the K lowest ranks are kept. So the sample depends
+    on the numbers alone: not on the order, the batches, or which process handled which image.
 
     Args:
         dim: D.
         size: K.
-        seed: another seed, another sample.
-        extractor: what made the features (`FeatureExtractor.describe()`).
+        seed: of the sample.
+        extractor: `FeatureExtractor.describe()` of the features.
 
     Example:
         >>> x = torch.arange(100.0).view(100, 1)
@@ -46,7 +46,7 @@ class FeatureReservoir:
 
     def __init__(self, dim: int, size: int = 5000, seed: int = 0, extractor: dict | None = None) -> None:
         if size < 1:
-            raise InputError(f"A reservoir keeps at least one feature, but size is {size}; raise it.")
+            raise InputError(f"size must be at least one feature, got {size}; raise it.")
         self.size = size
         self.seed = seed
         self.extractor = extractor
@@ -55,28 +55,30 @@ class FeatureReservoir:
         self.ranks = torch.zeros(0, dtype=torch.int64)
 
     def update(self, features: torch.Tensor, numbers: Sequence[int] | None = None) -> FeatureReservoir:
-        """Add features (N, D) of the images with those numbers, from 0 on and distinct over all processes.
+        """Adds features (N, D) of the images with those numbers, from 0 on and distinct over all processes.
 
-        Without numbers they follow on those already seen, which is right for one process alone. Raises InputError for
-        a number that is already held.
+        Without numbers they follow those already added, which is right for a single process. Raises InputError for a
+        number that was added before.
         """
         x = features.detach().to("cpu", torch.float32)
         if x.ndim != 2 or x.shape[1] != self.features.shape[1]:
-            raise InputError(f"A reservoir of dimension {self.features.shape[1]} got features {tuple(x.shape)}.")
+            raise InputError(
+                f"Features must have shape (N, {self.features.shape[1]}), got {tuple(x.shape)}; use one extractor."
+            )
         if not torch.isfinite(x).all():
-            raise InputError("Features to be kept must be finite, but some are NaN or infinite: check the images.")
+            raise InputError("Features must be finite, got NaN or infinity; check the images.")
         numbers = range(self.n, self.n + len(x)) if numbers is None else numbers
         if len(numbers) != len(x):
-            raise InputError(f"Each feature wants a number, but {len(x)} features came with {len(numbers)} numbers.")
+            raise InputError(f"Each of {len(x)} features must have a number, got {len(numbers)} numbers; give as many.")
         return self._keep(x, _hashed(self.seed, numbers), len(x))
 
     def merge(self, other: FeatureReservoir) -> FeatureReservoir:
-        """Add the features of another reservoir of the same seed and extractor, and of images with other numbers."""
+        """Adds the features of another reservoir of the same seed and extractor, and of images with other numbers."""
         mine = (self.seed, self.size, self.extractor)
         others = (other.seed, other.size, other.extractor)
         if mine != others:
             raise InputError(
-                f"Reservoirs of one seed, size and extractor are wanted, but got {mine} and {others}: fill all alike."
+                f"Reservoirs of one seed, size and extractor are wanted, got {mine} and {others}; fill both alike."
             )
         return self._keep(other.features, other.ranks, other.n)
 
@@ -84,11 +86,11 @@ class FeatureReservoir:
         ranks, order = torch.cat([self.ranks, ranks]).sort()
         if (ranks[1:] == ranks[:-1]).any():
             raise InputError(
-                "Every image should have a number of its own, but one came twice: give `numbers` that are distinct "
-                "over all batches and processes."
+                "Every image must have a number of its own, got one twice; give `numbers` that are distinct over all "
+                "batches and processes."
             )
-        kept = order[: self.size]
-        self.features = torch.cat([self.features, features])[kept]
+        lowest = order[: self.size]
+        self.features = torch.cat([self.features, features])[lowest]
         self.ranks = ranks[: self.size]
         self.n += n
         return self
@@ -105,19 +107,19 @@ class FeatureReservoir:
         ranks = idist.all_gather(ranks).cpu()
         features = idist.all_gather(features).cpu()
         n = int(idist.all_reduce(torch.tensor([self.n], device=device)).item())
-        whole = FeatureReservoir(features.shape[1], self.size, self.seed, self.extractor)
-        held = ranks != _LAST
-        return whole._keep(features[held], ranks[held], n)
+        combined = FeatureReservoir(features.shape[1], self.size, self.seed, self.extractor)
+        filled = ranks != _LAST
+        return combined._keep(features[filled], ranks[filled], n)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write .npz, whole or not at all."""
+        """Writes .npz, completely or not at all."""
         about = json.dumps({"size": self.size, "seed": self.seed, "n": self.n, "extractor": self.extractor})
         with write_then_rename(path, shared=True) as aside, open(aside, "wb") as file:
             np.savez(file, features=self.features.numpy(), ranks=self.ranks.numpy(), about=about)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FeatureReservoir:
-        """Read what `save` wrote; raises InputError where it did not."""
+        """Reads a file of `save`; raises InputError for any other file."""
         path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -126,21 +128,21 @@ class FeatureReservoir:
                 about = json.loads(str(file["about"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"A feature reservoir is wanted, but {path} is none ({type(error).__name__}): write it with "
+                f"{path} must be a feature reservoir, got another file ({type(error).__name__}); write it with "
                 "FeatureReservoir.save."
             ) from error
-        made = cls(features.shape[1], about["size"], about["seed"], about["extractor"])
-        made.features = torch.from_numpy(features)
-        made.ranks = torch.from_numpy(ranks)
-        made.n = about["n"]
-        return made
+        reservoir = cls(features.shape[1], about["size"], about["seed"], about["extractor"])
+        reservoir.features = torch.from_numpy(features)
+        reservoir.ranks = torch.from_numpy(ranks)
+        reservoir.n = about["n"]
+        return reservoir
 
 
 def _hashed(seed: int, numbers: Sequence[int]) -> torch.Tensor:
     """63-bit hashes by SplitMix64 (Steele et al. 2014), which maps distinct 64-bit numbers to distinct ones.
 
-    Only the dropped bit can make two numbers meet, about once in 2^63 pairs. NumPy's generators give a stream, and
-    here each number's own value is wanted whatever came before.
+    Only the dropped bit can make two hashes equal, about once in 2^63 pairs. NumPy's generators give a stream, while
+    here each number needs its own value whatever came before.
     """
     with np.errstate(over="ignore"):
         start = np.array([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
@@ -159,7 +161,7 @@ def distances(x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
     """Euclidean distances (rows, N) in float64 of each next 1024 rows of (M, D) from all of (N, D)."""
     x = x.detach().cpu().double()
     y = y.detach().cpu().double()
-    origin = x[:1]  # a common offset would cost digits; a feature as origin keeps whole numbers whole
+    origin = x[:1]  # a common offset would cost digits; with a feature as origin integers stay integers
     x = x - origin
     y = y - origin
     squares = y.square().sum(1)
@@ -168,7 +170,7 @@ def distances(x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def neighbour_radii(x: torch.Tensor, nearest_k: int) -> torch.Tensor:
-    """Distance (N,) of each feature of (N, D) from its k-th nearest neighbour in the set, itself not counted."""
+    """Distance (N,) of each feature of (N, D) from its k-th nearest neighbour in the set, not counting itself."""
     radii = []
     for block in distances(x, x):
         # each feature's distance from itself is 0, not the rounding of its square
@@ -204,6 +206,7 @@ def prdc(real: torch.Tensor, generated: torch.Tensor, nearest_k: int = 5) -> dic
     _check(real, generated, nearest_k)
     real_radii = neighbour_radii(real, nearest_k)
     generated_radii = neighbour_radii(generated, nearest_k)
+    # counts over blocks of the table of distances
     holders = torch.zeros(len(generated), dtype=torch.int64)  # real neighbourhoods that hold each generated image
     recalled = covered = first = 0
     for block in distances(real, generated):
@@ -226,13 +229,13 @@ def prdc(real: torch.Tensor, generated: torch.Tensor, nearest_k: int = 5) -> dic
 def _check(real: torch.Tensor, generated: torch.Tensor, nearest_k: int) -> None:
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
         raise InputError(
-            f"Precision and recall want two sets of features of one dimension, but got the shapes "
-            f"{tuple(real.shape)} and {tuple(generated.shape)}: use one extractor for both."
+            f"Precision and recall must have two sets of features of one dimension, got shapes "
+            f"{tuple(real.shape)} and {tuple(generated.shape)}; use one extractor for both."
         )
     if nearest_k < 1 or min(len(real), len(generated)) <= nearest_k:
         raise InputError(
-            f"Each image wants nearest_k={nearest_k} neighbours (at least 1) in its set, but the sets hold {len(real)} "
-            f"and {len(generated)} images: give more images, or another nearest_k."
+            f"Each image must have nearest_k={nearest_k} neighbours (at least 1) in its set, got sets of {len(real)} "
+            f"and {len(generated)} images; give more images, or another nearest_k."
         )
     if not (torch.isfinite(real).all() and torch.isfinite(generated).all()):
-        raise InputError("Precision and recall need finite features, but some are NaN or infinite: check the images.")
+        raise InputError("Precision and recall must have finite features, got NaN or infinity; check the images.")

@@ -1,6 +1,6 @@
-"""Features without a network: where an image is bright, and how rough it is there.
+"""Features without a network: where an image is bright, and how much detail it has there.
 
-For runs without any weights; they see neither shapes nor anatomy.
+For runs without any weights; they measure neither shapes nor anatomy.
 """
 
 from __future__ import annotations

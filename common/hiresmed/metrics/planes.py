@@ -1,4 +1,4 @@
-"""What a 2-D feature network sees of a volume: its three middle planes.
+"""The input of 2-D feature networks from a volume: its three middle planes.
 
 Letters: S = spatial shape, N = number of images.
 """
@@ -13,22 +13,21 @@ from ..core.errors import InputError
 
 
 def middle_planes(images: torch.Tensor, dims: int) -> list[torch.Tensor]:
-    """Of (..., *S) with `dims` spatial axes the images themselves; of volumes the middle plane across each axis.
+    """The middle plane of volumes (..., *S) across each axis; of 2-D images (`dims` 2) the images themselves.
 
     >>> [tuple(p.shape) for p in middle_planes(torch.zeros(1, 4, 6, 8), 3)]
     [(1, 6, 8), (1, 4, 8), (1, 4, 6)]
     """
     if dims not in (2, 3):
-        raise InputError(
-            f"Feature networks see 2-D and 3-D images, but got images of {dims} axes; leave the metric out."
-        )
+        raise InputError(f"Images for a feature network must have 2 or 3 axes, got {dims}; leave the metric out.")
     if dims == 2:
         return [images]
     return [images.select(axis, images.shape[axis] // 2) for axis in (-3, -2, -1)]
 
 
 class PlanesOf(Sequence):
-    """A set of N images (C, *S) as the planes that a feature network sees: image n gives `each` from n x each on."""
+    """A set of N images (C, *S) as planes for a feature network: image n gives those from n x each to (n + 1) x "
+    "each."""
 
     def __init__(self, images: Sequence[torch.Tensor]) -> None:
         self.images = images

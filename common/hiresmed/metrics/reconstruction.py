@@ -1,4 +1,4 @@
-"""All figures of one generated image against the image whose sketch it was drawn from."""
+"""All figures of a generated image against the image from whose sketch it was generated."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .spectrum import spectral_distance
 class ReconstructionMetrics:
     """Callable (result, truth) -> dict: fidelity, texture, seams and, with a feature network, perceptual distances.
 
-    Pixel figures alone reward blur; the spectrum and the feature distances tell whether the texture is there.
+    Pixel figures alone reward blur; the spectrum and the feature distances show whether the texture is there.
 
     Args:
         window: (low, high) in the image's units to which both are clipped.
         tile_size: T of the rendering in voxels, for seam_z.
-        extractor: name of a feature network whose weights lie in $HIRESMED_WEIGHTS (say, "squeezenet"); none for none.
-        patch: side of the square slices' crops that are fed to it, in voxels.
+        extractor: name of a feature network whose weights are in $HIRESMED_WEIGHTS (say, "squeezenet"); "none": none.
+        patch: side of the square crops of slices that are its input, in voxels.
         every: every n-th slice along each axis.
         seed: of the subsets of the kernel distance.
     """
@@ -47,7 +47,7 @@ class ReconstructionMetrics:
         self.seed = seed
 
     def __call__(self, result, truth) -> dict:
-        """The figures, JSON-able, each with its protocol.
+        """The figures, JSON-able, each with its settings.
 
         Raises:
             InputError: the two do not have the same shape.
@@ -66,15 +66,15 @@ class ReconstructionMetrics:
     def feature_distances(self, results: Sequence, truths: Sequence) -> dict:
         """Kernel and Frechet distance between all crops of the results and all crops of the truths."""
         if self.extractor is None:
-            raise InputError("feature distances want an extractor, but none was named; set extractor to squeezenet.")
+            raise InputError("feature distances must have an extractor, got none; set extractor to squeezenet.")
         sides = [np.concatenate([self._features(v) for v in volumes]) for volumes in (truths, results)]
-        real, made = (torch.from_numpy(s) for s in sides)
-        return compare_features(real, made, self.extractor, seed=self.seed) | {
+        real, generated = (torch.from_numpy(s) for s in sides)
+        return compare_features(real, generated, self.extractor, seed=self.seed) | {
             "slices": {"patch": self.patch, "every": self.every, "window": list(self.window)}
         }
 
     def _features(self, volume) -> np.ndarray:
-        """Of the slices that hold at least one crop; of those along the last axis where none does."""
+        """Features of slices along the axes whose slices hold a crop; along the last axis where none does."""
         shape = volume.shape
         axes = [a for a in range(len(shape)) if min(n for b, n in enumerate(shape) if b != a) >= self.patch]
         axes = axes or [len(shape) - 1]

@@ -1,4 +1,4 @@
-"""ResNets as feature networks, by MONAI's layers: ResNet-50 for pictures, MedicalNet's for volumes.
+"""ResNets as feature networks, built of MONAI's layers: ResNet-50 for pictures, MedicalNet's for volumes.
 
 Letters: B = batch, H, W = height, width, S = spatial shape (D, H, W).
 """
@@ -14,13 +14,13 @@ from monai.networks.nets import ResNet, resnet10, resnet50
 from torch import nn
 
 from ..core.errors import InputError
-from .extractor import FeatureExtractor, find_weights, load_into, load_state, stated_sha256
+from .extractor import FeatureExtractor, find_weights, load_into, load_state, required_sha256
 
 # ImageNet's mean and deviation in RGB, 0..1
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 PREPROCESSINGS = ("rgb-imagenet-mean-std", "rgb-minus1..1", "bgr-0..1-minus-imagenet-mean")
-# RadImageNet's files hold nn.Sequential(*torchvision's children): positions for names
+# RadImageNet's files hold nn.Sequential(*torchvision's children): positions instead of names
 _CHILDREN = {"0": "conv1", "1": "bn1", **{str(k + 3): f"layer{k}" for k in range(1, 5)}}
 
 
@@ -35,13 +35,13 @@ def backbone_state(state: dict) -> dict[str, torch.Tensor]:
         ['bn1.bias', 'layer1.0.conv1.weight']
     """
     state = state["state_dict"] if isinstance(state.get("state_dict"), dict) else state
-    kept = {}
+    backbone = {}
     for key, value in state.items():
         parts = re.sub(r"^(module\.)?(backbone\.)?", "", key).split(".")
         parts[0] = _CHILDREN.get(parts[0], parts[0])
         if parts[0] in _CHILDREN.values():
-            kept[".".join(parts)] = value
-    return kept
+            backbone[".".join(parts)] = value
+    return backbone
 
 
 def _load(network: ResNet, path: Path, sha256: str) -> None:
@@ -52,13 +52,13 @@ def _load(network: ResNet, path: Path, sha256: str) -> None:
 class ResNet50Features(FeatureExtractor):
     """`resnet50`: the 2048 features before the classifier, with ImageNet, SwAV or RadImageNet weights.
 
-    RadImageNet is several networks with several preprocessings, so which one was trained with must be said.
+    RadImageNet has several networks with different preprocessings, so the one used in training must be given.
 
     Args:
         weights: file in torchvision's layout (SwAV's and RadImageNet's PyTorch files are unwrapped), or its folder.
         sha256: of that file; mandatory.
         preprocessing: `rgb-imagenet-mean-std` (torchvision, SwAV), `rgb-minus1..1`, `bgr-0..1-minus-imagenet-mean`.
-        file_name: the file's name, where `weights` is a folder or $HIRESMED_WEIGHTS is to hold it.
+        file_name: the file's name, where `weights` is a folder or the file is in $HIRESMED_WEIGHTS.
     """
 
     name = "resnet50"
@@ -75,12 +75,12 @@ class ResNet50Features(FeatureExtractor):
         super().__init__()
         if preprocessing not in PREPROCESSINGS:
             raise InputError(
-                f"preprocessing should be one of {', '.join(PREPROCESSINGS)}, but is {preprocessing!r}; choose the one "
+                f"preprocessing must be one of {', '.join(PREPROCESSINGS)}, got {preprocessing!r}; choose the one "
                 "that the weights were trained with."
             )
         path = find_weights(file_name, weights)
-        sha256 = stated_sha256(sha256, path)
-        # without conv1_t_stride=2 torchvision's weights load all the same, and the features are wrong by a fifth
+        sha256 = required_sha256(sha256, path)
+        # without conv1_t_stride=2 torchvision's weights load as well, but the features are wrong by a fifth
         self.network = resnet50(
             spatial_dims=2, n_input_channels=3, conv1_t_stride=2, shortcut_type="B", bias_downsample=False,
             feed_forward=False,
@@ -110,7 +110,7 @@ class MedicalNetFeatures(FeatureExtractor):
     Chen et al. 2019, arXiv 1904.00625. MONAI's network halves the grid in layers 3 and 4; MedicalNet was trained with
     dilation 2 and 4 there, and so is this one. Volumes keep their grid (the features are averages over space), and are
     standardised by the mean and deviation of their foreground, the voxels above -1; MedicalNet's noise in the
-    background is left out, for features should not change from call to call.
+    background is left out, so that features do not change from call to call.
 
     Args:
         depth: 10 or 50.
@@ -125,12 +125,12 @@ class MedicalNetFeatures(FeatureExtractor):
     def __init__(self, depth: int, sha256: str | None = None, weights: str | os.PathLike | None = None) -> None:
         super().__init__()
         if depth not in (10, 50):
-            raise InputError(f"MedicalNet's depth should be 10 or 50, but is {depth}; choose one of them.")
+            raise InputError(f"MedicalNet's depth must be 10 or 50, got {depth}; choose one of them.")
         path = find_weights(f"resnet_{depth}_23dataset.pth", weights)
-        sha256 = stated_sha256(sha256, path)
+        sha256 = required_sha256(sha256, path)
         self.name = f"medicalnet_resnet{depth}"
         self.dim = {10: 512, 50: 2048}[depth]
-        self.network = dilated(
+        self.network = with_dilation(
             {10: resnet10, 50: resnet50}[depth](
                 spatial_dims=3, n_input_channels=1, conv1_t_stride=2, shortcut_type="B", bias_downsample=False,
                 feed_forward=False,
@@ -142,7 +142,9 @@ class MedicalNetFeatures(FeatureExtractor):
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         if images.ndim != 5 or images.shape[1] != 1:
-            raise InputError(f"MedicalNet takes volumes (B, 1, D, H, W), but got {tuple(images.shape)}.")
+            raise InputError(
+                f"MedicalNet's volumes must have shape (B, 1, D, H, W), got {tuple(images.shape)}; change them."
+            )
         return self.preprocess(images.float())
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
@@ -156,13 +158,13 @@ def _standardised(image: torch.Tensor) -> torch.Tensor:
     foreground = image[image > -1]
     if foreground.numel() < 2 or foreground.max() == foreground.min():
         raise InputError(
-            "MedicalNet's features want volumes with a foreground of more than one value above -1, but one has none; "
-            "leave empty volumes out."
+            "MedicalNet's volumes must have a foreground of more than one value above -1, got one without; leave empty "
+            "volumes out."
         )
     return (image - foreground.mean()) / foreground.std()
 
 
-def dilated(network: ResNet) -> ResNet:
+def with_dilation(network: ResNet) -> ResNet:
     """MONAI's 3-D ResNet with MedicalNet's layers 3 and 4: stride 1, 3 x 3 x 3 convolutions with dilation 2 and 4."""
     for layer, dilation in ((network.layer3, 2), (network.layer4, 4)):
         for module in layer.modules():

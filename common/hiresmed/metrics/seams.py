@@ -1,4 +1,4 @@
-"""Do the tiles show? Two measures of tiled generation; the mean SSIM hides seams, so these are mandatory.
+"""Are the seams between tiles visible? Two measures, mandatory for tiled generation since a mean SSIM hides seams.
 
 `seam_z` needs one image and its tile grid; `retile_discrepancy` needs the same model rendered on two grids.
 """
@@ -12,19 +12,19 @@ import numpy as np
 from ..core.errors import InputError
 from .boxes import Readable, as_readable, as_readable_pair, grid_boxes, read_float64
 
-SMALLEST_TILE = 10  # a face needs undisturbed planes on both sides to be compared with
-REACH = 4  # planes on each side of a plane that tell what its content lets expect
+SMALLEST_TILE = 10  # a face is compared with undisturbed planes on both sides
+REACH = 4  # planes on each side with which a plane is compared
 
 
 def _per_axis(value: int | Sequence[int], dims: int, name: str) -> tuple[int, ...]:
     values = (int(value),) * dims if np.ndim(value) == 0 else tuple(int(v) for v in value)
     if len(values) != dims:
-        raise InputError(f"`{name}` needs one number or one for each of {dims} axes, but got {values}.")
+        raise InputError(f"`{name}` must have one number or one for each of {dims} axes, got {values}; change it.")
     return values
 
 
 def _jumps(values: np.ndarray, axis: int) -> np.ndarray:
-    """|jump| between planes k-1 and k for k = 2 .. n-2: each side's line drawn on to the face between them.
+    """|jump| between planes k-1 and k for k = 2 .. n-2: each side is extrapolated linearly to the face between them.
 
     With steps g_k = x_k - x_(k-1) it is the second difference g_k - (g_(k-1) + g_(k+1)) / 2: zero on any ramp, c for
     an offset c between tiles.
@@ -55,7 +55,7 @@ def jump_profile(image: Readable, axis: int, box: int = 128) -> np.ndarray:
 def _surprises(profile: np.ndarray, is_face: np.ndarray) -> np.ndarray:
     """log(jump / mean jump of the undisturbed neighbours within REACH planes), (N,), NaN where unknown.
 
-    The logarithm and the neighbourhood take the image's content out: lung has more texture than air.
+    The logarithm and the neighbourhood remove the effect of the image's content: lung has more texture than air.
     """
     near_face = is_face | np.roll(is_face, 1) | np.roll(is_face, -1)
     usable = ~near_face & np.isfinite(profile)
@@ -79,17 +79,17 @@ def _axis_z(profile: np.ndarray, is_face: np.ndarray) -> float:
     others = surprises[known & ~is_face]
     if not len(faces) or len(others) < 3:
         return float("nan")
-    spread = max(others.std(ddof=1), 1e-4)  # planes that agree better than .01 % are no finer ruler
+    spread = max(others.std(ddof=1), 1e-4)  # at least .01 %, so that nearly equal planes do not inflate z
     return float((faces.mean() - others.mean()) / (spread * np.sqrt(1 / len(faces) + 1 / len(others))))
 
 
 def seam_z(image, tile: int | Sequence[int], origin: int | Sequence[int] = 0, box: int = 128) -> dict:
-    """How much the planes between tiles jump against all other planes of the axis, as a z-score.
+    """z-score of the jumps at the faces between tiles against those at all other planes of the axis.
 
-    About normal (|z| < 2 or so) where no seam is, large and positive where tiles disagree. A plain ratio of face and
-    other planes depends on the content (1.225 on an untiled image); here every plane is first compared with its
-    undisturbed neighbours. It sees the mean over a plane: one bad face among many weighs as one.
-    JPEG's 8-pixel blocks are seams too: X-rays stored so score 3 to 11 at tiles of 64, and -.2 +- .5 at 67.
+    About normal (|z| < 2 or so) without seams, large and positive where tiles disagree. A plain ratio of face and other
+    planes depends on the content (1.225 on an untiled image); here every plane is first compared with its undisturbed
+    neighbours. It uses the mean over a plane: one bad face among many counts as one.
+    JPEG's 8-pixel blocks are seams too: JPEG X-rays score 3 to 11 at tiles of 64, and -.2 +- .5 at 67.
 
     Args:
         image: array or tensor of shape S, or an object with `.shape` and `.read(start, shape)`.
@@ -114,9 +114,10 @@ def seam_z(image, tile: int | Sequence[int], origin: int | Sequence[int] = 0, bo
     tile, origin = (_per_axis(v, len(image.shape), name) for v, name in ((tile, "tile"), (origin, "origin")))
     if min(tile) < SMALLEST_TILE:
         raise InputError(
-            f"seam_z needs tiles of at least {SMALLEST_TILE} voxels to compare a face with the planes beside it, but "
-            f"got {tile}: give the tile size with which the image was written."
+            f"seam_z must have tiles of at least {SMALLEST_TILE} voxels to compare a face with the planes beside it, "
+            f"got {tile}; give the tile size with which the image was written."
         )
+    # one score per axis, NaN where it has no face
     scores = []
     counts = []
     for axis, n in enumerate(image.shape):
@@ -149,7 +150,7 @@ def retile_discrepancy(a, b, box: int = 128) -> dict:
     total = 0.0
     for start, shape in grid_boxes(a.shape, box):
         difference = np.abs(read_float64(a, start, shape) - read_float64(b, start, shape))
-        # np.maximum, and not max(): a NaN in either rendering has to show
+        # np.maximum, not max(): a NaN in either rendering must appear in the result
         largest = np.maximum(largest, difference.max())
         total = total + difference.sum()
     n = int(np.prod(a.shape, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Radial power spectrum and its log distance: has a generated image the fine detail and the noise of a real one?
+"""Radial power spectrum and its log distance: does a generated image have a real one's fine detail and noise?
 
 Letters: S = spatial shape, K = number of frequency bins = box / 2.
 """
@@ -13,11 +13,11 @@ import numpy as np
 from ..core.errors import InputError
 from .boxes import as_readable, read_float64
 
-FLOOR = 1e-12  # of the largest power: below it float32 images hold only rounding
+FLOOR = 1e-12  # of the largest power: below it float32 images contain only rounding errors
 
 
 def _starts(n: int, box: int, every: int) -> list[int]:
-    """Box starts along an axis of n voxels: a grid that both images share, centred so that no side is left out more."""
+    """Box starts along an axis of n voxels: a grid that is centred, so that both ends lose equally many voxels."""
     count = n // box
     first = (n - count * box) // 2
     return [first + i * box for i in range(0, count, every)]
@@ -32,7 +32,7 @@ def _radius(box: int, dims: int) -> np.ndarray:
 
 
 def radial_spectrum(image, box: int = 64, every: int = 1) -> dict:
-    """Mean power at frequencies 1 .. K cycles per box, over Hann-windowed boxes on a fixed grid, their mean removed.
+    """Mean power at frequencies 1 .. K cycles per box, over Hann-windowed, mean-free boxes on a fixed grid.
 
     Args:
         image: array or reader of shape S, each axis at least `box`.
@@ -48,16 +48,16 @@ def radial_spectrum(image, box: int = 64, every: int = 1) -> dict:
     dims = len(image.shape)
     if box < 4 or box % 2 or min(image.shape) < box or every < 1:
         raise InputError(
-            f"A power spectrum wants boxes of an even number of voxels, at least 4 and at most the image's shortest "
-            f"axis, but got boxes of {box} for an image of shape {tuple(image.shape)}: lower `box`."
+            "A power spectrum must have boxes of an even number of voxels, at least 4 and at most the image's "
+            f"shortest axis, got boxes of {box} for an image of shape {tuple(image.shape)}; lower `box`."
         )
-    # sampled at cell centres: periodic (no leakage beyond one bin) and the same from both ends
+    # sampled at cell centres: periodic (no leakage beyond one bin) and symmetric
     hann = np.sin(np.pi * (np.arange(box) + 0.5) / box) ** 2
     window = np.ones([box] * dims)
     for axis in range(dims):
         window = window * hann.reshape([-1 if i == axis else 1 for i in range(dims)])
     radius = _radius(box, dims)
-    # rfftn leaves out the mirrored half: its coefficients count twice, save those that mirror themselves
+    # rfftn leaves out the mirrored half, so its coefficients count twice, except those that are their own mirror image
     weight = np.broadcast_to(np.where((np.arange(box // 2 + 1) % (box // 2)) == 0, 1.0, 2.0), radius.shape)
     norm = np.bincount(radius.ravel(), weight.ravel())[: box // 2 + 1] * (window**2).sum()
     total = np.zeros(box // 2 + 1)
@@ -82,10 +82,10 @@ def log_spectral_distance(power_a: Sequence[float], power_b: Sequence[float]) ->
 
 
 def spectral_distance(a, b, box: int = 64, every: int = 1) -> dict:
-    """How far the radial power spectra of two images lie apart, in dB; the images need neither match nor be aligned.
+    """Distance of the radial power spectra of two images, in dB; they need neither show the same nor be aligned.
 
     Args:
-        a, b: arrays or readers, of any shapes S of at least one box; same voxel size, for it to mean anything.
+        a, b: arrays or readers, of any shapes S of at least one box; of the same voxel size.
         box, every: as in radial_spectrum.
 
     Returns:

@@ -56,7 +56,7 @@ class SqueezeNet(nn.Module):
 class SqueezeNetFeatures(FeatureExtractor):
     """`squeezenet`: the 512 activations of the last Fire module (`features.12`, after its ReLU), averaged over space.
 
-    They are not the Inception features of FID and KID: figures bear this network's name.
+    They are not the Inception features of FID and KID: figures are named after this network.
 
     Args:
         weights: file, or folder that holds it; default $HIRESMED_WEIGHTS/squeezenet1_1_imagenet_bgr.pth.
@@ -85,5 +85,5 @@ class SqueezeNetFeatures(FeatureExtractor):
 
     @torch.no_grad()
     def classify(self, images: torch.Tensor) -> torch.Tensor:
-        """Probabilities of the 1000 ImageNet classes (B, 1000): the proof that weights and preprocessing belong."""
+        """Probabilities of the 1000 ImageNet classes (B, 1000): shows that weights and preprocessing match."""
         return self.network(self.prepare(images)).softmax(1)
