@@ -226,7 +226,7 @@ def test_kinds_are_shapes_without_the_batch_axis():
 
 
 def test_machines_are_told_apart_by_processor_and_torch():
-    assert processor_name() in bfloat16.machine(CPU) and torch.__version__ in bfloat16.machine(CPU)
+    assert processor_name() in bfloat16.machine_name(CPU) and torch.__version__ in bfloat16.machine_name(CPU)
 
 
 def test_convolutions_are_probed_at_the_sizes_of_small_levels(monkeypatch):

@@ -60,18 +60,8 @@ def test_a_batch_of_pairs_gives_each_pairs_own_value():
 
 
 def test_images_too_small_for_five_scales_take_those_that_fit():
-    assert [ms_ssim_scales((n, 300)) for n in (11, 21, 22, 43, 44, 98, 99, 175, 176, 256)] == [
-        1,
-        1,
-        2,
-        2,
-        3,
-        3,
-        4,
-        4,
-        5,
-        5,
-    ]
+    sizes = (11, 21, 22, 43, 44, 98, 99, 175, 176, 256)
+    assert [ms_ssim_scales((n, 300)) for n in sizes] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert ms_ssim_scales((64, 64, 64)) == 3
     with pytest.raises(InputError, match="at least 11"):
         ms_ssim_scales((10, 300))

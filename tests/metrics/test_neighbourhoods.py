@@ -107,13 +107,13 @@ def test_fewer_images_than_places_all_stay():
 
 def test_an_image_that_comes_twice_and_other_seeds_or_networks_are_refused():
     a = FeatureReservoir(1, 5).update(torch.zeros(3, 1))
-    with pytest.raises(InputError, match="came twice"):
+    with pytest.raises(InputError, match="got one twice"):
         a.merge(FeatureReservoir(1, 5).update(torch.zeros(3, 1)))
     with pytest.raises(InputError, match="one seed"):
         a.merge(FeatureReservoir(1, 5, seed=1))
     with pytest.raises(InputError, match="one seed"):
         a.merge(FeatureReservoir(1, 5, extractor={"extractor": "random"}))
-    with pytest.raises(InputError, match="2 features came with 1"):
+    with pytest.raises(InputError, match="Each of 2 features must have a number, got 1"):
         a.update(torch.zeros(2, 1), [9])
 
 

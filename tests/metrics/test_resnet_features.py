@@ -99,7 +99,7 @@ def test_each_preprocessing_is_what_it_says_and_stands_beside_the_figure(state, 
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):
-    with pytest.raises(InputError, match="does not fit the network ResNet"):
+    with pytest.raises(InputError, match="must fit ResNet"):
         ResNet50Features(**saved({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.pth"))
 
 

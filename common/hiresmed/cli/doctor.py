@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..core.errors import InputError
-from ..core.in_words import in_bytes
+from ..core.in_words import format_bytes
 from ..core.processor import FEATURES, processor_features, processor_name
 from ..core.weight_files import weights_sha256
 from .bundle_folders import BundleFolder
@@ -95,7 +95,7 @@ def _devices() -> list[str]:
     print("\nDevices")
     with suppress(AttributeError, ValueError, OSError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        _line("CPU", f"{processor_name()}, {os.cpu_count()} cores, {in_bytes(memory)} of memory")
+        _line("CPU", f"{processor_name()}, {os.cpu_count()} cores, {format_bytes(memory)} of memory")
     if has := processor_features():
         _line("", f"has {', '.join(has)}", f"(not {', '.join(f for f in FEATURES if f not in has)})" * (len(has) < 4))
     try:
@@ -111,7 +111,7 @@ def _devices() -> list[str]:
     for n in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(n)
         name = torch.cuda.get_device_name(n)
-        _line(f"GPU {n}", f"{name}, {in_bytes(free)} of {in_bytes(total)} free, CUDA {torch.version.cuda}")
+        _line(f"GPU {n}", f"{name}, {format_bytes(free)} of {format_bytes(total)} free, CUDA {torch.version.cuda}")
     # a driver or build that does not fit the card fails at the first kernel, not before
     try:
         assert float(torch.ones(8, device="cuda").sum()) == 8
@@ -142,7 +142,7 @@ def _bfloat16(device: str) -> None:
 
 def _disk() -> list[str]:
     free = shutil.disk_usage(Path.cwd()).free
-    _line("disk", f"{in_bytes(free)} free in {Path.cwd()}", "(little for large volumes)" if free < LOW_DISK else "")
+    _line("disk", f"{format_bytes(free)} free in {Path.cwd()}", "(little for large volumes)" if free < LOW_DISK else "")
     return []
 
 
@@ -157,7 +157,7 @@ def _bundles(bundles: Mapping[str, BundleFolder]) -> list[str]:
         try:
             digest = weights_sha256(folder.weights)
             noted = "as noted" if folder.weights.with_name("model.pt.sha256").is_file() else "nothing to compare with"
-            _line("", f"weights {in_bytes(folder.weights.stat().st_size)}, sha256 {digest} ({noted})")
+            _line("", f"weights {format_bytes(folder.weights.stat().st_size)}, sha256 {digest} ({noted})")
         except InputError as mistake:
             wrong.append(f"{name}: {mistake}")
     return wrong

@@ -16,18 +16,18 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from ..core.errors import speak_plainly
+from ..core.errors import install_error_hook
 from ..core.knobs import (
     MONAI_OWN,
     TEXT_KNOBS,
     as_expression,
     is_null,
     names_in,
-    nearest,
-    positive_number,
-    text_of,
+    nearest_name,
+    parse_int,
+    parse_positive,
+    parse_text,
     unknown_knob,
-    whole_number,
 )
 from ..core.memory import keeping_allocator, steady_allocator
 from .bundle_folders import SUFFIXES, ids_of, loaded
@@ -50,7 +50,7 @@ def open_door(workflow: str = "infer") -> None:
         InputError: an override, by whichever way it came, that the config has no use for; in training a count or a
             rate that is none.
     """
-    speak_plainly()
+    install_error_hook()
     if workflow == "infer":
         steady_allocator()
     else:
@@ -132,7 +132,7 @@ def check_ids(config: Mapping, contents: Sequence[Mapping]) -> None:
                 # such a section may take more than it shows: only what is nearly the same is a mistake (fine_width and
                 # width are two names)
                 names = {other for other in names_in(section, known) if not set(other.split("_")) < set(key.split("_"))}
-                if nearest(key, names, likeness=0.8):
+                if nearest_name(key, names, likeness=0.8):
                     raise unknown_knob(name, names)
 
 
@@ -203,7 +203,7 @@ def restore_text(parser: ConfigParser, options: Mapping[str, str]) -> None:
     for name, word in options.items():
         if name in parser and name not in MONAI_OWN:
             if name in TEXT_KNOBS:
-                parser[name] = as_expression(text_of(word))
+                parser[name] = as_expression(parse_text(word))
             elif is_null(word):
                 parser[name] = None
 
@@ -228,6 +228,6 @@ def check_limits(parser: ConfigParser) -> None:
                 continue
             value = parser.get_parsed_content(reference[1:]) if argument in ("lr", *COUNTS) else None
             if argument == "lr":
-                positive_number(value, reference[1:])
+                parse_positive(value, reference[1:])
             elif value is not None:
-                whole_number(value, reference[1:], least=1)
+                parse_int(value, reference[1:], least=1)

@@ -288,11 +288,11 @@ def probe_output(example: Callable[[], Tensor], device: torch.device) -> Precisi
     return replace(compare_tensors(*passes, OUTPUT_TOLERANCE), seconds=time.perf_counter() - start_time)
 
 
-def probe_convolutions(device: torch.device) -> dict[int, Likeness]:
+def probe_convolutions(device: torch.device) -> dict[int, PrecisionComparison]:
     """Side of a cube in voxels -> gradients of two padded 3^3 convolutions on it: kernels differ by such sizes."""
     layers = [nn.Conv3d(16, 16, 3, padding=1) for _ in range(2)]
     network = nn.Sequential(layers[0], nn.SiLU(), layers[1]).to(device)
-    found = {}
+    comparisons = {}
     for size in (1, 2, 3, 4, 8):
         random = torch.Generator().manual_seed(size)
         shape = (2, 16, size, size, size)
@@ -304,11 +304,11 @@ def probe_convolutions(device: torch.device) -> dict[int, Likeness]:
             loss.backward()
             return {name: p.grad for name, p in network.named_parameters()}
 
-        found[size] = probe_gradients(gradients, [network], device)
-    return found
+        comparisons[size] = probe_gradients(gradients, [network], device)
+    return comparisons
 
 
-def refusal(what: str, likeness: Likeness, where: str) -> str:
+def fallback_message(what: str, likeness: PrecisionComparison, where: str) -> str:
     """The one sentence that says why `amp` is not done."""
     return (
         f"amp is true, but {what} in bfloat16 are not those of float32 on this machine ({where}): '{likeness.worst}' "

@@ -96,7 +96,7 @@ def parse_choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:
     return table[name]
 
 
-def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+def nearest_name(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """The one of `known` that a mistyped word most likely means, or None.
 
     >>> nearest_name("tile_sise", ["seed", "tile_size"]), nearest_name("qqq", ["seed"])
@@ -111,7 +111,7 @@ MONAI_OWN = ("config_file", "meta_file", "logging_file", "tracking", "args_file"
 def unknown_knob(name: str, known: Iterable[str]) -> InputError:
     """The error for a mistyped knob, with the nearest of the `known` names of its section."""
     section, separator, key = name.rpartition("::")
-    near = nearest(key, known)
+    near = nearest_name(key, known)
     hint = f"did you mean --{section}{separator}{near}?" if near else "its knobs are the first lines of the config."
     return InputError(f"--{name} is no knob of this config; {hint}")
 

@@ -55,7 +55,7 @@ def latent_path(seed: int, stations: Sequence[int], steps: int, size: int) -> to
         InputError: for fewer than two stations, or no step between them.
     """
     named = isinstance(stations, Sequence) and not isinstance(stations, str)
-    numbers = [whole_number(n, "interpolate") for n in stations] if named else []
+    numbers = [parse_int(n, "interpolate") for n in stations] if named else []
     if len(numbers) < 2:
         raise InputError(
             f"interpolate must be the numbers of at least two samples, got {stations!r}; write [0, 1], for example."

@@ -84,8 +84,8 @@ def find_weights(file_name: str, path: str | os.PathLike | None = None) -> Path:
             return file
     reason = f"{place} holds none" if place else f"neither a path nor ${WEIGHTS_FOLDER_VARIABLE} is given"
     raise InputError(
-        f"The weight file {file_name} must be on this machine, but {reason}; put it into a folder, and name that folder in the "
-        f"environment variable {WEIGHTS_FOLDER_VARIABLE} or the file itself as `weights`."
+        f"The weight file {file_name} must be on this machine, but {reason}; put it into a folder, and name that "
+        f"folder in the environment variable {WEIGHTS_FOLDER_VARIABLE} or the file itself as `weights`."
     )
 
 

@@ -162,10 +162,7 @@ class ImageSetMetrics:
             "made_by": self.extractor.describe(),
             f"{name}_kernel_distance": kernel_distance(x, y, seed=self.seed),
             f"{name}_kernel_distance_of_real_halves": self._between_halves(x),
-            f"{name}_frechet_distance": {
-                "value": frechet_distance(real_features.combined_moments(), generated_features.combined_moments()),
-                **counts,
-            },
+            f"{name}_frechet_distance": {"value": distance, **counts},
             f"{name}_frechet_ratio": self._ratio(real_features, generated_features, half, rest),
             f"{name}_prdc": prdc(x, y, min(self.nearest_k, len(x) - 1, len(y) - 1)),
         }

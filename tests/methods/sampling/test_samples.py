@@ -168,7 +168,7 @@ def test_nan_a_wrong_format_and_no_images_are_refused(tmp_path):
     for kind, sentence in (("bmp", "output_format"), ("ome-zarr", "since these images are not generated tile by tile")):
         with pytest.raises(InputError, match=sentence):
             begun(tmp_path / "b", output_format=kind)
-    with pytest.raises(InputError, match="num_samples should be a whole number from 1 on, but is '0'"):
+    with pytest.raises(InputError, match="num_samples must be a whole number from 1 on, got '0'"):
         numbered(0)
     with pytest.raises(InputError, match=r"generates images from noise, got x\.png"):
         numbered(1, image="x.png")

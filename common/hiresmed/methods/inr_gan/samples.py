@@ -16,7 +16,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from ...core.bfloat16 import InferencePrecision
-from ...core.tiles import check_region, whole
+from ...core.tiles import check_region, full_box
 from ...core.views import RegionView
 from ...core.windows import check_window, rescale
 from ..sampling import GeneratedImage, NumberedSamples, sample_affine
@@ -115,7 +115,7 @@ class SampleInferer(Inferer):
             )
         inferer.fill(z, network, levels, self.decode, region)
         idist.barrier()
-        if region != whole(frame.shape):
+        if region != full_box(frame.shape):
             levels = [RegionView(level, region) for level in levels]
         return GeneratedImage(levels[0] if len(levels) == 1 else levels, shared=True)
 

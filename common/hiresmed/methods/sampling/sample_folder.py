@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ...core.errors import InputError
-from ...core.output_files import written_aside
+from ...core.output_files import write_then_rename
 from ...core.tiles import check_region
 from ...core.volumes import ArrayVolume, Volume
 from ...core.windows import check_window, to_unit_range
@@ -77,7 +77,7 @@ class SampleFolder(CaseOutput):
             if not resumed:
                 self._clear()
             self._note.parent.mkdir(exist_ok=True)
-            with written_aside(self._note) as aside:
+            with write_then_rename(self._note) as aside:
                 aside.write_text(json.dumps(self._recipe()))
         idist.barrier()
         return [sample for sample in self.samples if not self.final(sample).exists()]

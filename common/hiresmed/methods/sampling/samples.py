@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ...core.distributed import own_share
+from ...core.distributed import rank_share
 from ...core.errors import InputError
-from ...core.knobs import whole_number
+from ...core.knobs import parse_int
 from ...core.latents import latent_path, latents_of
 from ...core.volumes import Volume, picture_affine
 from .sample_folder import SampleFolder
@@ -63,9 +63,9 @@ class NumberedSamples(Sequence):
                 f"{image or dataset_dir}; use evaluate.yaml to compare with the images of dataset_dir."
             )
         self.latent_size = latent_size
-        self.seed = whole_number(seed, "seed")
-        first = whole_number(first_sample, "first_sample")
-        count = whole_number(num_samples, "num_samples", least=1)
+        self.seed = parse_int(seed, "seed")
+        first = parse_int(first_sample, "first_sample")
+        count = parse_int(num_samples, "num_samples", least=1)
         if interpolate is None:
             self.path = None
             names = {n: f"sample_{n:04d}" for n in range(first, first + count)}
@@ -107,10 +107,10 @@ class SampleBlocks(Dataset):
 
     def __init__(self, samples: NumberedSamples, output: SampleFolder, batch_size: int = 1, share: bool = True) -> None:
         self.samples = samples
-        self.batch_size = whole_number(batch_size, "batch_size", least=1)
+        self.batch_size = parse_int(batch_size, "batch_size", least=1)
         blocks = [list(block) for _, block in itertools.groupby(output.begin(samples), self._block)]
         if share:
-            blocks = [blocks[k] for k in own_share(len(blocks))]
+            blocks = [blocks[k] for k in rank_share(len(blocks))]
         # an engine needs one iteration, so a process without work takes a block of which nothing is wanted
         self.blocks: list[list[Mapping]] = blocks or [[]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from ...core.output_files import written_aside
+from ...core.output_files import write_then_rename
 from ...core.volumes import ArrayVolume
 from ...reports.preview import Panel, montage
 from ...reports.report import to_json_safe
