@@ -65,6 +65,15 @@ def test_two_processes_of_torchrun_inside_srun_train_as_one_with_penalty_ema_and
     assert not any("module." in name for name in checkpoint["objects"]["generator"])
 
 
+def test_bfloat16_that_is_wrong_in_one_process_is_used_in_none_and_another_machine_is_found_out_by_all(tmp_path):
+    done = torchrun("--standalone", str(SCRIPT.with_name("unlike_processes.py")), str(tmp_path))
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert one["first"] is two["first"] is False
+    assert all(torch.equal(value, two["weights"][name]) for name, value in one["weights"].items())
+    assert done.stderr.count("the run goes on in float32") == 1
+    assert one["second"] is two["second"] is True
+
+
 @pytest.mark.slow
 def test_two_tasks_of_plain_srun_train_as_one(tmp_path):
     with socket.socket() as probe:

@@ -44,7 +44,8 @@ class PrecisionComparison:
         worst: name of the tensor with the largest error.
         error: |bfloat16 - float32| / |float32| of that tensor.
         ratio: |bfloat16| / |float32| of that tensor.
-        cosine: lowest cosine of a bfloat16 tensor with its float32 counterpart, over all that are not negligible.
+        cosine: lowest cosine of a bfloat16 tensor with its float32 counterpart, over all that are not negligible; 0 for
+            one that is 0 or not finite.
         seconds: duration of the comparison.
     """
 
@@ -88,8 +89,7 @@ def compare_tensors(
         if error > worst[1]:
             worst = (name, error, rounded_length / max(length, 1e-30))
         if length > least:
-            tensor_cosine = product / max(length * rounded_length, 1e-30)
-            cosine = tensor_cosine if not tensor_cosine >= cosine else cosine
+            cosine = min(cosine, product / (length * rounded_length) if 0 < rounded_length < math.inf else 0.0)
     return PrecisionComparison(alike, *worst, cosine)
 
 
@@ -310,10 +310,12 @@ def probe_convolutions(device: torch.device) -> dict[int, PrecisionComparison]:
 
 def fallback_message(what: str, likeness: PrecisionComparison, where: str) -> str:
     """The one sentence that says why `amp` is not done."""
+    wrong = "is not finite"
+    if math.isfinite(likeness.ratio):
+        wrong = f"has {likeness.ratio:.2g} times the length (lowest cosine {likeness.cosine:.2f})"
     return (
         f"amp is true, but {what} in bfloat16 are not those of float32 on this machine ({where}): '{likeness.worst}' "
-        f"has {likeness.ratio:.2g} times the length, the lowest cosine is {likeness.cosine:.2f}; the run goes on in "
-        "float32."
+        f"{wrong}; the run goes on in float32."
     )
 
 
