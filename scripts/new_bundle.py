@@ -38,12 +38,11 @@ def new_bundle(name: str, into: pathlib.Path) -> pathlib.Path:
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(
-            f"A bundle's name should be letters in lower case, digits and _ (say, vae_mammo2d), but is '{name}'; "
-            "choose such a name."
+            f"NAME must be letters in lower case, digits and _, got '{name}'; choose one such as vae_mammo2d."
         )
     folder = into / name
     if folder.exists():
-        raise ValueError(f"The folder of a new bundle should not exist, but {folder} does; choose another name.")
+        raise ValueError(f"NAME must be that of a new folder, got {folder}, which exists; choose another name.")
     for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
         target = folder / source.relative_to(TEMPLATE)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +61,7 @@ def main() -> None:
         folder = new_bundle(arguments.name, arguments.into)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"{folder} is laid out. It trains and infers already; from its folder:")
+    print(f"{folder} is a bundle that trains and infers already; from its folder:")
     print("  python -m monai.bundle run --config_file configs/train.yaml --output_dir runs")
     print("  cp runs/model.pt models/model.pt")
     print("  python -m monai.bundle run --config_file configs/inference.yaml --output_dir output")

@@ -128,7 +128,8 @@ def test_the_help_of_region_names_the_axes_in_the_order_of_the_arrays(bundle):
     knob = re.search(r"(?m)^region:.*# (.*)", text)
     if knob is None:
         pytest.skip("the bundle has no knob region")
-    dims = "3-D" if bundle.name == "msgan_ct3d" else "2-D"
+    metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
+    dims = f"{len(metadata['network_data_format']['outputs']['pred']['spatial_shape'])}-D"
     pairs = {"3-D": "[[i0, i1], [j0, j1], [k0, k1]]", "2-D": "[[row0, row1], [column0, column1]]"}
     assert pairs[dims] in knob.group(1)
     command = "columns, rows, slices" if dims == "3-D" else "rows, then columns"

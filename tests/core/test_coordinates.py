@@ -11,10 +11,8 @@ import torch
 from hiresmed.core.coordinates import (
     CONVENTIONS,
     axis_coordinates,
-    fourier_features,
     oriented_coordinates,
     patch_coordinates,
-    sparse_grid,
     volume_coordinates,
 )
 from hiresmed.core.errors import InputError
@@ -65,14 +63,10 @@ def test_a_coarse_centre_is_the_mean_of_its_fine_ones_and_only_under_that_conven
         fine = volume_coordinates(shape, convention).double()
         for axis in range(1, len(shape) + 1):
             fine = fine.unflatten(axis, (-1, step)).mean(axis + 1)
-        return (fine - sparse_grid(shape, step, convention).double()).abs().max()
+        return (fine - volume_coordinates([-(-n // step) for n in shape], convention).double()).abs().max()
 
     assert pooled("centre") < 1e-6
     assert pooled("endpoint") > 0.02 and pooled("corner") > 0.02
-
-
-def test_a_coarse_grid_covers_what_the_step_does_not_divide():
-    assert torch.equal(sparse_grid((7, 8), 4), volume_coordinates((2, 2)))
 
 
 def test_the_same_anatomy_has_the_same_coordinates_in_every_storage_order():
@@ -98,14 +92,6 @@ def test_ras_is_left_alone_lps_is_turned_and_an_oblique_axis_goes_by_its_nearest
 def test_a_2d_image_has_no_orientation():
     where = volume_coordinates((3, 4))
     assert torch.equal(oriented_coordinates(where, np.diag([-1.0, -1.0, 1.0, 1.0])), where)
-
-
-def test_fourier_features_are_octaves_of_sine_and_cosine():
-    where = torch.tensor([[0.25, -0.5]])
-    found = fourier_features(where, 3)
-    angles = [np.pi * 2**k * x for k in range(3) for x in (0.25, -0.5)]
-    expected = np.concatenate([np.sin(angles), np.cos(angles)]).reshape(6, 2)
-    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float32), atol=1e-6)
 
 
 def test_an_unknown_convention_is_refused_by_the_known_ones():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "new_bundle.py"
@@ -50,22 +52,30 @@ def test_no_mark_of_the_template_is_left_in_it(bundle):
     assert "mri_denoise2" in texts["README.md"] and '"name": "mri_denoise2"' in texts["metadata.json"]
 
 
-def test_it_trains_then_denoises_on_the_grid_of_the_image_then_evaluates(bundle, tmp_path):
+def test_it_trains_resumes_denoises_a_region_on_the_grid_of_the_image_and_evaluates(bundle, tmp_path):
     size = "[24,20,16]"
-    run_config(bundle, "configs/train.yaml", output_dir="runs", max_epochs=2, patch_size="[8,8,8]", phantom_size=size)
+    knobs = {"output_dir": "runs", "patch_size": "[8,8,8]", "phantom_size": size}
+    run_config(bundle, "configs/train.yaml", **knobs, max_epochs=1)
+    run_config(bundle, "configs/train.yaml", **knobs, max_epochs=2, resume="true")
+    checkpoint = torch.load(bundle / "runs/checkpoints/latest.pt", weights_only=True)
+    assert checkpoint["epoch"] == 2 and {"network", "optimizer", "best"} == set(checkpoint["objects"])
     (bundle / "runs/model.pt").rename(bundle / "models/model.pt")
     affine = np.array([[0.0, -1.5, 0, 7], [0.8, 0, 0, -3], [0, 0.1, 2.5, 11], [0, 0, 0, 1]])
     voxels = np.random.default_rng(0).integers(-900, 900, (25, 19, 14)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "odd.nii.gz")
-    knobs = {"image": tmp_path / "odd.nii.gz", "tile_size": 8, "output_dir": tmp_path / "output"}
-    run_config(bundle, "configs/inference.yaml", **knobs)
-    assert [path.name for path in (tmp_path / "output").iterdir()] == ["odd_denoised.nii.gz"]
-    made = nibabel.load(tmp_path / "output/odd_denoised.nii.gz")
-    np.testing.assert_allclose(made.affine, affine, atol=1e-5)
-    assert made.shape == voxels.shape and np.ptp(made.dataobj) > 0
-    files = "['configs/train.yaml','configs/evaluate.yaml']"
-    run_config(bundle, files, output_dir=tmp_path / "eval", phantom_size=size)
-    assert float((tmp_path / "eval/metrics.csv").read_text().split(",")[-1]) > 0
+    knobs = {"image": tmp_path / "odd.nii.gz", "tile_size": 12}
+    files = "['configs/inference.yaml','configs/evaluate.yaml']"
+    run_config(bundle, files, **knobs, output_dir=tmp_path / "all")
+    names = {"odd_denoised.nii.gz", "preview.png", "report.json"}
+    assert {path.name for path in (tmp_path / "all").iterdir()} == names | {"metrics.json"}
+    result = nibabel.load(tmp_path / "all/odd_denoised.nii.gz")
+    np.testing.assert_allclose(result.affine, affine, atol=1e-5)
+    assert result.shape == voxels.shape and np.ptp(result.dataobj) > 0
+    assert json.loads((tmp_path / "all/metrics.json").read_text())["mean"]["mae"] > 0
+    run_config(bundle, "configs/inference.yaml", **knobs, region="[[3,20],[0,9],[5,14]]", output_dir=tmp_path / "part")
+    assert {path.name for path in (tmp_path / "part").iterdir()} == names
+    part = nibabel.load(tmp_path / "part/odd_denoised.nii.gz")
+    np.testing.assert_array_equal(part.dataobj, np.asarray(result.dataobj)[3:20, 0:9, 5:14])
 
 
 def test_a_new_bundle_can_be_exported(bundle, tmp_path):
@@ -85,5 +95,5 @@ def test_an_existing_bundle_is_refused_and_left_as_it_is(bundle):
     before = {path: path.stat().st_mtime_ns for path in bundle.rglob("*.yaml")}
     done = python(SCRIPT, bundle.name, "--into", bundle.parent)
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and "should not exist" in done.stderr
+    assert done.stderr.count("\n") == 1 and "must be that of a new folder" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*.yaml")} == before

@@ -12,7 +12,6 @@ Letters: D = number of spatial axes, S = spatial shape.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import nibabel as nib
@@ -88,24 +87,3 @@ def oriented_coordinates(coordinates: torch.Tensor, affine: np.ndarray) -> torch
 def volume_coordinates(shape: Sequence[int], convention: str = "centre") -> torch.Tensor:
     """Coordinate channels of a whole volume of spatial shape S, shape (D, *S)."""
     return patch_coordinates([0] * len(shape), shape, shape, convention)
-
-
-def sparse_grid(shape: Sequence[int], step: int, convention: str = "centre") -> torch.Tensor:
-    """Coordinates of the grid `step` times coarser than `shape`, shape (D, *ceil(S / step)): a pyramid's level.
-
-    Under the centre convention these are the centres of the coarse cells: where `step` divides the shape, exactly the
-    mean of the fine ones.
-    """
-    return volume_coordinates([math.ceil(n / step) for n in shape], convention)
-
-
-def fourier_features(coordinates: torch.Tensor, frequencies: int) -> torch.Tensor:
-    """sin and cos of octaves of the coordinates (Mildenhall 2020, eq. 4), shape (2 * frequencies * D, *S).
-
-    Args:
-        coordinates: (D, *S), usually in [-1, 1].
-        frequencies: number of octaves: pi * 2**0 .. pi * 2**(frequencies - 1).
-    """
-    scales = math.pi * 2.0 ** torch.arange(frequencies, dtype=coordinates.dtype, device=coordinates.device)
-    angles = (coordinates[None] * scales.view(-1, *[1] * coordinates.ndim)).flatten(0, 1)
-    return torch.cat([angles.sin(), angles.cos()])

@@ -2,5 +2,6 @@
 
 from .case_report import CaseContent, CaseReport
 from .metrics_file import MetricsFile
+from .volume_content import VolumeContent
 
-__all__ = ["CaseContent", "CaseReport", "MetricsFile"]
+__all__ = ["CaseContent", "CaseReport", "MetricsFile", "VolumeContent"]

@@ -65,7 +65,8 @@ class Checkpoint:
         every: epochs between two checkpoints; the last epoch is always saved.
         resume: continue from latest.pt; without the file, start from the beginning.
         overwrite: without `resume`, replace an existing latest.pt.
-        also: name -> further object with state_dict and load_state_dict.
+        also: name -> further object with state_dict and load_state_dict; with an engine of MONAI, which names none of
+            its own, also network and optimizer.
         rates: on resume, learning rates are those "saved" (an uninterrupted run's), or those "configured" now (for a
             later phase of training at another rate).
 
@@ -155,7 +156,8 @@ class Checkpoint:
         logger.info("Resumed from %s after epoch %d.", self.path, engine.state.epoch)
 
     def _objects(self, engine: Engine) -> dict[str, Any]:
-        return {**engine.checkpoint_objects(), **self.also}
+        own_objects = engine.checkpoint_objects() if hasattr(engine, "checkpoint_objects") else {}
+        return {**own_objects, **self.also}
 
     def _check(self, content: Any, objects: Mapping[str, Any], epoch_length: int | None) -> None:
         expected = {"epoch", "iteration", "epoch_length", "objects", "random"}
