@@ -139,6 +139,7 @@ def probe_gradients(
         device: where they are.
     """
     start_time = time.perf_counter()
+    networks = list(networks)
     passes = []
     for autocast in (False, True):
         with preserve_state(networks, device):
@@ -153,14 +154,15 @@ def probe_gradients(
 class TrainingPrecision:
     """Whether a training computes in bfloat16: as `amp` asks, unless a probe on this machine found it wrong.
 
-    Each kind of batch (its shapes) is probed once, before the first step on it. The result goes into the checkpoint
-    with the machine's name: a training resumed on that machine decides alike, one resumed elsewhere probes again.
+    Each kind of batch (its shapes) is probed once, before the first step on it, which takes as long as a step or two.
+    The result goes into the checkpoint with the machine's name: a training resumed on that machine decides alike, one
+    resumed elsewhere probes again.
 
     Args:
         amp: bfloat16 is asked for.
     """
 
-    optional = True  # a checkpoint of a version without it resumes; see handlers.Checkpoint
+    optional = True  # a checkpoint of a version without it resumes; see training.Checkpoint
 
     def __init__(self, amp: bool) -> None:
         self.asked = amp

@@ -36,7 +36,7 @@ class GradientGuard:
         network: its name, for messages.
     """
 
-    optional = True  # a checkpoint of a version without it resumes; see handlers.Checkpoint
+    optional = True  # a checkpoint of a version without it resumes; see training.Checkpoint
 
     def __init__(self, network: str) -> None:
         self.network = network
@@ -61,9 +61,9 @@ class GradientGuard:
         if self.in_a_row == MOST_SKIPPED:
             raise InputError(
                 f"The gradient of the {self.network} must be of the size of those before it, but {wrong} at "
-                f"{MOST_SKIPPED} "
-                f"steps in a row (norm {value:.3g}, running norm {self.norm:.3g}, iteration {iteration}); resume from "
-                "the last checkpoint with a lower learning rate, with max_grad_norm, or with amp false."
+                f"{MOST_SKIPPED} steps in a row (norm {value:.3g}, running norm {self.norm:.3g}, iteration "
+                f"{iteration}); resume from the last checkpoint with a lower learning rate, with max_grad_norm, or "
+                "with amp false."
             )
         if idist.get_rank() == 0:
             logger.warning(
