@@ -51,7 +51,7 @@ class Rendering:
     source: Volume | None
     levels: list[Volume] = field(default_factory=list)
     network_seconds: float = 0.0
-    full_box: bool = True
+    whole: bool = True
 
 
 class CascadeInferer(Inferer):
