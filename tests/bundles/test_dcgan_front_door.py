@@ -365,9 +365,9 @@ MISTAKES = {
         lambda t: {"dataset_dir": str(brats(t / "d", missing=["t2"]))}, "a should have t1, t1ce, t2 and flair"
     ),
     "truncated": (lambda t: {"dataset_dir": str(half(brats(t / "d")))}, "a_flair.nii"),
-    "NaN": (lambda t: {"dataset_dir": str(brats(t / "d", value=np.nan))}, "has NaN or infinity"),
+    "NaN": (lambda t: {"dataset_dir": str(brats(t / "d", value=np.nan))}, "got NaN or infinity"),
     "slices outside": (lambda t: {"dataset_dir": str(brats(t / "d")), "slices": [60, 107]}, "has 24 slices, but"),
-    "4-D": (lambda t: {"dataset_dir": str(brats(t / "d", shape=(16, 16, 24, 2)))}, "should be"),
+    "4-D": (lambda t: {"dataset_dir": str(brats(t / "d", shape=(16, 16, 24, 2)))}, "must be"),
     "unknown subject": (
         lambda t: {"dataset_dir": str(brats(t / "d")), "subjects": listing(t, "a\nz\n")}, "names 1 subjects that are"
     ),

@@ -202,9 +202,9 @@ MISTAKES = {
     "no samples": (lambda f: {"num_samples": 0}, "num_samples must be a whole number from 1 on"),
     "a negative seed": (lambda f: {"seed": -1}, "seed must be a whole number from 0 on"),
     "size of three axes": (lambda f: {"size": [8, 8, 8]}, "size must give a positive number .* each of 2"),
-    "no spacing": (lambda f: {"spacing": 0}, "spacing must be a positive length in mm"),
+    "no spacing": (lambda f: {"spacing": 0}, "spacing should be a positive length in mm"),
     "offset in words": (lambda f: {"offset": "left"}, "offset should be a finite length in mm"),
-    "no trained spacing": (lambda f: {"trained_spacing": -1}, "trained_spacing must be a positive length"),
+    "no trained spacing": (lambda f: {"trained_spacing": -1}, "trained_spacing should be a positive length"),
     "region outside": (lambda f: {"region": [[0, 17], [0, 9]]}, r"region must be .* inside \(16, 24\)"),
     "half a region": (lambda f: {"region": [5]}, "region must be"),
     "a number of steps": (lambda f: {"interpolate": 6}, "interpolate must be the numbers of at least two samples"),
@@ -228,7 +228,7 @@ MISTAKES = {
     ),
     "damaged weights": (
         lambda f: {"weights_path": SHARED.damaged(f, SHARED.other_file(f, "w.pt", generator().state_dict()))},
-        "should have the sha256",
+        "must have the sha256",
     ),
 }  # fmt: skip
 

@@ -360,7 +360,7 @@ MISTAKES = {
         "must hold the weights of PatchDDMUNet as configured",
     ),
     "an output that exists": (lambda f, c, w: {"output_dir": filled(f)}, "should not yet hold glioma_labels"),
-    "a file as output_dir": (lambda f, c, w: {"output_dir": text_file(f, "out")}, "out.* cannot"),
+    "a file as output_dir": (lambda f, c, w: {"output_dir": text_file(f, "out")}, "output_dir must be a folder that"),
     "unknown format": (lambda f, c, w: {"output_format": "mha"}, "output_format should be nii"),
     "unknown recipe": (lambda f, c, w: {"recipe": "slow"}, "recipe must be one of fast, paper"),
     "unknown solver": (lambda f, c, w: {"solver": "euler"}, "solver must be one of ddim, dpm, heun"),
@@ -373,7 +373,7 @@ MISTAKES = {
     "no spacing": (lambda f, c, w: {"spacing": 0}, "spacing should be a positive number of mm"),
     "a window in words": (
         lambda f, c, w: {"tile_size": "large", "inference": "sliding"},
-        "patch_size .*tile_size.* must be a whole number|tile_size must be a whole number|patch_size should be",
+        "patch_size .*tile_size.* must be a whole number|tile_size must be a whole number|patch_size must be",
     ),
     "an odd window": (lambda f, c, w: {"tile_size": 15, "inference": "sliding"}, "multiple of the network's 2"),
     "perhaps": (lambda f, c, w: {"overwrite": "perhaps"}, "overwrite must be true or false"),

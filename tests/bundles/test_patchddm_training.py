@@ -92,7 +92,7 @@ MISTAKES = {
     "a patch larger than the grid": ({"patch_size": 40}, "patch_size should fit into the padded grid"),
     "an unknown recipe": ({"recipe": "slow"}, "recipe must be one of fast, paper"),
     "an unknown law": ({"crop_law": "poisson"}, "law should be one of trapezoid"),
-    "no crops": ({"crops": 0}, "num_samples should be at least 1"),
+    "no crops": ({"crops": 0}, "num_samples must be|num_samples should be at least 1"),
     "a folder without cases": ({"dataset_dir": "."}, "dataset_dir should hold cases"),
     "a patch that the levels do not divide": ({"patch_size": 13}, "Every side should be a multiple of 2"),
     "an existing training": ({"output_dir": None}, "set resume to true"),

@@ -15,7 +15,7 @@ TRAINING = {
     "learning_rate": (-1, "learning_rate must be a number above 0, got -1"),
     "val_interval": (0, "val_interval must be a whole number from 1 on, got '0'"),
     "max_epochs": (0, "max_epochs must be a whole number from 1 on, got '0'"),
-    "batch_size": (0, "batch_size should be a"),
+    "batch_size": (0, "batch_size must be a"),
     "train::trainer::accumulation_step": (2, "did you mean --train::trainer::accumulation_steps?"),
     "max_epoch": (2, "did you mean --max_epochs?"),
 }

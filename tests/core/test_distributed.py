@@ -209,7 +209,7 @@ def test_one_process_needs_no_group_and_gets_the_network_itself(monkeypatch):
 def test_a_global_batch_that_cannot_be_shared_is_refused(monkeypatch):
     monkeypatch.setattr(idist, "get_world_size", lambda: 4)
     assert distributed.local_batch_size(8) == 2
-    with pytest.raises(InputError, match="multiple of the 4 processes, but is 6"):
+    with pytest.raises(InputError, match="multiple of the 4 processes, got 6"):
         distributed.local_batch_size(6)
 
 

@@ -146,7 +146,7 @@ def test_damage_and_nan_are_named(tmp_path):
     files = make(tmp_path, "BraTS-GLI-00042-000-{}.nii.gz")
     whole = files["t2w"].read_bytes()
     files["t2w"].write_bytes(whole[: len(whole) - 20])
-    with pytest.raises(InputError, match=r"t2w.nii.gz should be"):
+    with pytest.raises(InputError, match=r"t2w.nii.gz must be"):
         read_brats(tmp_path)
     write(files["t2w"], np.nan)
     with pytest.raises(InputError, match=r"t2w.nii.gz .*NaN"):

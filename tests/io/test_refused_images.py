@@ -62,7 +62,7 @@ def nifti_cut_in_the_header(path):
     path.write_bytes(path.read_bytes()[:200])
 
 
-@wrong("a.nii", r"should be 8954 bytes long by its header \(\(17, 23, 11\) int16\), but has 8953.*truncated")
+@wrong("a.nii", r"must be 8954 bytes long by its header \(\(17, 23, 11\) int16\), got 8953.*truncated")
 def nifti_cut_by_one_byte(path):
     save_nifti(path, random_array())
     path.write_bytes(path.read_bytes()[:-1])
@@ -93,12 +93,12 @@ def nii_gz_that_is_no_gzip(path):
     path.write_bytes(b"lorem ipsum " * 99)
 
 
-@wrong("a.nii", r"one 2-D or 3-D image of one channel, but has shape \(5, 6, 7, 2\)")
+@wrong("a.nii", r"one 2-D or 3-D image of one channel, got shape \(5, 6, 7, 2\)")
 def four_axes(path):
     save_nifti(path, random_array(shape=(5, 6, 7, 2)))
 
 
-@wrong("a.nii.gz", r"one 2-D or 3-D image of one channel, but has shape \(5, 6, 7, 1, 3\)")
+@wrong("a.nii.gz", r"one 2-D or 3-D image of one channel, got shape \(5, 6, 7, 1, 3\)")
 def nifti_vectors(path):
     save_nifti(path, random_array(shape=(5, 6, 7, 1, 3)))
 
@@ -113,7 +113,7 @@ def nifti_complex(path):
     save_nifti(path, np.zeros((5, 6, 7), np.complex64))
 
 
-@wrong("a.nii", r"voxels along every axis, but has shape \(5, 0, 7\)")
+@wrong("a.nii", r"voxels along every axis, got shape \(5, 0, 7\)")
 def zero_axis(path):
     save_nifti(path, np.zeros((5, 0, 7), np.int16))
 
@@ -140,7 +140,7 @@ def metaimage_vectors(path):
     save_itk(path, random_array(np.uint8, (5, 6, 7, 3)), vector=True)
 
 
-@wrong("a.mha", r"has shape \(7, 6, 5, 4\)")
+@wrong("a.mha", r"got shape \(7, 6, 5, 4\)")
 def metaimage_of_four_axes(path):
     save_itk(path, random_array(np.uint8, (4, 5, 6, 7)), dims=4)
 

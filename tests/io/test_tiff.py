@@ -194,7 +194,7 @@ def test_writing_and_reading_50_mb_grows_the_process_by_less_than_25_mb(tmp_path
         import re, numpy as np
         from hiresmed.io.tiff import open_tiff
         from hiresmed.io.writers import write_image_2d
-        from hiresmed.core.volumes import Volume, boxes
+        from hiresmed.core.volumes import Volume, iter_boxes
 
         class Ramp(Volume):
             affine, dtype, name = np.eye(4), np.dtype(np.uint16), "ramp"
@@ -206,7 +206,7 @@ def test_writing_and_reading_50_mb_grows_the_process_by_less_than_25_mb(tmp_path
         def there_and_back(n):
             volume = Ramp(n)
             back = open_tiff(write_image_2d(volume, "x.tif"))
-            for start, shape in boxes(volume.shape, 300):
+            for start, shape in iter_boxes(volume.shape, 300):
                 assert (back.read(start, shape) == volume.read(start, shape)).all()
 
         def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) / 1024

@@ -203,9 +203,9 @@ def test_float64_images_are_computed_in_float64():
         ({"inference": "tiled"}, "inference should be one of whole, sliding"),
         ({"coordinates": "center"}, "coordinates should be one of"),
         ({"overlap": 1.0}, "overlap should be"),
-        ({"num_samples": 0}, "num_samples should be"),
+        ({"num_samples": 0}, "num_samples must be"),
         ({"num_samples": 5000}, "at most 1024"),
-        ({"steps": "many"}, "steps should be"),
+        ({"steps": "many"}, "steps must be"),
     ],
 )
 def test_impossible_knobs_are_met_with_a_sentence(knobs, sentence):

@@ -261,5 +261,5 @@ def test_labels_and_grids_that_do_not_fit_are_met_with_a_sentence():
             make_trainer(**wrong)
     with pytest.raises(InputError, match="label_range should be"):
         make_trainer(label_range=[1, -1])
-    with pytest.raises(InputError, match="accumulation_steps should be"):
+    with pytest.raises(InputError, match="accumulation_steps must be"):
         make_trainer(accumulation_steps=0)
