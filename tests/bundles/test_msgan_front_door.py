@@ -211,7 +211,7 @@ MISTAKES = {
     ),
     "an output that exists": (lambda f, i, w: {"output_dir": filled(f)}, "should not yet hold chest_synthetic.nii.gz"),
     "nothing to resume": (lambda f, i, w: {"output_dir": filled(f), "resume": True}, "there is nothing to resume"),
-    "a file as output_dir": (lambda f, i, w: {"output_dir": text_file(f, "out")}, "output_dir must be a folder that"),
+    "a file as output_dir": (lambda f, i, w: {"output_dir": text_file(f, "out")}, "out.* cannot"),
     "size of nothing": (lambda f, i, w: {"size": [0, 16, 16]}, "size must give a positive number"),
     "negative size": (lambda f, i, w: {"size": [16, 16, -16]}, "size must give a positive number"),
     "size of two axes": (lambda f, i, w: {"size": [16, 16]}, "size must give a positive number"),
