@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import logging
 import runpy
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import monai.bundle
 import pytest
 from hiresmed.cli.bundle_folders import BundleFolder
 from hiresmed.cli.door import options_of, restore_text
-from hiresmed.core.errors import InputError, first_input_error
+from hiresmed.core.errors import InputError, first_input_error, install_error_hook
 from hiresmed.core.knobs import TEXT_KNOBS, as_expression, parse_text
+from ignite.engine import Engine
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.handlers import StatsHandler
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -275,6 +279,29 @@ def test_a_users_mistake_ends_as_one_line_and_ours_as_a_traceback():
     theirs, ours = spoken("InputError"), spoken("KeyError")
     assert (theirs.returncode, theirs.stderr) == (1, "error: the knob should be 3, but is 4; set it to 3.\n")
     assert ours.returncode == 1 and "Traceback" in ours.stderr and "error: the knob" not in ours.stderr
+
+
+@pytest.mark.parametrize(("kind", "with_traceback"), [(InputError, False), (KeyError, True)])
+def test_inside_an_engine_too_only_our_mistakes_are_logged_with_a_traceback(kind, with_traceback, monkeypatch):
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+    install_error_hook()
+    install_error_hook()
+
+    def fail(engine, batch):
+        raise kind("the knob must be 3, got 4; change it.")
+
+    engine = Engine(fail)
+    StatsHandler(name="engine_that_fails", iteration_log=False, epoch_log=False).attach(engine)
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logging.getLogger("engine_that_fails").addHandler(handler)
+    try:
+        with pytest.raises(kind):
+            engine.run([0])
+    finally:
+        logging.getLogger("engine_that_fails").removeHandler(handler)
+    assert "the knob must be 3, got 4" in stream.getvalue()
+    assert ("Traceback" in stream.getvalue()) == with_traceback
 
 
 def test_the_mistake_is_found_in_causes_contexts_and_circles():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import warnings
+from collections.abc import Callable
 
 # MONAI's warning about a `_target_` that is neither class nor function; it goes on with the module and fails later
 MODULE_AS_TARGET = r"Component <module '(?P<name>[\w.]+)'.*> is not callable"
@@ -35,7 +37,7 @@ def first_input_error(error: BaseException | None) -> InputError | None:
 
 
 def install_error_hook() -> None:
-    """From now on an uncaught InputError ends the program with its sentence on stderr and no traceback.
+    """From now on an uncaught InputError ends the program with its sentence on stderr; no traceback is shown or logged.
 
     A hook, not SystemExit where the mistake is noticed: the same components also run in a MONAI Label server and in
     notebooks, which must be able to catch the error and continue.
@@ -49,4 +51,20 @@ def install_error_hook() -> None:
             print(f"error: {mistake}", file=sys.stderr)
 
     sys.excepthook = hook
+    factory = logging.getLogRecordFactory()
+    if not isinstance(factory, _WithoutTraceback):
+        logging.setLogRecordFactory(_WithoutTraceback(factory))
     warnings.filterwarnings("error", message=MODULE_AS_TARGET, category=UserWarning)
+
+
+class _WithoutTraceback:
+    """Makes log records; those of an InputError have no traceback, which MONAI's StatsHandler logs inside engines."""
+
+    def __init__(self, factory: Callable[..., logging.LogRecord]) -> None:
+        self.factory = factory
+
+    def __call__(self, *args, **kwargs) -> logging.LogRecord:
+        record = self.factory(*args, **kwargs)
+        if record.exc_info and first_input_error(record.exc_info[1]) is not None:
+            record.exc_info = None
+        return record
