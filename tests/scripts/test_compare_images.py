@@ -70,7 +70,7 @@ def test_pictures_and_the_stack_of_them_give_the_same_figures_and_identical_fold
 
 def test_a_random_network_is_taken_only_on_request_and_says_so(tmp_path, monkeypatch, capsys):
     real, made = pictures(tmp_path / "real"), pictures(tmp_path / "made", seed=1)
-    with pytest.raises(InputError, match=r"squeezenet1_1_imagenet_bgr\.pth is wanted"):
+    with pytest.raises(InputError, match=r"squeezenet1_1_imagenet_bgr\.pth must be on this machine"):
         main(monkeypatch, real, made, "--output_dir", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     main(monkeypatch, real, made, "--output_dir", tmp_path / "out", "--extractor", "random")
@@ -93,7 +93,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
         ((real, mixed, *pixels), "All images should have one size for the MS-SSIM"),
         ((real, tmp_path / "empty", *pixels), "empty"),
         ((real, tmp_path / "none", *pixels), "none"),
-        ((real, few, *pixels), "at least four images of each side, but got 3 generated"),
+        ((real, few, *pixels), "at least four images of each side, got 3 generated"),
         ((real, made, "--extractor", "vgg"), "A feature extractor is one of"),
     ):
         with pytest.raises(InputError) as caught:
