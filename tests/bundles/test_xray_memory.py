@@ -47,5 +47,6 @@ def test_twice_the_size_per_axis_needs_the_same_memory_tiled_and_far_more_untile
     small, large = SHARED.lowest_peaks(*runs, bound=4 * MB)
     untiled = peak_of_a_run(tmp_path, weights, 1024, 1024)
     assert abs(large - small) < 0.01 * small
-    # in bytes, for the process without any image needs twice as much with some builds of torch
-    assert untiled - small > 60 * MB, "the bound is one that a whole image in memory breaks"
+    # in bytes, not as a share: with some builds of torch the process needs twice as much before any image is read;
+    # how much an untiled image adds depends on the processor (55 MB on an AMD Zen 4)
+    assert untiled - small > 40 * MB, "the bound is one that a whole image in memory breaks"
