@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from hiresmed.core.errors import InputError
-from hiresmed.datasets import list_cases
-from hiresmed.datasets.sections import section_of
+from hiresmed.datasets import list_cases, mri_cases
+from hiresmed.datasets.sections import section_of, sections_of
 from hiresmed.methods.msgan import GradientSketch, MultiScaleGenerator, training_cases
 
 SMALL = {"width": 4, "num_blocks": 1, "fine_width": 4}
@@ -117,3 +117,30 @@ def test_an_image_that_the_network_cannot_see_is_named_before_training(tmp_path,
         training_cases(
             str(tmp_path), "training", network, GradientSketch(), base_size=8, cases_list=[{"image": "one.nii.gz"}]
         )
+
+
+def test_a_split_by_tenths_holds_a_test_section_back_and_keeps_a_patient_together(tmp_path):
+    for n in range(24):
+        save(tmp_path, f"scan_p{n // 2:02d}_{n}")
+    parts = {
+        section: {
+            c["name"].split("_")[1] for c in list_cases(str(tmp_path), section, subject=r"_(p\d+)_", split="tenths")
+        }
+        for section in ("training", "validation", "test")
+    }
+    assert parts["test"] == {"p00", "p10"} and parts["validation"] == {"p05"}
+    assert parts["training"] == {f"p{n:02d}" for n in range(12)} - {"p00", "p05", "p10"}
+
+
+def test_a_split_by_tenths_does_not_depend_on_the_order_of_the_names():
+    names = [f"p{n}" for n in range(37)]
+    assert sections_of(names, "tenths") == sections_of([*reversed(names), *names], "tenths")
+    with pytest.raises(InputError, match="split must be one of name, tenths"):
+        sections_of(names, "halves")
+
+
+def test_listed_subjects_are_split_by_tenths_instead_of_by_the_lists_own_sections():
+    listed = [{"phantom": n, "section": "training"} for n in range(11)]
+    parts = {s: {c["subject"] for c in mri_cases(None, s, listed, split="tenths")} for s in ("training", "test")}
+    assert len(parts["test"]) == 2 and len(parts["training"]) == 8 and not parts["test"] & parts["training"]
+    assert len(mri_cases(None, "training", listed)) == 11

@@ -10,6 +10,7 @@ from ..core.knobs import parse_int
 from ..phantoms.brain import BrainPhantom
 from .brats import SEQUENCES, brain_cases, brats_cases
 from .mri_slices import slice_cases
+from .sections import sections_of
 
 
 def mri_cases(
@@ -20,25 +21,29 @@ def mri_cases(
     num_subjects: int | None = None,
     phantoms: int = 4,
     phantom: Mapping | None = None,
+    split: str | None = None,
 ) -> list[Mapping]:
     """The cases of one section, for MriSlices(cases=...); a subject is never in two sections.
 
     Args:
         dataset_dir: a folder in BraTS's layout; None: phantoms.
-        section: training or validation (a fifth of the subjects, by their names alone), or what `subjects` names.
+        section: training or validation (a fifth of the subjects, by their names alone), or what `subjects` names, or
+            `split` makes.
         cases_list: instead of the split: list of {"t1": file, "flair": file, ... below dataset_dir, "subject",
             "section", "slices"} or {"phantom": seed, "section", "slices"}.
         subjects: a text file of subjects, see mri_slices.listed_subjects.
         num_subjects: only the first of them, in the order of their names.
         phantoms, phantom: see brain_cases; theirs are the middle slices.
+        split: of the subjects of cases_list, instead of its own sections: tenths, see sections.sections_of.
 
     Raises InputError: nothing in the section, a bad list, too few subjects.
     """
     if cases_list is not None:
+        sections = {} if split is None else sections_of((_subject(entry) for entry in cases_list), split)
         found = [
             _listed(n, entry, dataset_dir, phantom)
             for n, entry in enumerate(cases_list)
-            if entry.get("section", "training") == section
+            if sections.get(_subject(entry), entry.get("section", "training")) == section
         ]
         if not found:
             raise InputError(f"the {section} section of cases_list should hold a case, but holds none; add cases.")
@@ -56,6 +61,10 @@ def mri_cases(
             "lower it, or give more subjects."
         )
     return sorted(found, key=lambda case: str(case["subject"]))[:wanted]
+
+
+def _subject(entry: Mapping) -> str:
+    return str(entry.get("subject", f"phantom_{entry.get('phantom')}"))
 
 
 def _listed(n: int, entry: Mapping, dataset_dir: str | Path | None, phantom: Mapping | None) -> dict:

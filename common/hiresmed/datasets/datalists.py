@@ -12,7 +12,7 @@ from ..core.volumes import Volume
 from ..io.readers import cases
 from ..phantoms.thorax import ThoraxPhantom
 from ..phantoms.xray import ChestXrayPhantom
-from .sections import section_of, subject_of
+from .sections import sections_of, subject_of
 
 _THORAX_SHAPES = ((128, 128, 128), (128, 128, 96), (128, 112, 128), (128, 128, 40), (112, 128, 72), (128, 128, 24))
 _XRAY_SHAPES = ((512, 512), (768, 640), (640, 512), (1024, 768), (576, 640), (768, 768))
@@ -26,16 +26,18 @@ def list_cases(
     phantoms: int = 12,
     phantom: str = "thorax",
     subject: str | None = None,
+    split: str = "name",
 ) -> list[dict]:
     """Cases of one section, each {"image": path or Volume, "name", "region", "stages"}.
 
     Args:
         dataset_dir: folder of images; None gives phantoms (the last quarter of them for validation).
-        section: training or validation.
+        section: training, validation, or test where the list or the split has one.
         cases_list: explicit list of {"image": path below dataset_dir, "region": box or nothing, "stages": list or
             nothing, "section": training or validation}; instead of the split by name. {"phantom": seed} is one, too.
         phantoms: how many, without dataset_dir.
         phantom: their kind, thorax (3-D CT) or xray (2-D).
+        split: of a folder: name or tenths, see sections.sections_of.
         subject: regular expression that finds the patient in a case's name (its first group, if it has one), so that
             all images of a patient come into one section; None: every case is a patient of its own.
 
@@ -48,7 +50,9 @@ def list_cases(
             {"phantom": n, "section": "validation" if 4 * n >= 3 * phantoms else "training"} for n in range(phantoms)
         ]
     if cases_list is None:
-        found = [c for c in cases(dataset_dir=dataset_dir) if section_of(subject_of(c["name"], subject)) == section]
+        patients = [(subject_of(c["name"], subject), c) for c in cases(dataset_dir=dataset_dir)]
+        sections = sections_of((patient for patient, _ in patients), split)
+        found = [c for patient, c in patients if sections[patient] == section]
     else:
         found = [
             _listed(entry, dataset_dir, phantom) for entry in cases_list if entry.get("section", "training") == section

@@ -29,16 +29,17 @@ def image_cases(
     subject: str | None = None,
     cache_dir: str | None = None,
     phantoms: int = 6,
+    split: str = "name",
 ) -> list[dict]:
     """Images of one section, each {"image": path or Volume, "name"}; in 2-D a volume gives its axial slices.
 
     Args:
         dataset_dir: folder of images (pictures, DICOM, NIfTI ...); None: axial slices of procedural thorax CTs.
-        section: training, validation, or None for all.
+        section: training, validation, test (with split: tenths), or None for all.
         image_size: S; its length says what is wanted of volumes, slices or the whole.
         slices: shares of a volume's height between which slices are taken.
         slice_step: every n-th of them.
-        cases_list, subject: see list_cases.
+        cases_list, subject, split: see list_cases.
         cache_dir: where compressed volumes are unpacked; None: a new temporary folder.
         phantoms: how many volumes without dataset_dir; the last quarter is for validation.
 
@@ -51,7 +52,7 @@ def image_cases(
     if dataset_dir is None and cases_list is None:
         cases_list = _phantoms(size, phantoms)
     folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
-    listed = _in_sections(section, dataset_dir, cases_list, subject=subject)
+    listed = _in_sections(section, dataset_dir, cases_list, subject=subject, split=split)
     return [image for case in listed for image in _images_of(case, len(size), (low, high, step), folder)]
 
 

@@ -1,5 +1,6 @@
 """What all trainings share: the alternating trainer, batches, losses, checkpoints, seeding, logging."""
 
+from .augmentation import ImageAugmentation
 from .averaging import averaged_model
 from .batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
 from .best_models import BestModels
@@ -24,6 +25,7 @@ __all__ = [
     "GanBatch",
     "GradientPenalty",
     "Hinge",
+    "ImageAugmentation",
     "LatentBatch",
     "LatentEvaluation",
     "LeastSquares",

@@ -78,6 +78,8 @@ class AdversarialTrainer(Trainer):
         reuse_fake: generate the fake once per iteration (faster) or twice (less memory in the D step).
         max_grad_norm: clips each network's gradient to this Euclidean norm; None: no clipping.
         ema: torch.optim.swa_utils.AveragedModel of the unwrapped generator, updated after each G step.
+        augmentation: training.ImageAugmentation of all that D sees, real and generated alike, with its condition; the
+            penalties see the changed images; G's own losses see the fake as it is. None: D sees the images.
         amp: autocast to bfloat16 on CPU and CUDA, if a probe of the first batch finds its gradients like float32's;
             objective, losses and penalties stay in full precision.
         amp_dtype: "bfloat16"; float16 would need loss scaling and is refused.
@@ -107,6 +109,7 @@ class AdversarialTrainer(Trainer):
         ema: torch.optim.swa_utils.AveragedModel | None = None,
         amp: bool = False,
         amp_dtype: str | torch.dtype = "bfloat16",
+        augmentation: Callable[..., tuple[Tensor, Tensor | None]] | None = None,
         epoch_length: int | None = None,
         non_blocking: bool = False,
         train_handlers: Sequence | None = None,
@@ -135,6 +138,7 @@ class AdversarialTrainer(Trainer):
         self.reuse_fake = parse_bool(reuse_fake, "reuse_fake") and self.accumulation_steps == 1
         self.max_grad_norm = max_grad_norm
         self.ema = ema
+        self.augmentation = augmentation
         # not MONAI's `amp`, which makes a loss scaler (float16's tool)
         self.precision = TrainingPrecision(parse_bool(amp, "amp"))
         self.g_guard = GradientGuard("generator")
@@ -241,12 +245,14 @@ class AdversarialTrainer(Trainer):
         return output, images
 
     def _discriminator_losses(self, part: GanBatch, fake: Tensor) -> dict[str, Tensor]:
-        real_logits = self._judge(self.discriminator, part.condition, part.real)
-        fake_logits = self._judge(self.discriminator, part.condition, fake)
+        real, real_condition = self._augmented(part.real, part.condition)
+        fake, fake_condition = self._augmented(fake, part.condition)
+        real_logits = self._judge(self.discriminator, real_condition, real)
+        fake_logits = self._judge(self.discriminator, fake_condition, fake)
         total = self.objective.discriminator(to_float32(real_logits), to_float32(fake_logits))
         losses = {}
         for penalty in self.penalties:
-            value = penalty(self._image_critic(part.condition), part.real, fake, self.state.iteration)
+            value = penalty(self._image_critic(real_condition), real, fake, self.state.iteration)
             if value is not None:
                 losses[getattr(penalty, "name", type(penalty).__name__)] = value
                 total = total + value
@@ -262,7 +268,8 @@ class AdversarialTrainer(Trainer):
             total = total + weight * losses[name]
         if self.adversarial_weight != 0:
             # the unwrapped D: it gets no gradient here, so the processes have nothing to exchange
-            logits = self._judge(unwrap(self.discriminator), part.condition, fake)
+            shown, condition = self._augmented(fake, part.condition)
+            logits = self._judge(unwrap(self.discriminator), condition, shown)
             losses["adversarial"] = self.objective.generator(to_float32(logits))
             total = total + self.adversarial_weight * losses["adversarial"]
         return {"loss_g": total, **losses}
@@ -277,6 +284,9 @@ class AdversarialTrainer(Trainer):
                 f"{tuple(fake.shape)}; adjust its channels and scale, or the patch size."
             )
         return fake
+
+    def _augmented(self, image: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return (image, condition) if self.augmentation is None else self.augmentation(image, condition)
 
     def _judge(self, discriminator: nn.Module, condition: Tensor | None, image: Tensor) -> Any:
         with self._autocast():
