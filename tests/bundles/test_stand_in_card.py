@@ -293,6 +293,25 @@ def test_twice_the_length_needs_the_same_memory_of_the_card_tiled_and_more_until
     assert 0 < peaks[0] == peaks[1] < peaks[2] / 1.5
 
 
+TOO_SMALL = {
+    "msgan_ct3d": ({"image": "ct"}, "lower tile_size"),
+    "patchddm_brats": ({"image": "brain"}, "set inference to sliding and lower tile_size"),
+    "inr_gan_multistage": ({}, "lower places or tile_size"),
+    "dcgan_mri": ({}, "lower batch_size"),
+}
+
+
+@pytest.mark.parametrize("bundle", TOO_SMALL)
+def test_a_card_without_enough_memory_is_one_sentence_that_names_the_knob(card, weights, files, tmp_path, bundle):
+    knobs, cure = TOO_SMALL[bundle]
+    knobs = settings(bundle, weights, device="card", **{k: files[v] for k, v in knobs.items()})
+    enough = card.call(card_process.run, bundle, knobs | {"output_dir": str(tmp_path / "enough")})
+    small = tmp_path / "small"
+    said = card.call(card_process.mistake_on_a_small_card, bundle, knobs | {"output_dir": str(small)}, enough - 1)
+    assert "ran out of it" in said and cure in said, said
+    assert not [path for path in small.glob("*") if path.suffix in (".png", ".nii", ".gz")]
+
+
 # ---- training
 
 CASCADES = {

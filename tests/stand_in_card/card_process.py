@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hiresmed.core.errors import InputError
 from monai.bundle import ConfigParser
 from monai.data import decollate_batch
 
@@ -47,6 +48,21 @@ def run(bundle: str, knobs: dict, overlays: Sequence[str] = (), workflow: str = 
     before = torch.card.memory_allocated()
     SHARED["FrontDoor"](bundle, {}).run(knobs, *overlays, workflow=workflow)
     return torch.card.max_memory_allocated() - before
+
+
+def mistake_on_a_small_card(
+    bundle: str, knobs: dict, free: int, overlays: Sequence[str] = (), workflow: str = "inference"
+) -> str:
+    """What a run says that finds `free` bytes of the card, and no more."""
+    gc.collect()
+    torch.card.limit_memory(torch.card.memory_allocated() + free)
+    try:
+        SHARED["FrontDoor"](bundle, {}).run(knobs, *overlays, workflow=workflow)
+    except InputError as error:
+        return str(error)
+    finally:
+        torch.card.limit_memory(0)
+    return ""
 
 
 def serve(bundle: str, knobs: dict, request: dict) -> np.ndarray:

@@ -33,6 +33,7 @@ const c10::Device card_device(kCard, 0);
 
 std::atomic<size_t> bytes_in_use{0};  // autograd frees from a thread of its own
 std::atomic<size_t> bytes_at_peak{0};
+std::atomic<size_t> bytes_there_are{0};  // 0: no limit
 
 struct Block {
   void* data;
@@ -48,6 +49,9 @@ void free_block(void* context) {
 
 struct CardAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t size) override {
+    const size_t limit = bytes_there_are;
+    TORCH_CHECK_WITH(OutOfMemoryError, limit == 0 || bytes_in_use + size <= limit,
+                     "card out of memory. Tried to allocate ", size, " bytes.");
     auto* block = new Block{c10::alloc_cpu(size), size};
     const size_t now = bytes_in_use += size;
     size_t peak = bytes_at_peak;
@@ -279,4 +283,5 @@ extern "C" {
 size_t card_bytes_in_use() { return bytes_in_use; }
 size_t card_bytes_at_peak() { return bytes_at_peak; }
 void card_reset_peak() { bytes_at_peak = bytes_in_use.load(); }
+void card_limit(size_t bytes) { bytes_there_are = bytes; }
 }

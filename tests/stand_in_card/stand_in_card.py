@@ -96,6 +96,7 @@ def load() -> None:
         memory_allocated = staticmethod(lambda device=None: compiled.card_bytes_in_use())
         max_memory_allocated = staticmethod(lambda device=None: compiled.card_bytes_at_peak())
         reset_peak_memory_stats = staticmethod(lambda device=None: compiled.card_reset_peak())
+        limit_memory = staticmethod(lambda size: compiled.card_limit(ctypes.c_size_t(size)))  # in bytes; 0: no limit
 
     torch.utils.rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, Card)

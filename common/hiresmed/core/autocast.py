@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .bfloat16 import InferencePrecision
 from .knobs import parse_bool
+from .memory import out_of_memory
 
 
 class AutocastInferer(Inferer):
@@ -29,6 +30,7 @@ class AutocastInferer(Inferer):
         super().__init__()
         self.precision = InferencePrecision(parse_bool(amp, "amp"), torch.device(device))
 
+    @out_of_memory("lower batch_size, set amp to true, or choose another device")
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs (B, ...) -> the network's output."""
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .bfloat16 import InferencePrecision
 from .errors import InputError
 from .knobs import parse_bool
-from .memory import map_large_blocks, release_heap
+from .memory import map_large_blocks, out_of_memory, release_heap
 from .receptive_field import ReceptiveField, receptive_field_of, refuse_spatial_statistics
 from .tiles import TileGrid, check_tile_size
 
@@ -99,6 +99,7 @@ class ExactTiledInferer(Inferer):
         field = self._field[1]
         return field if self.halo is None else ReceptiveField(self.halo, field.alignment, field.shrink)
 
+    @out_of_memory("lower tile_size, set amp to true, or choose another device")
     def run(
         self,
         compute: Callable[[torch.Tensor], torch.Tensor],

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .errors import InputError
+from .memory import out_of_memory
 from .weight_files import weights_sha256
 
 __all__ = ["load_weights", "warm_start", "weights_sha256"]
@@ -44,7 +45,8 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
         ) from error
     network.requires_grad_(False)
     layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
-    return network.to(device=device, memory_format=layout).eval()
+    with out_of_memory("choose another device"):
+        return network.to(device=device, memory_format=layout).eval()
 
 
 def warm_start(network: nn.Module, path: str | pathlib.Path | None, prefix: str = "base.") -> nn.Module:

@@ -20,6 +20,7 @@ from ..core.bfloat16 import PrecisionComparison, TrainingPrecision, describe_sha
 from ..core.errors import InputError
 from ..core.gradient_guard import GradientGuard, gradient_norm
 from ..core.knobs import check_training, parse_bool, parse_int
+from ..core.memory import out_of_memory
 from .batches import GanBatch
 
 RESERVED = ("loss_d", "loss_g", "adversarial", "pred", "image", "skipped_steps")
@@ -178,6 +179,7 @@ class AdversarialTrainer(Trainer):
         }
         return objects if self.ema is None else {**objects, "ema": self.ema}
 
+    @out_of_memory("lower batch_size, the size of patches or the width of the networks, or set amp to true")
     def _iteration(self, engine: Trainer, batchdata: Any) -> dict[str, Tensor]:
         """One D step and, at every `n_critic`-th iteration, one G step."""
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ...core.bfloat16 import InferencePrecision
 from ...core.errors import InputError
 from ...core.knobs import parse_bool, parse_int
-from ...core.memory import release_heap
+from ...core.memory import out_of_memory, release_heap
 from ...core.pyramids import Level
 from ...core.tiles import Box, TileGrid, check_size, check_tile_size, full_box
 
@@ -172,6 +172,7 @@ class ImplicitInferer(Inferer):
         left = [number for number in mine if not all(level.done(number) for level in levels)]
         self.run(z, network, write, left)
 
+    @out_of_memory("lower places or tile_size, set amp to true, or choose another device")
     def run(
         self, z: Tensor, network, write: Callable[[int, Tensor], None], numbers: Iterable[int] | None = None
     ) -> None:
