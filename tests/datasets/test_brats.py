@@ -13,6 +13,7 @@ import pytest
 from hiresmed.core.errors import InputError
 from hiresmed.datasets.brats import SEQUENCES, brain_cases, brats2020_split, brats_case, brats_cases, named
 from hiresmed.datasets.brats_read import read_brats
+from hiresmed.methods.patchddm import LoadImageBraind
 from hiresmed.phantoms.brain import BrainPhantom
 
 REAL = Path(os.environ.get("HIRESMED_DATA", "")) / "brain_mr"
@@ -204,3 +205,31 @@ def test_real_layouts_are_read_in_order():
     assert case["name"] == "openms_p19" and image.shape == (4, 182, 218, 182) and label.max() == 1
     assert [round(float(c.max())) for c in image] == [1042, 1161, 853, 138]
     assert nibabel.aff2axcodes(affine) == ("L", "A", "S")
+
+
+def test_a_list_of_cases_repeats_them_and_mixes_phantoms_with_patients(tmp_path):
+    make(tmp_path / "one")
+    make(tmp_path / "two", label=False)
+    listed = [
+        {"case": "one", "repeat": 3},
+        {"case": "two", "tumour": False},
+        {"case": "one", "tumour": False, "section": "validation"},
+        {"phantom": 5, "tumour": False, "shape": [16, 16, 16]},
+    ]
+    cases = brain_cases(tmp_path, "training", cases_list=listed, phantom={"contrast": "varied"})
+    assert [bool(c.get("label")) for c in cases[:4]] == [True, True, True, False]
+    assert cases[3]["tumour"] is False and cases[4]["image"].read()[1].sum() == 0
+    assert len(brain_cases(tmp_path, cases_list=listed)) == 6
+    (held,) = brain_cases(tmp_path, "validation", cases_list=listed)
+    assert "label" not in held
+    with pytest.raises(InputError, match="should have a label for training"):
+        brain_cases(tmp_path, "training", cases_list=[{"case": "two"}])
+    with pytest.raises(InputError, match="must name a case or a phantom"):
+        brain_cases(tmp_path, "training", cases_list=[{"image": "one"}])
+
+
+def test_a_case_that_is_said_to_have_no_tumour_gets_an_empty_label_whatever_lies_beside_it(tmp_path):
+    make(tmp_path / "one")
+    (case,) = brain_cases(tmp_path, "training", cases_list=[{"case": "one", "tumour": False}])
+    loaded = LoadImageBraind("image", read_brats)(case)
+    assert loaded["label"].shape == (1, 5, 6, 4) and loaded["label"].sum() == 0

@@ -101,6 +101,7 @@ def brain_cases(
     phantoms: int = 12,
     phantom: Mapping | None = None,
     label: str | None = None,
+    cases_list: Sequence[Mapping] | None = None,
 ) -> list[Case]:
     """Cases of one section (training, validation, test), or all of them.
 
@@ -110,13 +111,19 @@ def brain_cases(
         phantoms: how many, without dataset_dir.
         phantom: arguments of BrainPhantom, e.g. {"shape": [64, 64, 64], "contrast": "random"}.
         label: which segmentation, if a case has several (see brats_case).
+        cases_list: instead of the split: list of {"case": folder or file below dataset_dir, "label": as above} or
+            {"phantom": seed, further arguments of BrainPhantom}, each with "section" (training if it has none),
+            "repeat" (how often it counts) and "tumour": false where nothing is tumour, whatever a label there marks.
 
     Raises:
         InputError: an unknown or empty section; a case without label for training or validation.
     """
     if section not in (None, "training", "validation", "test"):
         raise InputError(f"section should be training, validation or test, but is {section!r}; choose one of them.")
-    if dataset_dir is None:
+    if cases_list is not None:
+        wanted = [e for e in cases_list if section in (None, e.get("section", "training"))]
+        found = [case for entry in wanted for case in _listed(entry, dataset_dir, phantom, label)]
+    elif dataset_dir is None:
         phantoms = parse_int(phantoms, "phantoms", least=1)
         first = phantoms - phantoms // 4
         spans = {"training": range(first), "validation": range(first, phantoms), "test": range(1000, 1000 + phantoms)}
@@ -129,9 +136,28 @@ def brain_cases(
     if not found:
         raise InputError(f"the {section} section should hold at least one case, but holds none; add cases.")
     for case in found:
-        if section in ("training", "validation") and "label" not in case and dataset_dir is not None:
+        known = "label" in case or isinstance(case["image"], BrainPhantom) or case.get("tumour") is False
+        if section in ("training", "validation") and not known:
             raise InputError(f"{case['name']} should have a label for {section}, but has none; add its *_seg.nii.gz.")
     return found
+
+
+def _listed(entry: Mapping, dataset_dir: str | Path | None, phantom: Mapping | None, label: str | None) -> list[Case]:
+    """The cases of one entry of a cases_list, as often as it says."""
+    repeat = parse_int(entry.get("repeat", 1), "repeat", least=1)
+    if "phantom" in entry:
+        own = {k: v for k, v in entry.items() if k not in ("phantom", "section", "repeat")}
+        head = BrainPhantom(**{"shape": (64, 64, 64), **(phantom or {}), **own, "seed": int(entry["phantom"])})
+        return [brats_case(head)] * repeat
+    if "case" not in entry:
+        raise InputError(
+            f"Each entry of cases_list must name a case or a phantom, got {sorted(entry)}; give {{case: folder}} or "
+            "{phantom: seed}."
+        )
+    case = brats_case(Path(dataset_dir or ".") / str(entry["case"]), entry.get("label", label))
+    if entry.get("tumour", True) is False:
+        case = {k: v for k, v in case.items() if k != "label"} | {"tumour": False}
+    return [case] * repeat
 
 
 def _niftis(folder: Path) -> list[Path]:

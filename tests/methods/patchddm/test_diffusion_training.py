@@ -137,6 +137,21 @@ def test_times_are_uniform_over_the_whole_schedule_and_never_repeat_by_iteration
     assert (t == other_iteration[0]).float().mean() < 0.02 and (t == other_seed[0]).float().mean() < 0.02
 
 
+def test_first_share_trains_so_many_samples_at_pure_noise_and_the_others_at_the_times_of_ever():
+    def times(**knobs):
+        trainer = make_trainer(seed=0, **knobs)
+        trainer.state.iteration = 1
+        return trainer._times_and_noise(torch.zeros(500, 1, 1, 1))[0]
+
+    plain, some = times(), times(first_share=0.3)
+    first = some == 999
+    assert first.float().mean() == pytest.approx(0.3, abs=0.06)
+    assert torch.equal(some[~first], plain[~first])
+    assert (times(first_share=1.0) == 999).all() and torch.equal(times(first_share=0.0), plain)
+    with pytest.raises(InputError, match="first_share must be"):
+        make_trainer(first_share=1.5)
+
+
 def test_the_noise_of_a_global_batch_does_not_depend_on_the_number_of_processes(monkeypatch):
     trainer = make_trainer()
     trainer.state.iteration = 7

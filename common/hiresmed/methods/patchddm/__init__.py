@@ -8,7 +8,9 @@ from .dpm_solver import DPMSolver
 from .frame import Ensemble
 from .heun import Heun
 from .inferer import DiffusionInferer
+from .intensities import RandScannerd
 from .lean import lean_forward
+from .lesions import RandImplantLesiond, RandMirrorLesiond
 from .noise_start import start_as_noise
 from .region_dice import RegionDiceLoss
 from .region_metrics import RegionMetrics
@@ -37,6 +39,9 @@ __all__ = [
     "NoiseSchedule",
     "NormalizeBraind",
     "PatchDDMUNet",
+    "RandImplantLesiond",
+    "RandMirrorLesiond",
+    "RandScannerd",
     "RegionDiceLoss",
     "RegionMetrics",
     "RegionsToLabelsd",

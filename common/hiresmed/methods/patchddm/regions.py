@@ -34,6 +34,7 @@ class LoadImageBraind(MapTransform):
 
     No LoadImaged: it would need four keys or a list, and MONAI Label refuses lists to its subclasses, but wants
     "LoadImage" in a loader's name. Labels leave in BraTS 2023 codes 0-3; "name" is added where it is missing.
+    A case of "tumour": false gets an empty label.
 
     Args:
         keys: image.
@@ -71,6 +72,8 @@ class LoadImageBraind(MapTransform):
         for key in self.key_iterator(case):
             image, label, affine, found = self.reader(case[key], case.get(self.label_key))
             name = case.setdefault("name", found["name"])
+            if case.get("tumour") is False:
+                label = np.zeros(image.shape[1:], dtype=np.uint8)
             _check_sequences(image, str(name))
             if self.skull_stripped != "ignore":
                 self._check_skull(image, affine, str(name))

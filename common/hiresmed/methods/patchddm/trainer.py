@@ -80,7 +80,8 @@ class LabelBatch:
 class DiffusionTrainer(Trainer):
     """One iteration noises the labels of one batch, each to a time of its own, and has the network undo it.
 
-    x_t = alpha_t x_0 + sigma_t eps, with x_0 the label brought into `label_range`, t uniform in 0 .. T-1; the network
+    x_t = alpha_t x_0 + sigma_t eps, with x_0 the label brought into `label_range`, t uniform in 0 .. T-1 (but
+    see first_share); the network
     is asked for network(cat([image, coordinates, x_t], 1), t) and compared with the schedule's target (Ho 2020,
     algorithm 1; Bieder 2023).
 
@@ -98,6 +99,8 @@ class DiffusionTrainer(Trainer):
         loss_function: (output, target) -> mean over the batch.
         label_range: what the labels 0 and 1 become: [0, 1] (the paper) or [-1, 1] (eps and x_0 of one size).
         seed: of times and noise, from 0 on.
+        first_share: share of the samples that are trained at the schedule's first time, where a sampler begins with
+            noise alone, instead of a uniform one: what one-step sampling asks of the network. 0 is the paper's.
         accumulation_steps: number of micro-batches a batch is cut into; gradients are those of the whole batch.
         max_grad_norm: clips the gradient to this Euclidean norm; None: no clipping.
         ema: torch.optim.swa_utils.AveragedModel of the unwrapped network, updated after each step.
@@ -120,6 +123,7 @@ class DiffusionTrainer(Trainer):
         loss_function: Callable[[Tensor, Tensor], Tensor] | None = None,
         label_range: Sequence[float] = (-1.0, 1.0),
         seed: int = 0,
+        first_share: float = 0.0,
         accumulation_steps: int = 1,
         max_grad_norm: float | None = None,
         ema: torch.optim.swa_utils.AveragedModel | None = None,
@@ -147,6 +151,9 @@ class DiffusionTrainer(Trainer):
         if not self.low < self.high:
             raise InputError(f"label_range should be [0, 1] or [-1, 1], but is {list(label_range)}; change it.")
         self.seed = parse_int(seed, "seed")
+        self.first_share = float(first_share)
+        if not 0 <= self.first_share <= 1:
+            raise InputError(f"first_share must be from 0 to 1, got {first_share}; change it.")
         self.accumulation_steps = parse_int(accumulation_steps, "accumulation_steps", 1)
         self.max_grad_norm = max_grad_norm
         self.ema = ema
@@ -234,7 +241,11 @@ class DiffusionTrainer(Trainer):
             # the sampler deals the global batch out like cards, so this is the sample's number in it
             number = b * idist.get_world_size() + idist.get_rank()
             own = np.random.SeedSequence([self.seed, self.state.iteration, number]).generate_state(2, np.uint64)
-            times.append(torch.randint(self.schedule.steps, (), generator=torch.Generator().manual_seed(int(own[0]))))
+            chance = torch.Generator().manual_seed(int(own[0]))
+            time = torch.randint(self.schedule.steps, (), generator=chance)
+            # drawn after the time, so that a share of 0 trains at the times of ever
+            begins = self.first_share > 0 and float(torch.rand((), generator=chance)) < self.first_share
+            times.append(torch.tensor(self.schedule.first) if begins else time)
             generator = torch.Generator(x0.device).manual_seed(int(own[1]))
             noise[b].normal_(generator=generator)
         return torch.stack(times), noise
