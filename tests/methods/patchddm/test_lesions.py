@@ -1,4 +1,4 @@
-"""Lesions put into brains and taken out, and other scanners: the label says what was done, and the rest stays a brain."""
+"""Lesions put into brains and taken out, and other scanners: the label says what was done; the rest stays a brain."""
 
 from __future__ import annotations
 

@@ -81,9 +81,8 @@ class DiffusionTrainer(Trainer):
     """One iteration noises the labels of one batch, each to a time of its own, and has the network undo it.
 
     x_t = alpha_t x_0 + sigma_t eps, with x_0 the label brought into `label_range`, t uniform in 0 .. T-1 (but
-    see first_share); the network
-    is asked for network(cat([image, coordinates, x_t], 1), t) and compared with the schedule's target (Ho 2020,
-    algorithm 1; Bieder 2023).
+    see first_share); the network is asked for network(cat([image, coordinates, x_t], 1), t) and compared with the
+    schedule's target (Ho 2020, algorithm 1; Bieder 2023).
 
     Time and noise of a sample are a function of (seed, iteration, its number in the global batch): so a resumed
     run repeats them, and the number of processes (with distributed.distributed_sampler) and of micro-batches does not
