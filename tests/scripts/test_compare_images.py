@@ -94,7 +94,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
         ((real, tmp_path / "empty", *pixels), "empty"),
         ((real, tmp_path / "none", *pixels), "none"),
         ((real, few, *pixels), "at least four images of each side, got 3 generated"),
-        ((real, made, "--extractor", "vgg"), "A feature extractor is one of"),
+        ((real, made, "--extractor", "vgg"), "extractor must be one of"),
     ):
         with pytest.raises(InputError) as caught:
             main(monkeypatch, *words)
