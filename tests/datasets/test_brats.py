@@ -214,17 +214,18 @@ def test_a_list_of_cases_repeats_them_and_mixes_phantoms_with_patients(tmp_path)
         {"case": "one", "repeat": 3},
         {"case": "two", "tumour": False},
         {"case": "one", "tumour": False, "section": "validation"},
-        {"phantom": 5, "tumour": False, "shape": [16, 16, 16]},
+        {"phantoms": [5, 6], "tumour": False, "shape": [16, 16, 16]},
     ]
     cases = brain_cases(tmp_path, "training", cases_list=listed, phantom={"contrast": "varied"})
     assert [bool(c.get("label")) for c in cases[:4]] == [True, True, True, False]
     assert cases[3]["tumour"] is False and cases[4]["image"].read()[1].sum() == 0
-    assert len(brain_cases(tmp_path, cases_list=listed)) == 6
+    assert [c["image"].seed for c in cases[4:]] == [5, 6]
+    assert len(brain_cases(tmp_path, cases_list=listed)) == 7
     (held,) = brain_cases(tmp_path, "validation", cases_list=listed)
     assert "label" not in held
     with pytest.raises(InputError, match="should have a label for training"):
         brain_cases(tmp_path, "training", cases_list=[{"case": "two"}])
-    with pytest.raises(InputError, match="must name a case or a phantom"):
+    with pytest.raises(InputError, match="must name a case or phantoms"):
         brain_cases(tmp_path, "training", cases_list=[{"image": "one"}])
 
 

@@ -112,8 +112,9 @@ def brain_cases(
         phantom: arguments of BrainPhantom, e.g. {"shape": [64, 64, 64], "contrast": "random"}.
         label: which segmentation, if a case has several (see brats_case).
         cases_list: instead of the split: list of {"case": folder or file below dataset_dir, "label": as above} or
-            {"phantom": seed, further arguments of BrainPhantom}, each with "section" (training if it has none),
-            "repeat" (how often it counts) and "tumour": false where nothing is tumour, whatever a label there marks.
+            {"phantoms": [first seed, last seed], further arguments of BrainPhantom}, each with "section" (training if
+            it has none), "repeat" (how often it counts) and "tumour": false where nothing is tumour, whatever a label
+            there marks.
 
     Raises:
         InputError: an unknown or empty section; a case without label for training or validation.
@@ -145,14 +146,15 @@ def brain_cases(
 def _listed(entry: Mapping, dataset_dir: str | Path | None, phantom: Mapping | None, label: str | None) -> list[Case]:
     """The cases of one entry of a cases_list, as often as it says."""
     repeat = parse_int(entry.get("repeat", 1), "repeat", least=1)
-    if "phantom" in entry:
-        own = {k: v for k, v in entry.items() if k not in ("phantom", "section", "repeat")}
-        head = BrainPhantom(**{"shape": (64, 64, 64), **(phantom or {}), **own, "seed": int(entry["phantom"])})
-        return [brats_case(head)] * repeat
+    if "phantoms" in entry:
+        first, last = (int(seed) for seed in entry["phantoms"])
+        own = {k: v for k, v in entry.items() if k not in ("phantoms", "section", "repeat")}
+        options = {"shape": (64, 64, 64), **(phantom or {}), **own}
+        return [brats_case(BrainPhantom(**options, seed=seed)) for seed in range(first, last + 1)] * repeat
     if "case" not in entry:
         raise InputError(
-            f"Each entry of cases_list must name a case or a phantom, got {sorted(entry)}; give {{case: folder}} or "
-            "{phantom: seed}."
+            f"Each entry of cases_list must name a case or phantoms, got {sorted(entry)}; give {{case: folder}} or "
+            "{phantoms: [first seed, last seed]}."
         )
     case = brats_case(Path(dataset_dir or ".") / str(entry["case"]), entry.get("label", label))
     if entry.get("tumour", True) is False:

@@ -163,3 +163,16 @@ def test_one_latent_has_no_batch_statistics_and_is_met_with_a_sentence():
     assert network.eval()(one).isfinite().all()
     for norm in ("group", "frozen_batch", "none"):
         assert DcganGenerator(size=16, width=8, latent_size=8, norm=norm)(one).isfinite().all()
+
+
+def test_a_critic_that_compares_images_tells_copies_from_others_and_each_group_is_judged_apart():
+    torch.manual_seed(0)
+    critic = DcganCritic(size=32, width=32, norm="none", group_size=4).double()
+    images = torch.randn(8, 1, 32, 32, dtype=torch.float64)
+    logits = critic(images)
+    assert not torch.equal(critic(images[:1].repeat(4, 1, 1, 1))[:1], logits[:1])
+    torch.testing.assert_close(critic(images[4:]), logits[4:], rtol=1e-12, atol=1e-12)
+    with torch.device("meta"):
+        assert (
+            parameters(DcganCritic(size=32, width=32, group_size=4)) == parameters(DcganCritic(size=32, width=32)) + 16
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from hiresmed.core.errors import InputError
-from hiresmed.methods.inr_gan.critic import Blur, EqualConv, ResidualCritic, minibatch_deviation
+from hiresmed.methods.inr_gan.critic import Blur, EqualConv, ResidualCritic
+from hiresmed.training.minibatch import minibatch_deviation
 
 pytestmark = pytest.mark.processor
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from ...core.errors import InputError
 from ...core.knobs import parse_int
+from ...training.minibatch import minibatch_deviation
 
 NORMS = ("batch", "sync_batch", "frozen_batch", "instance", "group", "none")
 GRID = 4  # pixels a side where the generator begins and the critic ends
@@ -156,6 +157,8 @@ class DcganCritic(nn.Module):
         size: N, a power of two.
         width: W, halved with each doubling of the grid.
         norm: batch, sync_batch, frozen_batch, instance, group or none.
+        group_size: images of the batch that minibatch_deviation compares before the dense layer, so that images which
+            are too much alike are told (Karras et al. 2018, section 3); 1, as in the paper: none.
 
     Raises InputError for a size, a width or a norm that it cannot have, and for images of another size.
 
@@ -164,9 +167,12 @@ class DcganCritic(nn.Module):
         torch.Size([2, 1])
     """
 
-    def __init__(self, in_channels: int = 1, size: int = 256, width: int = 1024, norm: str = "instance") -> None:
+    def __init__(
+        self, in_channels: int = 1, size: int = 256, width: int = 1024, norm: str = "instance", group_size: int = 1
+    ) -> None:
         super().__init__()
         steps = _doublings(size, width)
+        self.group_size = parse_int(group_size, "group_size", least=1)
         self.shape = (in_channels, size, size)
         widths = [in_channels] + [width // 2**k for k in reversed(range(steps))]
         layers: list[nn.Module] = []
@@ -176,7 +182,7 @@ class DcganCritic(nn.Module):
             if k >= steps - 3:
                 layers += [nn.Conv2d(o, o, 3, padding=1), norm_layer(norm, o), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers)
-        self.judge = nn.Linear(width * GRID**2, 1)
+        self.judge = nn.Linear((width + (self.group_size > 1)) * GRID**2, 1)
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -185,4 +191,7 @@ class DcganCritic(nn.Module):
                 f"The critic wants images (B, {', '.join(map(str, self.shape))}), but got {tuple(images.shape)}; "
                 "give it the size and channels of the data."
             )
-        return self.judge(self.features(images).flatten(1))
+        x = self.features(images)
+        if self.group_size > 1:
+            x = minibatch_deviation(x, self.group_size)
+        return self.judge(x.flatten(1))

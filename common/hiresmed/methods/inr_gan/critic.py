@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import InputError
+from ...training.minibatch import minibatch_deviation
 from .generator import EqualLinear
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -74,21 +75,6 @@ class ResidualHalving(nn.Module):
         y = self.blur(_activate(self.first(x)), padding=2)
         y = _activate(self.second(y, self.stride, self.padding))
         return (y + self.skip(self.blur(x, padding=1, stride=2))) / math.sqrt(2)
-
-
-def minibatch_deviation(x: Tensor, group_size: int) -> Tensor:
-    """One more channel: mean standard deviation over the group of each image (Karras et al. 2018, section 3).
-
-    Groups are neighbours in the batch (StyleGAN2 takes every B/g-th), so that a micro-batch of whole groups has the
-    statistics of the whole batch; what is left over at its end is a smaller group.
-    """
-    shares = []
-    for group in x.split(len(x) // group_size * group_size or len(x)):
-        grouped = group.reshape(-1, min(group_size, len(group)), *group.shape[1:])
-        deviation = (grouped.var(1, unbiased=False) + 1e-8).sqrt().flatten(1).mean(1)
-        shares.append(deviation.repeat_interleave(grouped.shape[1]))
-    channel = torch.cat(shares).view(-1, *[1] * (x.ndim - 1)).expand(-1, 1, *x.shape[2:])
-    return torch.cat([x, channel], 1)
 
 
 class ResidualCritic(nn.Module):
