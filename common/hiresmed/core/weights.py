@@ -18,7 +18,8 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
     """The network with the file's weights, strictly loaded, in eval mode on `device`.
 
     Args:
-        network: of the architecture that the file was trained with.
+        network: of the architecture that the file was trained with. Where it has a method `check_weights`, that is
+            asked first, with the names in the file.
         path: a flat state_dict (fp16 storage is widened), loaded with weights_only.
 
     Raises:
@@ -35,6 +36,7 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
         ) from error
     if isinstance(state, dict) and set(state) == {"model"}:
         state = state["model"]
+    _check(network, state)
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -60,10 +62,17 @@ def warm_start(network: nn.Module, path: str | pathlib.Path | None, prefix: str 
     if path is None:
         return network
     weights_sha256(path)
-    matching = {
-        k: v for k, v in torch.load(path, map_location="cpu", weights_only=True).items() if k.startswith(prefix)
-    }
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    _check(network, state)
+    matching = {k: v for k, v in state.items() if k.startswith(prefix)}
     if not matching:
         raise InputError(f"{path} must hold weights that begin with {prefix!r}, got none; check warm_start.")
     network.load_state_dict(matching, strict=False)
     return network
+
+
+def _check(network: nn.Module, state) -> None:
+    """Lets the network refuse weights that fit its layers, but not its task."""
+    check = getattr(network, "check_weights", None)
+    if check is not None and isinstance(state, dict):
+        check(state.keys())

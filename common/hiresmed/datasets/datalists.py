@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..core.errors import InputError
 from ..core.knobs import parse_int
@@ -28,13 +28,14 @@ def list_cases(
     subject: str | None = None,
     split: str = "name",
 ) -> list[dict]:
-    """Cases of one section, each {"image": path or Volume, "name", "region", "stages"}.
+    """Cases of one section, each {"image": path or Volume, "name", "region", "stages", "weight"}.
 
     Args:
         dataset_dir: folder of images; None gives phantoms (the last quarter of them for validation).
         section: training, validation, or test where the list or the split has one.
         cases_list: explicit list of {"image": path below dataset_dir, "region": box or nothing, "stages": list or
-            nothing, "section": training or validation}; instead of the split by name. {"phantom": seed} is one, too.
+            nothing, "weight": how often it is drawn against others (1), "section": training or validation}; instead
+            of the split by name. {"phantom": seed} is one, too, and {"phantom": seed, "count": n} are n of them.
         phantoms: how many, without dataset_dir.
         phantom: their kind, thorax (3-D CT) or xray (2-D).
         split: of a folder: name or tenths, see sections.sections_of.
@@ -55,15 +56,25 @@ def list_cases(
         found = [c for patient, c in patients if sections[patient] == section]
     else:
         found = [
-            _listed(entry, dataset_dir, phantom) for entry in cases_list if entry.get("section", "training") == section
+            _listed(entry, dataset_dir, phantom)
+            for entry in _each(cases_list)
+            if entry.get("section", "training") == section
         ]
     if not found:
         raise InputError(f"the {section} section should hold at least one case, but holds none; add images or a list.")
     return found
 
 
+def _each(cases_list: Sequence[Mapping]) -> Iterator[Mapping]:
+    """The list with every entry of several phantoms unfolded."""
+    for entry in cases_list:
+        count = parse_int(entry.get("count", 1), "count", least=1)
+        for n in range(count):
+            yield {**entry, "phantom": int(entry["phantom"]) + n} if "phantom" in entry else entry
+
+
 def _listed(entry: Mapping, dataset_dir: str | None, phantom: str) -> dict:
-    case = {"region": entry.get("region"), "stages": entry.get("stages")}
+    case = {"region": entry.get("region"), "stages": entry.get("stages"), "weight": _weight(entry.get("weight", 1.0))}
     if "phantom" in entry:
         seed = int(entry["phantom"])
         return case | {"image": _phantom(phantom, seed, entry.get("shape")), "name": f"phantom_{seed}"}
@@ -79,3 +90,9 @@ def _phantom(kind: str, seed: int, shape: Sequence[int] | None) -> Volume:
     shape = shape or _XRAY_SHAPES[seed % len(_XRAY_SHAPES)]
     pixel = math.sqrt(_XRAY_AREA_MM2 / math.prod(shape))
     return ChestXrayPhantom(shape, seed=seed, field_of_view_mm=[pixel * n for n in shape])
+
+
+def _weight(weight) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+        raise InputError(f"the weight of a case must be a number above 0, got {weight!r}; change it.")
+    return float(weight)

@@ -7,7 +7,8 @@ from .generator import MultiScaleGenerator, PatchGenerator
 from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
 from .prepared_cases import training_cases
 from .rendering_content import RenderingContent
-from .sketch import GradientSketch, GradientSketchd
+from .sketch import GradientSketch, GradientSketchd, SignedSketch, sketcher_of
+from .views import RandomViews
 
 __all__ = [
     "CascadeInferer",
@@ -20,9 +21,12 @@ __all__ = [
     "PatchCritic",
     "PatchGenerator",
     "PreparedCase",
+    "RandomViews",
     "Rendering",
     "RenderingContent",
+    "SignedSketch",
     "collate_stage",
     "prepare_case",
+    "sketcher_of",
     "training_cases",
 ]

@@ -128,6 +128,8 @@ class CascadeInferer(Inferer):
         inputs = {k: [v.name, list(v.shape)] for k, v in case.items() if isinstance(v, Volume)}
         names = ("base_size", "num_scales", "window", "dtype", "seed", "noise", "first_image", "size")
         settings = {n: getattr(self, n) for n in names}
+        if self.sketcher.kind != "edges":
+            settings["sketch_kind"] = self.sketcher.kind
         return json.loads(json.dumps({"inputs": inputs, **settings, "amp": self.tiled.amp}))
 
     def _on_tensor(self, inputs: torch.Tensor, network) -> torch.Tensor:
@@ -166,7 +168,7 @@ class CascadeRun:
         self.network = network
         self.image, self.sketch, self.mask = (self._fitted(case.get(k)) for k in ("image", "sketch", "mask"))
         if self.sketch is not None:
-            self.sketch = SketchVolume.of(self.sketch)
+            self.sketch = SketchVolume.of(self.sketch, inferer.sketcher.kind)
         given = self.image or self.sketch
         if given is None:
             raise InputError("the cascade wants an image or a sketch, but neither came; give --image or --sketch.")
@@ -195,6 +197,12 @@ class CascadeRun:
                 f"{self.name} must be {kind[self.network.spatial_dims]}, got shape {tuple(self.shape)}; give another "
                 "image, or use another bundle."
             )
+        kind = inferer.sketcher.kind
+        if kind != self.network.sketch_kind:
+            raise InputError(
+                "sketcher must be of the kind that the network was trained with, "
+                f"{self.network.sketch_kind}, got {kind}; change sketch_kind."
+            )
         self.factor = self.network.factor
         scales = inferer.num_scales
         self.scales = number_of_scales(self.shape, inferer.base_size, self.factor) if scales is None else scales
@@ -213,7 +221,7 @@ class CascadeRun:
         self.images = self._pyramid(conditions, "image", self.image, "mean", inferer.dtype, 1.0)
         self.masks = self._pyramid(conditions, "mask", self.mask, "max", "uint8", 1.0)
         if self.sketch is not None:
-            self.sketches = conditions.pyramid("sketch", self.sketch, "max", "uint8", 1 / 255)
+            self.sketches = conditions.pyramid("sketch", self.sketch, "strongest", "uint8", 1 / 255)
         else:
             self.sketches = conditions.sketches(self.images)
         self.levels = self.stores.pyramid(
@@ -292,7 +300,8 @@ class CascadeRun:
         sketch = self.sketches[k].read_extended(start, shape)
         if self.masks is not None and self.sketch is None:
             # what is to be replaced must not draw itself again
-            sketch = np.where(self.masks[k].read_extended(start, shape) > 0, 0, sketch).astype(sketch.dtype)
+            empty = self.inferer.sketcher.empty
+            sketch = np.where(self.masks[k].read_extended(start, shape) > 0, empty, sketch).astype(sketch.dtype)
         return sketch
 
     def _real(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:

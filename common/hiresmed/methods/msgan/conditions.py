@@ -1,13 +1,14 @@
 """The conditions of a cascade at every scale: the real image's pyramid and the sketches, made tile by tile on disk.
 
 The sketch is drawn anew at each scale from the image at that scale, because thin edges vanish under interpolation; a
-sketch that comes without an image is pooled by its maximum.
+sketch that comes without an image is pooled by its strongest value.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import ignite.distributed as idist
 import numpy as np
@@ -19,6 +20,7 @@ from ...core.errors import InputError
 from ...core.memory import release_heap
 from ...core.tiles import Box, TileGrid
 from ...core.volumes import Volume, iter_boxes
+from .generator import coarser_sketch
 from .levels import LevelPlan
 
 
@@ -37,7 +39,7 @@ class Conditions:
         plans: of the levels.
         stores: factory of pyramids.
         factor: between levels.
-        sketcher: (1, 1, *S + 2 halo) image in [-1, 1] -> (1, 1, *S) sketch in [0, 1], with attribute `halo`.
+        sketcher: (1, 1, *S + 2 halo) image in [-1, 1] -> (1, 1, *S) sketch in [0, 1], with attributes `halo`, `empty`.
         encode: real-world numbers -> [-1, 1].
         progress: show bars in a terminal.
     """
@@ -59,7 +61,7 @@ class Conditions:
         self.progress = progress
 
     def pyramid(self, name: str, volume: Volume, pool: str, dtype: str, slope: float) -> list[Volume]:
-        """The volume and its coarser levels, each the mean or the maximum (`pool`) of the cells below it."""
+        """The volume and its coarser levels, each the cells' mean, max or strongest value (see `_pool`) below it."""
         levels: list[Volume] = [volume]
         if len(self.plans) == 1:
             return levels
@@ -80,7 +82,7 @@ class Conditions:
                 start = plan.grid.start(number)
                 inside = plan.grid.inside(number)
                 box = fine.read_extended([s * self.factor for s in start], [n * self.factor for n in inside])
-                level.write(start, _pool(box, self.factor, pool))
+                level.write(start, _pool(box, self.factor, pool, self.sketcher.empty))
                 level.mark(number)
             release_heap()
             idist.barrier()
@@ -122,6 +124,8 @@ class SketchVolume(Volume):
     that is mostly bright (its mean is above half of full strength) is a drawing on paper: its most frequent value is
     the paper, strength 0, and black is 1. All else, with its strengths mostly 0, is taken as it is.
 
+    A sketch of kind "signed" (SignedSketch) is taken as it is; its most frequent value must be a middle grey.
+
     Args:
         volume: the file.
         slope: strength of one unit of it.
@@ -141,13 +145,24 @@ class SketchVolume(Volume):
         self.name = volume.name
 
     @classmethod
-    def of(cls, volume: Volume) -> SketchVolume:
-        """Finds the scale and, in a 2-D picture, the paper: from all of that, or from a volume's middle slab."""
-        if len(volume.shape) == 2:
+    def of(cls, volume: Volume, kind: str = "edges") -> SketchVolume:
+        """Finds the scale and, in a 2-D picture, the paper: from all of that, or from a volume's middle slab.
+
+        Raises:
+            InputError: kind "signed", and most of the sketch is not a middle grey, as where no edge is near.
+        """
+        if len(volume.shape) == 2 and kind == "edges":
             return cls._of_picture(volume)
-        start = [0] * (len(volume.shape) - 1) + [volume.shape[-1] // 2]
-        peak = float(np.max(volume.read(start, [*volume.shape[:-1], 1])))
-        return cls(volume, _slope(peak))
+        start = [0] * len(volume.shape)
+        shape = list(volume.shape)
+        if len(shape) == 3:
+            start[-1] = shape[-1] // 2
+            shape[-1] = 1
+        values = np.asarray(volume.read(start, shape), dtype=np.float32)
+        slope = _slope(float(values.max()))
+        if kind == "signed":
+            _check_signed(values * slope, volume.name)
+        return cls(volume, slope)
 
     @classmethod
     def _of_picture(cls, volume: Volume) -> SketchVolume:
@@ -178,14 +193,33 @@ class SketchVolume(Volume):
         return values.clip(0, 1) if self.paper is None else (1 - values / self.paper).clip(0, 1)
 
 
+def _check_signed(strengths: np.ndarray, name: str) -> None:
+    counts = np.bincount(np.rint(strengths * 255).clip(0, 255).astype(np.int64).ravel(), minlength=256)
+    most = int(counts.argmax())
+    if not 118 <= most <= 138:
+        raise InputError(
+            f"{name} must be a signed sketch, middle grey (128 of 255) where no edge is near, brighter on the bright "
+            f"side of an edge and darker on its dark side, got one that is mostly {most} of 255; for lines on black or "
+            "on paper use weights that were trained on them and --sketch_kind edges, or give an image as --image."
+        )
+
+
 def _slope(peak: float) -> float:
     return 1 / 255 if peak > 1 else 1.0
 
 
-def _pool(box: np.ndarray, factor: int, kind: str) -> np.ndarray:
-    """Mean or maximum of cells of `factor` voxels an axis; the box's sides are multiples of it."""
-    kinds = {("mean", 2): F.avg_pool2d, ("mean", 3): F.avg_pool3d, ("max", 2): F.max_pool2d, ("max", 3): F.max_pool3d}
+def _pool(box: np.ndarray, factor: int, kind: str, empty: float = 0.0) -> np.ndarray:
+    """Each cell of `factor` voxels an axis by its mean, its max, or its strongest value, the furthest from `empty`.
+
+    The box's sides are multiples of `factor`.
+    """
     turned = box.flags.f_contiguous  # as NIfTI files are read; cells have no preferred axis
     values = (box.T if turned else box).astype(np.float64 if box.dtype == np.float64 else np.float32)
-    pooled = kinds[kind, box.ndim](torch.from_numpy(values)[None, None], factor)[0, 0].numpy()
+    pools = {"mean": mean_pool, "max": coarser_sketch, "strongest": partial(coarser_sketch, empty=empty)}
+    pooled = pools[kind](torch.from_numpy(values)[None, None], factor)[0, 0].numpy()
     return pooled.T if turned else pooled
+
+
+def mean_pool(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """(B, C, *S) -> (B, C, *S / factor): the mean of each cell."""
+    return {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[x.ndim - 2](x, factor)

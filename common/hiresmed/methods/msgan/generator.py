@@ -9,7 +9,7 @@ Letters: B = batch, D = spatial axes, S = spatial shape, f = lattice factor, m =
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,11 @@ from monai.networks.utils import pixelunshuffle
 from monai.utils import convert_to_dst_type
 from torch import nn
 
+from ...core.errors import InputError
+from .sketch import sketcher_of
 from .stage_inputs import StageBox, stage_conditions, stage_input
+
+_SIGNED = "signed_sketch"
 
 
 def crop(x: torch.Tensor, margin: int) -> torch.Tensor:
@@ -136,6 +140,8 @@ class MultiScaleGenerator(nn.Module):
         weights: "shared" (one doubling stage serves every scale, so a cascade grows without retraining) or "per_scale".
         factor: how much finer each stage is than the one before: 2, 4 or 8.
         coordinates: whether the base is told where its voxels lie.
+        sketch_kind: of the sketches it is trained with: edges or signed, see sketcher_of. Weights of a network for
+            signed sketches say so by an entry of their own, `signed_sketch`; others have none.
         base, stage: further arguments of PatchGenerator.
     """
 
@@ -146,6 +152,7 @@ class MultiScaleGenerator(nn.Module):
         weights: str = "shared",
         factor: int = 2,
         coordinates: bool = True,
+        sketch_kind: str = "edges",
         base: dict | None = None,
         stage: dict | None = None,
     ) -> None:
@@ -156,6 +163,10 @@ class MultiScaleGenerator(nn.Module):
         self.factor = factor
         self.coordinates = coordinates
         self.num_stages = num_stages
+        self.sketch_kind = sketch_kind
+        self.empty = sketcher_of(sketch_kind).empty
+        if sketch_kind == "signed":
+            self.register_buffer(_SIGNED, torch.ones((), dtype=torch.uint8))
         base_channels = 2 + (spatial_dims if coordinates else 0)
         self.base = PatchGenerator(spatial_dims, base_channels, residual=False, **{"factor": 4, **(base or {})})
         copies = 1 if weights == "shared" else num_stages
@@ -165,6 +176,19 @@ class MultiScaleGenerator(nn.Module):
     def stage(self, number: int) -> PatchGenerator:
         """The network of stage `number`: 0 the base, 1 the first doubling."""
         return self.base if number == 0 else self.stages[min(number, len(self.stages)) - 1]
+
+    def check_weights(self, names: Iterable[str]) -> None:
+        """Refuses the weights (names of a state_dict) of a network trained with the other kind of sketches.
+
+        Raises:
+            InputError: they are.
+        """
+        kind = "signed" if _SIGNED in names else "edges"
+        if kind != self.sketch_kind:
+            raise InputError(
+                f"sketch_kind must be what the weights were trained with, {kind}, got {self.sketch_kind}; set "
+                f"--sketch_kind {kind}, or give other weights."
+            )
 
     def forward(self, image: torch.Tensor, stage: int = -1) -> torch.Tensor:
         """One stage on its prepared input, or (stage -1) the whole cascade from a sketch, untiled and without noise.
@@ -181,7 +205,7 @@ class MultiScaleGenerator(nn.Module):
         affines = [np.asarray(getattr(item, "affine", np.eye(4))) for item in image]
         sketches = [image.as_tensor() if isinstance(image, MetaTensor) else image]
         for _ in range(self.num_stages):
-            sketches.append(coarser_sketch(sketches[-1], self.factor))
+            sketches.append(coarser_sketch(sketches[-1], self.factor, self.empty))
         result = sketches[-1]
         for number in range(self.num_stages + 1):
             result = self._untiled(number, sketches[-1 - number], result, affines)
@@ -214,10 +238,15 @@ def _read_extended(image: torch.Tensor, start: Sequence[int], shape: Sequence[in
     return extend(image[None], [(-s, s + n - m) for s, n, m in zip(start, shape, image.shape[1:])])[0]
 
 
-def coarser_sketch(sketch: torch.Tensor, factor: int) -> torch.Tensor:
-    """Sketch on a grid `factor` times coarser, sizes rounded up: each cell's maximum, so that thin edges survive.
+def coarser_sketch(sketch: torch.Tensor, factor: int, empty: float = 0.0) -> torch.Tensor:
+    """Sketch on a grid `factor` times coarser, sizes rounded up: each cell's strongest value, for thin edges.
 
-    (B, 1, *S) -> (B, 1, *ceil(S / factor)).
+    (B, 1, *S) -> (B, 1, *ceil(S / factor)), values in [0, 1]; the strongest is the furthest from `empty`, and of two
+    equally far ones the greater.
     """
     pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[sketch.ndim - 2]
-    return pool(sketch, factor, ceil_mode=True)
+    most = pool(sketch, factor, ceil_mode=True)
+    if empty == 0:
+        return most
+    least = -pool(-sketch, factor, ceil_mode=True)
+    return torch.where(most - empty >= empty - least, most, least)

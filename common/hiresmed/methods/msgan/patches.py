@@ -30,11 +30,12 @@ from .stage_inputs import StageBox, coarse_box, stage_conditions
 
 @dataclass
 class PreparedCase:
-    """A case's image pyramid and sketches, finest first, and the stages it teaches (None: all)."""
+    """A case's image pyramid and sketches, finest first, the stages it teaches (None: all), how often it is drawn."""
 
     images: list[Volume]
     sketches: list[Volume]
     stages: Sequence[int] | None = None
+    weight: float = 1.0
 
     @property
     def coarsest(self) -> int:
@@ -84,6 +85,8 @@ class MultiScalePatches(torch.utils.data.Dataset):
         noise: standard deviation of the noise channel, as at inference.
         corruption: largest standard deviation of the noise put on coarse images, in [-1, 1] units.
         seed: of the whole training.
+        views: draws random fields of view of a case for the base stage (RandomViews).
+        view_share: share of the base stage's samples that are such views; the others show whole cases.
 
     Raises:
         InputError: no case has the scales that the configuration trains.
@@ -105,8 +108,12 @@ class MultiScalePatches(torch.utils.data.Dataset):
         noise: float = 0.1,
         seed: int = 0,
         training: bool = True,
+        views: Callable[[PreparedCase, np.random.Generator], PreparedCase] | None = None,
+        view_share: float = 0.0,
     ) -> None:
         self.cases = list(cases)
+        self.views = views
+        self.view_share = _share(view_share)
         self.window = window
         self.spatial_dims = network.spatial_dims
         self.factor = network.factor
@@ -155,9 +162,14 @@ class MultiScalePatches(torch.utils.data.Dataset):
             stage = int(chance.integers(1, max(c.coarsest for c in cases) + 1))
             cases = [c for c in cases if c.coarsest >= stage]
         chance = self._chance(batch, idist.get_rank() * self.per_rank + place)
-        case = cases[int(chance.integers(len(cases)))]
+        case = _drawn(cases, chance)
+        if not finer and self._shows_views() and chance.random() < self.view_share:
+            case = self.views(case, chance)
         level = self._level(case, chance) if finer and not stage else case.coarsest - stage
         return self._sample(case, level, rolled, chance)
+
+    def _shows_views(self) -> bool:
+        return self.training and self.views is not None and self.view_share > 0
 
     def _chance(self, batch: int, place: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, (self.epoch << 40) | (batch << 16) | place]))
@@ -245,3 +257,17 @@ def collate_stage(samples: Sequence[Mapping]) -> dict:
     """
     keys = samples[0].keys()
     return {k: torch.stack(v) if torch.is_tensor(v[0]) else v for k in keys for v in [[s[k] for s in samples]]}
+
+
+def _drawn(cases: Sequence[PreparedCase], chance: np.random.Generator) -> PreparedCase:
+    """One of the cases, each as often as its weight says."""
+    weights = np.array([case.weight for case in cases])
+    if (weights == weights[0]).all():
+        return cases[int(chance.integers(len(cases)))]
+    return cases[int(np.searchsorted(weights.cumsum(), chance.random() * weights.sum(), side="right"))]
+
+
+def _share(share) -> float:
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise InputError(f"base_views must be a share from 0 to 1, got {share!r}; change it.")
+    return float(share)

@@ -63,7 +63,11 @@ def training_cases(
     shares = [_share(s) for s in base_crops] if section == "training" else []
     prepared = []
     for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):
-        folder = None if cache_dir is None else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case, intensity)}"
+        folder = (
+            None
+            if cache_dir is None
+            else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case, intensity, sketcher)}"
+        )
         volume = _volume(case, folder, intensity)
         if len(volume.shape) != network.spatial_dims:
             raise InputError(
@@ -72,6 +76,7 @@ def training_cases(
             )
         made = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
         made.stages = case.get("stages")
+        made.weight = case.get("weight", 1.0)
         prepared.append(made)
         if made.stages is None or 0 in made.stages:
             small = [_reduced(RegionView(volume, box), 4 * base_size) for box in _corners(volume.shape, shares)]
@@ -126,8 +131,10 @@ def _view(case: Mapping, folder: pathlib.Path, intensity: str | None) -> Volume:
     return RegionView(volume, check_region(case["region"], volume.shape)) if case.get("region") else volume
 
 
-def _digest(case: Mapping, intensity: str | None) -> str:
+def _digest(case: Mapping, intensity: str | None, sketcher) -> str:
     image = case["image"]
     identity = (image.name, image.shape) if isinstance(image, Volume) else str(image)
-    shown = () if intensity is None else (intensity,)
+    shown = [] if intensity is None else [intensity]
+    if sketcher.kind != "edges":
+        shown.append(sketcher.kind)
     return hashlib.sha256(repr((identity, case.get("region"), *shown)).encode()).hexdigest()[:8]
