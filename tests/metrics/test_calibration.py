@@ -68,6 +68,16 @@ def test_hausdorff_distance_is_in_mm_of_the_files_voxels_and_none_where_nothing_
     assert both["dice_WT"] == 1.0 and both["auroc_variance_WT"] is None
 
 
+def test_volumes_are_in_ml_of_the_files_voxels_and_what_is_found_beyond_the_truth_is_false():
+    pred, label = np.zeros((12, 12, 12), np.uint8), np.zeros((12, 12, 12), np.uint8)
+    pred[2:6, 2:6, 2:6], label[4:8, 2:6, 2:6] = 1, 2
+    figures = RegionMetrics({"WT": (1, 2, 3)})(case(pred, label, spacing=(2.0, 5.0, 0.5)))
+    assert figures["volume_ml_WT"] == figures["true_volume_ml_WT"] == pytest.approx(64 * 0.005)
+    assert figures["false_positive_ml_WT"] == pytest.approx(32 * 0.005)
+    healthy = RegionMetrics({"WT": (1, 2, 3)})(case(pred, label * 0))
+    assert healthy["false_positive_ml_WT"] == healthy["volume_ml_WT"] > 0 and healthy["true_volume_ml_WT"] == 0
+
+
 def test_regions_are_nested_unions_of_codes_and_four_is_read_as_three():
     label = np.zeros((6, 6, 6), np.uint8)
     label[2:5, 2:5, 2:5], label[3, 3, 2:5], label[3, 3, 3] = 2, 1, 3

@@ -25,7 +25,9 @@ class RegionMetrics:
         regions: name -> codes of the label that belong to it, from the outermost inwards.
 
     Returns:
-        dict of figures named `dice_WT`, `hd95_WT` (mm; None where one of the two is empty), `auroc_variance_WT`,
+        dict of figures named `dice_WT`, `hd95_WT` (mm; None where one of the two is empty), `volume_ml_WT`,
+        `true_volume_ml_WT`, `false_positive_ml_WT` (what was found beyond the truth: for a brain without tumour, all of
+        it), `auroc_variance_WT`,
         `auroc_entropy_WT` (of p (1 - p), which needs no ensemble), `ece_WT`, and `filtered_dice_WT`.
     """
 
@@ -55,7 +57,14 @@ class RegionMetrics:
         if found.any() and truth.any():
             distance = compute_hausdorff_distance(found, truth, True, percentile=95, spacing=spacing)
             hd95 = float(distance) if math.isfinite(float(distance)) else None
-        return {f"dice_{name}": dice, f"hd95_{name}": hd95}
+        ml = math.prod(spacing) / 1000
+        return {
+            f"dice_{name}": dice,
+            f"hd95_{name}": hd95,
+            f"volume_ml_{name}": ml * float(found.sum()),
+            f"true_volume_ml_{name}": ml * float(truth.sum()),
+            f"false_positive_ml_{name}": ml * float((found * (1 - truth)).sum()),
+        }
 
     def _calibration(
         self, name: str, found: np.ndarray, truth: np.ndarray, probability: np.ndarray, variance: np.ndarray
