@@ -109,6 +109,14 @@ def test_a_lesion_that_crosses_the_middle_is_left_as_it_is():
     assert torch.equal(made["image"], case["image"]) and torch.equal(made["label"], case["label"])
 
 
+def test_a_background_that_resampling_has_rounded_stays_background():
+    case = brain()
+    empty = outside(case["image"])
+    case["image"] += 2e-7 * torch.randn(case["image"].shape, generator=torch.Generator().manual_seed(0))
+    made = seeded(RandScannerd("image", prob=1.0), 0)(case)["image"]
+    assert (made[:, empty] == -1).all()
+
+
 def test_another_scanner_changes_each_sequence_on_its_own_and_keeps_where_they_end():
     case = brain()
     inside = ~outside(case["image"])

@@ -19,6 +19,7 @@ from ...core.errors import InputError
 from .lesions import BACKGROUND, brain_mask, smooth_noise
 
 KNOTS = 6
+GAMMA = 0.3  # greatest logarithm of the tone curve's exponent
 LEAST = 1e-3  # of a brain's voxel above the background
 
 
@@ -45,8 +46,8 @@ class RandScannerd(RandomizableTransform, MapTransform):
         self,
         keys: KeysCollection,
         prob: float = 0.8,
-        curve: float = 0.08,
-        field: float = 0.25,
+        curve: float = 0.06,
+        field: float = 0.15,
         noise: float = 0.04,
         blur: float = 0.25,
     ) -> None:
@@ -78,7 +79,7 @@ class RandScannerd(RandomizableTransform, MapTransform):
 
     def _seen(self, values: Tensor, brain: Tensor) -> Tensor:
         """One sequence's brain (voxels,) in [-1, 1], from its volume (*S) in [0, 1]."""
-        gamma = np.exp(self.R.uniform(-0.4, 0.4))
+        gamma = np.exp(self.R.uniform(-GAMMA, GAMMA))
         knots = torch.from_numpy((np.linspace(0, 1, KNOTS) ** gamma).astype(np.float32))
         knots[1:] += self.curve * torch.from_numpy(self.R.standard_normal(KNOTS - 1).astype(np.float32))
         values = _curve(values, knots)

@@ -21,13 +21,14 @@ from torch import Tensor
 from ...core.errors import InputError
 
 BACKGROUND = -1.0
+ROUNDING = 5e-4  # by which a resampled background may miss it
 TRIES = 50
 RESIDUE = 0.1  # share of a lesion that may be left where the other half has no counterpart
 
 
 def brain_mask(image: Tensor) -> Tensor:
     """(*S) bool: where some sequence of (4, *S) is not background."""
-    return (image > BACKGROUND).any(0)
+    return (image > BACKGROUND + ROUNDING).any(0)
 
 
 def smooth_noise(shape: Sequence[int], cells: int, random: np.random.RandomState) -> Tensor:
@@ -66,7 +67,7 @@ class RandMirrorLesiond(RandomizableTransform, MapTransform):
             image = torch.as_tensor(case[key])
             brain = brain_mask(image)
             mirrored = _mirrored(torch.cat([image, lesion[None].to(image)]), brain)
-            healthy = (mirrored[:-1] > BACKGROUND).any(0) & (mirrored[-1] == 0)
+            healthy = brain_mask(mirrored[:-1]) & (mirrored[-1] == 0)
             if (lesion & ~healthy).sum() > RESIDUE * lesion.sum():
                 return case
             share = _softened(lesion, self.margin) * (healthy & brain)
