@@ -113,8 +113,8 @@ def brain_cases(
         label: which segmentation, if a case has several (see brats_case).
         cases_list: instead of the split: list of {"case": folder or file below dataset_dir, "label": as above} or
             {"phantoms": [first seed, last seed], further arguments of BrainPhantom}, each with "section" (training if
-            it has none), "repeat" (how often it counts) and "tumour": false where nothing is tumour, whatever a label
-            there marks.
+            it has none) and "repeat" (how often it counts). "tumour": false where nothing is tumour, whatever a label
+            there marks; "lesion": filled where what it marks is to become healthy tissue (patchddm.FillLesiond).
 
     Raises:
         InputError: an unknown or empty section; a case without label for training or validation.
@@ -159,6 +159,8 @@ def _listed(entry: Mapping, dataset_dir: str | Path | None, phantom: Mapping | N
     case = brats_case(Path(dataset_dir or ".") / str(entry["case"]), entry.get("label", label))
     if entry.get("tumour", True) is False:
         case = {k: v for k, v in case.items() if k != "label"} | {"tumour": False}
+    if entry.get("lesion") is not None:
+        case = case | {"lesion": str(entry["lesion"])}
     return [case] * repeat
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.core.errors import InputError
-from hiresmed.methods.patchddm import RandImplantLesiond, RandMirrorLesiond, RandScannerd
+from hiresmed.methods.patchddm import FillLesiond, RandImplantLesiond, RandMirrorLesiond, RandScannerd
 from hiresmed.phantoms.brain import BrainPhantom
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -99,6 +99,21 @@ def test_a_lesion_in_one_half_of_a_symmetric_brain_is_replaced_by_the_other_half
     made = RandMirrorLesiond("image", prob=1.0)({"image": ill, "label": label})
     assert made["label"].sum() == 0
     torch.testing.assert_close(made["image"], healthy)
+
+
+def test_a_filled_lesion_looks_like_the_tissue_around_it_and_nothing_else_changes():
+    case = brain(tumour=False)
+    ill = seeded(RandImplantLesiond("image", prob=1.0, most=1, spot_prob=0.0, radius=(4, 5)), 4)(case)
+    lesion = ill["label"][0] > 0
+    made = FillLesiond("image")({**ill, "lesion": "filled"})
+    assert made["label"].sum() == 0
+    away = torch.nn.functional.max_pool3d(ill["label"], 5, 1, 2)[0] == 0
+    assert torch.equal(made["image"][:, away], ill["image"][:, away])
+    before, after = ((image["image"] - case["image"])[:, lesion].abs().mean() for image in (ill, made))
+    assert after < 0.8 * before
+    assert torch.equal(outside(made["image"]), outside(ill["image"]))
+    assert torch.equal(FillLesiond("image")({**ill, "lesion": "filled"})["image"], made["image"])
+    assert FillLesiond("image")(ill)["image"] is ill["image"]
 
 
 def test_a_lesion_that_crosses_the_middle_is_left_as_it_is():

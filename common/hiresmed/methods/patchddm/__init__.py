@@ -10,7 +10,7 @@ from .heun import Heun
 from .inferer import DiffusionInferer
 from .intensities import RandScannerd
 from .lean import lean_forward
-from .lesions import RandImplantLesiond, RandMirrorLesiond
+from .lesions import FillLesiond, RandImplantLesiond, RandMirrorLesiond
 from .noise_start import start_as_noise
 from .region_dice import RegionDiceLoss
 from .region_metrics import RegionMetrics
@@ -31,6 +31,7 @@ __all__ = [
     "DiffusionInferer",
     "DiffusionTrainer",
     "Ensemble",
+    "FillLesiond",
     "Heun",
     "ImageOnly",
     "LabelBatch",

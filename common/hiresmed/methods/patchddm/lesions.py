@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
+from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
@@ -35,6 +36,61 @@ def smooth_noise(shape: Sequence[int], cells: int, random: np.random.RandomState
     """(*shape) of about N(0, 1), linear between `cells` random values along each axis."""
     coarse = torch.from_numpy(random.standard_normal((1, 1, *[cells] * len(shape))).astype(np.float32))
     return F.interpolate(coarse, tuple(shape), mode="trilinear", align_corners=True)[0, 0]
+
+
+class FillLesiond(MapTransform):
+    """In a case of "lesion": filled, what its label marks becomes the tissue around it, and the label is empty.
+
+    For a brain whose lesions are neither to be learnt as tumour nor as healthy, such as those of multiple sclerosis:
+    without them it is a healthy one. Each voxel takes the Gaussian mean of the solid tissue around the lesion, with
+    noise as strong as the tissue's own fine structure, which the same case always gets alike.
+
+    Args:
+        keys: image, (4, *S).
+        label_key: (R, *S) in {0, 1}.
+        margin: voxels around the lesion that are replaced, too.
+        width: deviation of the Gaussian, in voxels; four times as wide where no tissue is that near.
+    """
+
+    def __init__(self, keys: KeysCollection, label_key: str = "label", margin: int = 1, width: float = 2.0) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.label_key = label_key
+        self.margin = int(margin)
+        self.width = float(width)
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict:
+        case = dict(data)
+        if case.get("lesion") != "filled":
+            return case
+        label = torch.as_tensor(case[self.label_key])
+        for key in self.key_iterator(case):
+            image = torch.as_tensor(case[key])
+            brain = brain_mask(image)
+            levels = _levels(image, brain)
+            if levels is None:
+                continue
+            share = _softened(label.amax(0) > 0, self.margin) * brain
+            solid = (brain & (share == 0) & ~_liquid(image, levels)).float()
+            filled = self._around(image, solid)
+            case[key] = _like(case[key], torch.lerp(image, filled, share))
+        case[self.label_key] = _like(case[self.label_key], torch.zeros_like(label))
+        return case
+
+    def _around(self, image: Tensor, solid: Tensor) -> Tensor:
+        """(4, *S): means of the solid tissue around each voxel, with its fine structure's noise."""
+        near, weight = self._means(image, solid, self.width)
+        far, _ = self._means(image, solid, 4 * self.width)
+        means = torch.where(weight > 1e-2, near, far)
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+        fine = ((image - near) * solid).flatten(1).square().sum(1) / solid.sum().clamp(min=1)
+        made = means + 0.15 * fine.sqrt().view(-1, 1, 1, 1) * noise
+        return made.clamp(BACKGROUND + 1e-3, 1.0)
+
+    @staticmethod
+    def _means(image: Tensor, solid: Tensor, width: float) -> tuple[Tensor, Tensor]:
+        smooth = GaussianFilter(3, width)
+        weight = smooth(solid[None, None])[0]
+        return smooth((image * solid)[None])[0] / weight.clamp(min=1e-6), weight
 
 
 class RandMirrorLesiond(RandomizableTransform, MapTransform):
