@@ -156,6 +156,41 @@ class Variant:
         return ArrayVolume(made.read([0] * len(made.shape), made.shape), made.affine, volume.name)
 
 
+def trained_as(weights: pathlib.Path) -> dict:
+    """The knobs of inference.yaml that a cascade's weights ask for: the base stage's size, the kind of sketch."""
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    blocks = {name.split(".")[2] for name in state if name.startswith("base.blocks.")}
+    return {
+        "network_def::base::width": state["base.stem.weight"].shape[0],
+        "network_def::base::fine_width": state["base.to_fine.weight"].shape[0],
+        "network_def::base::num_blocks": len(blocks),
+        "sketch_kind": "signed" if "signed_sketch" in state else "edges",
+    }
+
+
+class Cascade:
+    """A bundle's cascade with some weights, as its inference.yaml renders; in memory.
+
+    Args:
+        bundle: the bundle's folder.
+        weights: a flat state_dict; which network it belongs to is read from it.
+        knobs: over inference.yaml.
+    """
+
+    def __init__(self, bundle: pathlib.Path, weights: pathlib.Path, **knobs) -> None:
+        self.parser = parsed(bundle, ["inference.yaml"], {**trained_as(weights), **knobs})
+        self.network = load_weights(self.parser.get_parsed_content("network_def"), weights)
+
+    def render(self, case: Mapping[str, Volume], **options) -> ArrayVolume:
+        """A case (image, sketch, mask) in the dtype of its image; options of CascadeInferer over the config's."""
+        own = {name: self.parser.get_parsed_content(name) for name in ("base_size", "window", "noise", "tile_size")}
+        sketcher = self.parser.get_parsed_content("sketcher")
+        dtype = str(next(iter(case.values())).dtype)
+        settings = {"dtype": dtype, "progress": False, **own, **options}
+        made = CascadeInferer(sketcher, MemoryStores(None), **settings)(dict(case), self.network).image
+        return ArrayVolume(made.read([0] * len(made.shape), made.shape), made.affine, made.name)
+
+
 def literal(value):
     """A knob's value as MONAI's command line would take it: numbers, lists and dicts out of text.
 
