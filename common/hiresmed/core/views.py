@@ -113,7 +113,13 @@ class TurnedView(Volume):
             source_start[axis] = size - first - count if flip else first
             source_shape[axis] = count
         values = self.volume.read(source_start, source_shape).transpose(self.axes)
-        return values[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+        # a copy, as torch takes no negative strides
+        return np.ascontiguousarray(values[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)])
+
+    def turned_box(self, box: Sequence[tuple[int, int]], shape: Sequence[int]) -> list[tuple[int, int]]:
+        """A box on a grid of `shape` with the source's axes, (first, one-past-last) per axis, on this view's axes."""
+        pairs = [(box[axis], shape[axis]) for axis in self.axes]
+        return [(n - b, n - a) if flip else (a, b) for ((a, b), n), flip in zip(pairs, self.flips)]
 
     def back(self, volume: Volume) -> TurnedView:
         """A volume on this view's axes (or a region of it) with the axes of the source."""
@@ -158,6 +164,28 @@ def picture_turn(affine: np.ndarray, undirected: bool = True) -> tuple[tuple[int
     rows = 0 if orientation[0, 0] > orientation[1, 0] else 1  # of R, A, S the later one points up
     columns = 1 - rows
     return (rows, columns), (bool(orientation[rows, 1] > 0), bool(orientation[columns, 1] > 0))
+
+
+def canonical_turn(affine: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Axes and flips of a TurnedView that turn a volume to RAS+: its axes run most nearly right, forward and up.
+
+    Args:
+        affine: (4, 4), voxel to mm in RAS+.
+
+    >>> canonical_turn(np.diag([-1.0, -1.0, 1.0, 1.0]))
+    ((0, 1, 2), (True, True, False))
+    """
+    orientation = nibabel.io_orientation(affine)
+    axes = tuple(int(np.flatnonzero(orientation[:, 0] == direction)[0]) for direction in range(3))
+    return axes, tuple(bool(orientation[axis, 1] < 0) for axis in axes)
+
+
+def as_canonical(volume: Volume) -> Volume:
+    """A 3-D volume with its axes in RAS+ order, as all networks see it; one that has them so, or a 2-D one, as it is."""
+    if len(volume.shape) != 3:
+        return volume
+    axes, flips = canonical_turn(volume.affine)
+    return volume if axes == (0, 1, 2) and not any(flips) else TurnedView(volume, axes, flips)
 
 
 def as_picture(image: Volume) -> Volume:

@@ -329,10 +329,10 @@ def test_size_resamples_the_input_onto_the_output_grid():
 
 
 MISTAKES = {
-    "no input": ({}, {}, "neither came"),
+    "no input": ({}, {}, "must have an image or a sketch, got neither"),
     "wrong axes": ({"image": (20, 20, 20)}, {}, r"array must be a 2-D image, or one slice, got shape \(20, 20, 20\)"),
-    "sketch elsewhere": ({"image": (20, 20), "sketch": (20, 21)}, {}, "sketch should have the image's"),
-    "mask elsewhere": ({"image": (20, 20), "mask": (10, 20)}, {}, "mask should have the image's"),
+    "sketch elsewhere": ({"image": (20, 20), "sketch": (20, 21)}, {}, "sketch must have the image's"),
+    "mask elsewhere": ({"image": (20, 20), "mask": (10, 20)}, {}, "mask must have the image's"),
     "mask of a sketch": ({"sketch": (20, 20), "mask": (20, 20)}, {}, "want an image, but only a sketch came"),
     "nothing to sharpen": ({"sketch": (20, 20)}, {"first_image": "real"}, "want an image, but only a sketch came"),
     "size of one axis": (

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import ignite.distributed as idist
 import numpy as np
@@ -25,7 +26,7 @@ from ...core.noise import place_noise
 from ...core.pyramids import MemoryStores
 from ...core.receptive_field import receptive_field_of
 from ...core.tiles import Box, check_region, check_size, full_box
-from ...core.views import RegionView, ResampledView
+from ...core.views import RegionView, ResampledView, TurnedView, as_canonical
 from ...core.volumes import ArrayVolume, Volume
 from ...core.windows import to_unit_range
 from .conditions import Conditions, SketchVolume, shared_tiles
@@ -160,33 +161,42 @@ class CascadeInferer(Inferer):
 
 
 class CascadeRun:
-    """One case on its way through the cascade."""
+    """One case on its way through the cascade.
+
+    A 3-D case is drawn with its axes in RAS+ order, as in training, however its file stores it; `size` and `region` are
+    in the file's order, and so is the result.
+    """
 
     def __init__(self, inferer: CascadeInferer, stores, case: dict, network) -> None:
         self.inferer = inferer
         self.stores = stores
         self.network = network
+        given = case.get("image") or case.get("sketch")
+        if given is None:
+            raise InputError("A case must have an image or a sketch, got neither; give --image or --sketch.")
+        self.grid = given.shape if inferer.size is None else check_size(inferer.size, len(given.shape))
+        upright = as_canonical(given)
+        self.turned: TurnedView | None = None if upright is given else upright
+        self.shape = self.grid if self.turned is None else tuple(self.grid[axis] for axis in self.turned.axes)
         self.image, self.sketch, self.mask = (self._fitted(case.get(k)) for k in ("image", "sketch", "mask"))
+        for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
+            if volume is not None and self.image is not None:
+                _check_place(name, volume, self.image)
         if self.sketch is not None:
             self.sketch = SketchVolume.of(self.sketch, inferer.sketcher.kind)
         given = self.image or self.sketch
-        if given is None:
-            raise InputError("the cascade wants an image or a sketch, but neither came; give --image or --sketch.")
-        self.shape = given.shape
         self.affine = given.affine
         self.name = given.name
-        for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
-            if volume is not None and volume.shape != self.shape:
-                raise InputError(f"the {name} should have the image's {self.shape} voxels, but has {volume.shape}.")
         if self.image is None and (self.mask is not None or inferer.first_image == "real"):
             raise InputError("inpainting and super-resolution want an image, but only a sketch came; give --image.")
         self._plan()
 
     def _fitted(self, volume: Volume | None) -> Volume | None:
-        if volume is None or self.inferer.size is None:
-            return volume
-        size = check_size(self.inferer.size, len(volume.shape))
-        return volume if size == tuple(volume.shape) else ResampledView(volume, size)
+        """A volume of the case on the grid of the output, in RAS+ order."""
+        if volume is None:
+            return None
+        volume = as_canonical(volume)
+        return volume if self.inferer.size is None or volume.shape == self.shape else ResampledView(volume, self.shape)
 
     def _plan(self) -> None:
         inferer = self.inferer
@@ -208,7 +218,8 @@ class CascadeRun:
         self.scales = number_of_scales(self.shape, inferer.base_size, self.factor) if scales is None else scales
         networks = [self.network.stage(self.scales - k) for k in range(self.scales + 1)]
         self.fields = [receptive_field_of(n, n.in_channels, dims) for n in networks]
-        self.region: Box = check_region(inferer.region, self.shape)
+        region = check_region(inferer.region, self.grid)
+        self.region: Box = region if self.turned is None else self.turned.turned_box(region, self.grid)
         halo = inferer.sketcher.halo if self.image is not None else 0
         self.plans = plan_levels(self.shape, self.region, self.factor, self.fields, inferer.tile_size, halo)
 
@@ -246,7 +257,10 @@ class CascadeRun:
         everything = self.region == full_box(self.shape)
 
         def seen(volume: Volume | None) -> Volume | None:
-            return volume if volume is None or everything else RegionView(volume, self.region)
+            if volume is None:
+                return None
+            volume = volume if everything else RegionView(volume, self.region)
+            return volume if self.turned is None else self.turned.back(volume)
 
         image = seen(self.levels[0])
         sketch = seen(self.sketches[0])
@@ -313,6 +327,28 @@ class CascadeRun:
         if self.masks is None:
             return values
         return np.where(self.masks[k].read(start, values.shape) > 0, values, self._real(k, start, values.shape))
+
+
+def _check_place(name: str, volume: Volume, image: Volume) -> None:
+    """Refuses a sketch or mask that does not lie voxel by voxel where the image lies.
+
+    Pictures are compared by their shape alone: few of them say where they lie.
+    """
+    if volume.shape != image.shape:
+        raise InputError(
+            f"The {name} must have the image's {image.shape} voxels (right, forward, up in 3-D), got {volume.shape}; "
+            "save it on the image's grid."
+        )
+    if len(image.shape) != 3:
+        return
+    ends = np.array(list(product(*((-0.5, n - 0.5) for n in image.shape))))
+    shift = ends @ (volume.affine - image.affine)[:3, :3].T + (volume.affine - image.affine)[:3, 3]
+    apart = float(np.linalg.norm(shift, axis=1).max())
+    if apart > 0.5 * min(image.spacing):
+        raise InputError(
+            f"The {name} must lie where the image lies, got {volume.name} with a corner {apart:.1f} mm from that of "
+            f"{image.name}; resample it to the image's grid, or save it with the image's affine if that is its place."
+        )
 
 
 def _not_negative(noise) -> float:

@@ -22,6 +22,7 @@ from monai.utils import convert_to_dst_type
 from torch import nn
 
 from ...core.errors import InputError
+from ...core.views import canonical_turn
 from .sketch import sketcher_of
 from .stage_inputs import StageBox, stage_conditions, stage_input
 
@@ -194,34 +195,41 @@ class MultiScaleGenerator(nn.Module):
         """One stage on its prepared input, or (stage -1) the whole cascade from a sketch, untiled and without noise.
 
         Args:
-            image: stage input (B, C, *S); for the cascade a sketch (B, 1, *S) in [0, 1]. The base is told where its
-                voxels lie in the patient by a MetaTensor's affine; the axes of a plain tensor are taken as RAS+.
+            image: stage input (B, C, *S); for the cascade a sketch (B, 1, *S) in [0, 1]. A MetaTensor's affine says
+                where its axes run in the patient; the axes of a plain tensor are taken as RAS+.
 
         Returns:
             (B, 1, *S - 2m) for a stage, (B, 1, *S) for the cascade: the image in [-1, 1].
         """
         if stage >= 0:
             return self.stage(stage)(image)
-        affines = [np.asarray(getattr(item, "affine", np.eye(4))) for item in image]
-        sketches = [image.as_tensor() if isinstance(image, MetaTensor) else image]
+        if not isinstance(image, MetaTensor):
+            return self._cascade(image)
+        images = []
+        for item in image:  # each may be stored in another order
+            upright, axes, flipped = _upright(item)
+            images.append(_stored(self._cascade(upright[None])[0], axes, flipped))
+        return convert_to_dst_type(torch.stack(images), image)[0]
+
+    def _cascade(self, sketch: torch.Tensor) -> torch.Tensor:
+        """(B, 1, *S) sketches on RAS+ axes -> images, stage by stage."""
+        sketches = [sketch]
         for _ in range(self.num_stages):
             sketches.append(coarser_sketch(sketches[-1], self.factor, self.empty))
         result = sketches[-1]
         for number in range(self.num_stages + 1):
-            result = self._untiled(number, sketches[-1 - number], result, affines)
-        return convert_to_dst_type(result, image)[0] if isinstance(image, MetaTensor) else result
+            result = self._untiled(number, sketches[-1 - number], result)
+        return result
 
-    def _untiled(
-        self, number: int, sketch: torch.Tensor, coarser: torch.Tensor, affines: Sequence[np.ndarray]
-    ) -> torch.Tensor:
+    def _untiled(self, number: int, sketch: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
         """One stage over the whole image: extended by its faces, as the tiles of a streamed run are."""
         network = self.stage(number)
         size = sketch.shape[2:]
         start = [-network.margin] * len(size)
         shape = [n + 2 * network.margin + -n % network.factor for n in size]
         conditions = []
-        for index, affine in enumerate(affines):
-            box = StageBox(number, start, shape, size, affine)
+        box = StageBox(number, start, shape, size, np.eye(4))
+        for index in range(len(sketch)):
             outer = _read_extended(sketch[index], start, shape)
             read_coarser = partial(_read_extended, coarser[index])
             silence = torch.zeros_like(outer)
@@ -231,6 +239,22 @@ class MultiScaleGenerator(nn.Module):
         batch = {name: torch.stack([item[name] for item in conditions]) for name in conditions[0]}
         image = network(stage_input(batch, self.factor, start))
         return image[(..., *[slice(0, n) for n in size])].clamp(-1, 1)
+
+
+def _upright(item: MetaTensor) -> tuple[torch.Tensor, list[int], list[int]]:
+    """(1, *S) with its spatial axes in RAS+ order, and the axes and flips with which `_stored` undoes that."""
+    axes = list(range(1, item.ndim))
+    flipped: list[int] = []
+    if item.ndim == 4:
+        turn, flips = canonical_turn(np.asarray(item.affine))
+        axes = [1 + axis for axis in turn]
+        flipped = [1 + axis for axis, flip in enumerate(flips) if flip]
+    return item.as_tensor().permute(0, *axes).flip(flipped), axes, flipped
+
+
+def _stored(item: torch.Tensor, axes: list[int], flipped: list[int]) -> torch.Tensor:
+    """The inverse of `_upright`."""
+    return item.flip(flipped).permute(0, *(1 + axes.index(axis) for axis in range(1, item.ndim)))
 
 
 def _read_extended(image: torch.Tensor, start: Sequence[int], shape: Sequence[int]) -> torch.Tensor:

@@ -20,6 +20,7 @@ import torch
 from ...core.errors import InputError
 from ...core.receptive_field import ReceptiveField
 from ...core.tiles import full_box
+from ...core.views import as_canonical
 from ...core.volumes import Volume
 from ...core.windows import to_unit_range
 from ...io.stores import MemoryStores, ZarrStores
@@ -47,8 +48,10 @@ def prepare_case(
 ) -> PreparedCase:
     """Pyramid and sketches of one case, in `folder` (made once, reused) or in memory (None).
 
-    Coarser levels are int16 (CT), or uint16 where the volume is.
+    The axes of a 3-D case are brought to RAS+ order, as at inference. Coarser levels are int16 (CT), or uint16 where the
+    volume is.
     """
+    volume = as_canonical(volume)
     scales = number_of_scales(volume.shape, base_size, factor)
     fields = [ReceptiveField(0, 1, 0)] * (scales + 1)
     plans = plan_levels(volume.shape, full_box(volume.shape), factor, fields, 128, sketcher.halo)
