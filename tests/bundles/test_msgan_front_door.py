@@ -228,7 +228,7 @@ MISTAKES = {
     "perhaps": (lambda f, i, w: {"overwrite": "perhaps"}, "overwrite"),
     "mask elsewhere": (
         lambda f, i, w: {"mask": save_nifti(f / "m.nii", np.ones((8, 8, 8), np.uint8))},
-        "mask should have the image's",
+        "mask must have the image's",
     ),
     "an image as sketch": (lambda f, i, w: {"sketch": i}, "sketch should hold edge strengths from 0 to 1"),
 }

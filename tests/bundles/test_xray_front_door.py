@@ -263,7 +263,7 @@ MISTAKES = {
     "unknown intensity": (lambda f: {"intensity": "bright"}, "intensity should be robust or null, but is 'bright'"),
     "mask elsewhere": (
         lambda f: {"mask": png(f / "m.png", np.ones((8, 8), np.uint8))},
-        r"mask should have the image's \(83, 70\)",
+        r"mask must have the image's \(83, 70\)",
     ),
     "an X-ray as sketch": (
         lambda f: {"image": None, "sketch": png(f / "x.png", grey().astype(np.uint16) * 250)},

@@ -181,7 +181,7 @@ def canonical_turn(affine: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...
 
 
 def as_canonical(volume: Volume) -> Volume:
-    """A 3-D volume with its axes in RAS+ order, as all networks see it; one that has them so, or a 2-D one, as it is."""
+    """A 3-D volume with its axes in RAS+ order; one that has them so, or a 2-D image, as it is."""
     if len(volume.shape) != 3:
         return volume
     axes, flips = canonical_turn(volume.affine)

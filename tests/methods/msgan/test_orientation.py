@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.core.errors import InputError
+from hiresmed.core.pyramids import MemoryStores
 from hiresmed.core.views import as_canonical
 from hiresmed.core.volumes import ArrayVolume
 from hiresmed.methods.msgan import CascadeInferer, GradientSketch, MultiScaleGenerator, training_cases
-from hiresmed.core.pyramids import MemoryStores
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 ORDERS = ("RAS", "LAS", "LPS", "LPI", "SAR", "PIR", "RSA", "ASL")

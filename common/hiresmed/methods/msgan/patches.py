@@ -48,7 +48,7 @@ def prepare_case(
 ) -> PreparedCase:
     """Pyramid and sketches of one case, in `folder` (made once, reused) or in memory (None).
 
-    The axes of a 3-D case are brought to RAS+ order, as at inference. Coarser levels are int16 (CT), or uint16 where the
+    A 3-D case has its axes brought to RAS+ order, as at inference. Coarser levels are int16 (CT), or uint16 where the
     volume is.
     """
     volume = as_canonical(volume)
