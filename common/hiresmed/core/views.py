@@ -116,10 +116,10 @@ class TurnedView(Volume):
         # a copy, as torch takes no negative strides
         return np.ascontiguousarray(values[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)])
 
-    def turned_box(self, box: Sequence[tuple[int, int]], shape: Sequence[int]) -> list[tuple[int, int]]:
+    def turned_box(self, box: Sequence[tuple[int, int]], shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """A box on a grid of `shape` with the source's axes, (first, one-past-last) per axis, on this view's axes."""
         pairs = [(box[axis], shape[axis]) for axis in self.axes]
-        return [(n - b, n - a) if flip else (a, b) for ((a, b), n), flip in zip(pairs, self.flips)]
+        return tuple((n - b, n - a) if flip else (a, b) for ((a, b), n), flip in zip(pairs, self.flips))
 
     def back(self, volume: Volume) -> TurnedView:
         """A volume on this view's axes (or a region of it) with the axes of the source."""
