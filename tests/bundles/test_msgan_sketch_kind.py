@@ -1,4 +1,4 @@
-"""sketch_kind through the front door: trained for signed sketches, rendered from them, and never mixed up with lines."""
+"""sketch_kind through the front door: trained for signed sketches, rendered from them, never mixed up with lines."""
 
 from __future__ import annotations
 
