@@ -50,7 +50,7 @@ def build(mode: str, scale: Scale):
         return ImplicitGenerator(2, scale.colours, scale.style, scale.style, scale.channels, table_size=size)
 
     made, below = generator(), generator() if staged else None
-    discriminator = ResidualCritic(2, side, scale.colours, scale.critic, scale.most, 4 if whole else 1)
+    discriminator = ResidualCritic([side] * 2, scale.colours, scale.critic, scale.most, 4 if whole else 1)
     micro = max(1, scale.batch // 4) if mode == "gradient accumulation" or mode.startswith("exact") else 1
     options = {"accumulation_steps": micro}
     if mode == "exact":

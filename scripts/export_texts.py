@@ -38,7 +38,7 @@ def standalone_config(text: str, package: str) -> str:
         f'library: {{_target_: site.addsitedir, sitedir: "@bundle_root"}}  # where Python finds {package}\n'
     )
     text = _once(r"(?m)^bundle_root: \.[ \t]*(?:#.*)?\n", root, text)
-    text = _once(r"(?m)^(initialize:\n- \{_target_: [\w.]+)", r'\1, _requires_: "@library"', text)
+    text = _once(r"(?m)^(initialize:(?: \[|\n- )\{_target_: [\w.]+)", r'\1, _requires_: "@library"', text)
     return _once(r"(?m)^(network_def: \{_target_: [\w.]+)", r'\1, _requires_: "@library"', text)
 
 

@@ -373,7 +373,7 @@ MISTAKES = {
     ),
     "no contrast": (lambda t: {"contrasts": ["t7"]}, "contrasts should be some of"),
     "too few subjects": (lambda t: {"num_subjects": 9}, "num_subjects should be at most the 3 subjects"),
-    "batch too large": (lambda t: {"batch_size": 4000}, "batch_size should be at most the 27 training images"),
+    "batch too large": (lambda t: {"batch_size": 4000}, "batch_size must be at most the number of training images, 27"),
     "negative rate": (lambda t: {"learning_rate": -1.0}, "learning_rate must be a number above 0"),
     "rate as text": (lambda t: {"learning_rate": "1e-4x"}, "learning_rate must be a number above 0"),
     "no epochs": (lambda t: {"max_epochs": 0}, "max_epochs must be a whole number from 1 on"),

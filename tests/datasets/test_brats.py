@@ -232,5 +232,5 @@ def test_a_list_of_cases_repeats_them_and_mixes_phantoms_with_patients(tmp_path)
 def test_a_case_that_is_said_to_have_no_tumour_gets_an_empty_label_whatever_lies_beside_it(tmp_path):
     make(tmp_path / "one")
     (case,) = brain_cases(tmp_path, "training", cases_list=[{"case": "one", "tumour": False}])
-    loaded = LoadImageBraind("image", read_brats)(case)
+    loaded = LoadImageBraind("image")(case)
     assert loaded["label"].shape == (1, 5, 6, 4) and loaded["label"].sum() == 0

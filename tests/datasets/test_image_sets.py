@@ -131,7 +131,7 @@ def test_a_square_fit_stretches_nothing():
 
 
 def test_a_batch_larger_than_the_set_is_refused_and_each_epoch_has_another_order():
-    with pytest.raises(InputError, match="at most the 3 training images, but is 4"):
+    with pytest.raises(InputError, match="at most the number of training images, 3, got 4"):
         image_loader(Numbers(3), 4)
     loader = image_loader(Numbers(9), 4)
     orders = []

@@ -10,11 +10,10 @@ from unittest import mock
 
 import ignite.distributed as idist
 import torch
-from hiresmed.core.distributed import average_buffers, finalize, initialize, prepare_network
+from hiresmed.core.distributed import average_buffers, finalize, initialize, prepare_network, unwrap
 from hiresmed.methods.dcgan import DcganCritic, DcganGenerator
 from hiresmed.training import AdversarialTrainer, BinaryCrossEntropy, GradientPenalty, Wasserstein
 from hiresmed.training.batches import GanBatch
-from hiresmed.training.trainer import unwrap
 
 NORMS = ("none", "instance", "group")
 METHODS = ("dcgan", "wgan_gp")

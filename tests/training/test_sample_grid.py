@@ -9,7 +9,8 @@ from hiresmed.core.memory import release_heap, reset_peak_rss
 from hiresmed.training.batches import ConditionalBatch, LatentBatch
 from hiresmed.training.output_scalars import scalars
 from hiresmed.training.peak_memory import PeakMemory
-from hiresmed.training.sample_grid import GAP, SampleGrid
+from hiresmed.training.pictures import GAP, PictureFolder
+from hiresmed.training.sample_grid import SampleGrid
 from ignite.engine import Engine, Events
 from PIL import Image
 from torch import nn
@@ -42,7 +43,7 @@ def test_columns_are_condition_generated_and_real_and_rows_are_samples(tmp_path)
     data = [{"sketch": torch.full((1, 5, 6), v), "image": torch.full((1, 5, 6), 1.0)} for v in (-1.0, 0.5, 0.0)]
     network = Negative().train()
     engine = engine_with(ConditionalBatch(["sketch"]))
-    SampleGrid(tmp_path, data, network, count=2).attach(engine)
+    SampleGrid(data, network, count=2).attach(engine, None, PictureFolder(tmp_path))
     engine.run([0], max_epochs=1)
     picture = np.asarray(Image.open(tmp_path / "samples/epoch_0001.png"))
     assert picture.shape == (2 * 5 + GAP, 3 * 6 + 2 * GAP)
@@ -55,7 +56,7 @@ def test_columns_are_condition_generated_and_real_and_rows_are_samples(tmp_path)
 
 def test_of_a_volume_the_middle_slice_is_shown(tmp_path):
     volume = torch.arange(5.0).reshape(1, 5, 1, 1).expand(1, 5, 4, 3)
-    grid = SampleGrid(tmp_path, [{"sketch": volume, "image": volume}], Negative(), value_range=(0, 4))
+    grid = SampleGrid([{"sketch": volume, "image": volume}], Negative(), value_range=(0, 4))
     picture = grid.draw(ConditionalBatch(["sketch"], condition=[]))
     assert picture.shape == (4, 3 + GAP + 3)
     assert (picture[:, -3:] == 128).all(), "slice 2 of 0 .. 4"
@@ -70,7 +71,7 @@ def test_latents_are_the_same_in_all_epochs_and_the_trainings_random_numbers_go_
         drawn = []
         network = Decoder(8, 16)
         if with_grid:
-            SampleGrid(tmp_path, data, network, every=1).attach(engine)
+            SampleGrid(data, network).attach(engine, None, PictureFolder(tmp_path))
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: drawn.append(e.state.output.item()))
         engine.run([0, 1], max_epochs=3)
         return drawn

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hiresmed.training.output_scalars import scalars
 from hiresmed.training.peak_memory import PeakMemory
+from hiresmed.training.pictures import PictureFolder
 from hiresmed.training.sample_grid import SampleGrid
 from monai.handlers import TensorBoardStatsHandler
 
@@ -23,9 +24,9 @@ def test_losses_memory_and_samples_are_in_the_event_file(tmp_path):
     writer = SummaryWriter(str(tmp_path))
     trainer = TINY["make_trainer"]()
     stats = TensorBoardStatsHandler(writer, output_transform=partial(scalars, prefix="train/"))
-    grid = SampleGrid(tmp_path, TINY["Patches"](2), trainer.generator, summary_writer=writer)
-    for handler in (PeakMemory(), stats, grid):
+    for handler in (PeakMemory(), stats):
         handler.attach(trainer)
+    SampleGrid(TINY["Patches"](2), trainer.generator).attach(trainer, None, PictureFolder(tmp_path, writer))
     trainer.run()
     writer.close()
     events = EventAccumulator(str(tmp_path))

@@ -12,13 +12,20 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from hiresmed.core.distributed import distributed_sampler, finalize, initialize, local_batch_size, prepare_network
+from hiresmed.core.distributed import (
+    distributed_sampler,
+    finalize,
+    initialize,
+    local_batch_size,
+    prepare_network,
+    unwrap,
+)
 from hiresmed.training.batches import ConditionalBatch
 from hiresmed.training.checkpoint import Checkpoint
 from hiresmed.training.objectives import LeastSquares
 from hiresmed.training.penalties import R1Penalty
 from hiresmed.training.seeding import Seeding
-from hiresmed.training.trainer import AdversarialTrainer, unwrap
+from hiresmed.training.trainer import AdversarialTrainer
 from ignite.engine import Events
 from torch import nn
 from torch.utils.data import DataLoader, Dataset

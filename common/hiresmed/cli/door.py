@@ -34,7 +34,8 @@ from .bundle_folders import SUFFIXES, ids_of, loaded
 
 # arguments of a training's components, most of them torch's and ignite's, which meet a mistake late, with a traceback
 COUNTS = (
-    "max_epochs", "epoch_length", "iterations", "interval", "every", "batch_size", "n_critic", "accumulation_steps",
+    "max_epochs", "epoch_length", "iterations", "interval", "every", "val_interval", "batch_size", "n_critic",
+    "accumulation_steps",
 )  # fmt: skip
 CONFIG_BYTES = 1_000_000  # a larger file beside the configs is none
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from monai.utils import set_determinism
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset, DistributedSampler
 
 from .errors import InputError
@@ -116,6 +117,13 @@ def prepare_network(
     )
     _wrapped.add(wrapped)
     return wrapped
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network itself, out of its DistributedDataParallel or AveragedModel."""
+    while isinstance(network, (nn.parallel.DistributedDataParallel, AveragedModel)):
+        network = network.module
+    return network
 
 
 def average_buffers(networks: Sequence[nn.Module]) -> None:

@@ -62,14 +62,12 @@ def parse_positive(value: Any, name: str) -> float:
     return float(value)
 
 
-def check_training(max_epochs: Any, epoch_length: Any, handlers: Iterable[Any]) -> None:
+def check_training(max_epochs: Any, epoch_length: Any) -> None:
     """Checks the knobs that all trainers have: ignite notices such mistakes late, with a traceback.
 
     Args:
         max_epochs: the knob `max_epochs`.
         epoch_length: the knob `iterations`, batches an epoch; None: all of the data loader's.
-        handlers: of the trainer; the `interval` of validations and the `every` of sample grids are the knob
-            `val_interval`.
 
     Raises:
         InputError: one of them is no whole number from 1 on.
@@ -77,9 +75,6 @@ def check_training(max_epochs: Any, epoch_length: Any, handlers: Iterable[Any]) 
     parse_int(max_epochs, "max_epochs", least=1)
     if epoch_length is not None:
         parse_int(epoch_length, "iterations", least=1)
-    for handler in handlers:
-        interval = getattr(handler, "interval", getattr(handler, "every", 1))
-        parse_int(interval, "val_interval", least=1)
 
 
 def parse_choice(table: Mapping[str, Any], name: Any, knob: str) -> Any:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from monai.data import CacheDataset
+from monai.transforms import Compose
+
 from ..core.errors import InputError
 from ..core.knobs import parse_int
 from ..phantoms.brain import BrainPhantom
 from .brats import SEQUENCES, brain_cases, brats_cases
-from .mri_slices import slice_cases
+from .image_sets import ImageSet
+from .mri_slices import MriSlices, slice_cases
 from .sections import sections_of
 
 
@@ -85,3 +89,42 @@ def _listed(n: int, entry: Mapping, dataset_dir: str | Path | None, phantom: Map
 def _middle(head: BrainPhantom) -> tuple[int, int]:
     """The slices of a phantom of any size that are 60 to 107 of BraTS's 155: through the ventricles."""
     return round(60 / 155 * head.shape[2]), round(107 / 155 * head.shape[2])
+
+
+def mri_images(
+    section: str,
+    dataset_dir: str | Path | None = None,
+    subjects: str | Path | None = None,
+    num_subjects: int | None = None,
+    cases_list: Sequence[Mapping] | None = None,
+    phantoms: int = 12,
+    phantom: Mapping | None = None,
+    split: str | None = None,
+    contrasts: Sequence[str] = ("flair",),
+    slices: Sequence[int] | None = (60, 107),
+    size: int = 256,
+    fit: str = "pad",
+    percentiles: Sequence[float] = (0.1, 99.8),
+    cache_dir: str | Path | None = None,
+    cache_num: int = 0,
+    channels: int = 1,
+    value_range: Sequence[float] = (-1.0, 1.0),
+    most: int | None = None,
+    share: bool = False,
+) -> ImageSet:
+    """The slices of one section as a generator's images: cases (mri_cases), slices (MriSlices), their view (ImageSet).
+
+    Args:
+        section: training or validation; `num_subjects` is of the training.
+        percentiles: of each volume, which become the ends of value_range.
+        cache_num: at most so many slices are kept in memory.
+
+    Other arguments: see mri_cases, MriSlices and ImageSet.
+    """
+    only = num_subjects if section == "training" else None
+    cases = mri_cases(dataset_dir, section, cases_list, subjects, only, phantoms, phantom, split)
+    slices_of_cases = MriSlices(
+        cases=cases, contrasts=contrasts, slices=slices, size=size, fit=fit, window=percentiles, cache_dir=cache_dir
+    )
+    images = CacheDataset(slices_of_cases, Compose(), cache_num=cache_num, progress=False, copy_cache=False)
+    return ImageSet(images, most, channels, value_range, share)

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai.data import PersistentDataset, pickle_hashing
 from monai.transforms import Compose
 
 from ..core.errors import InputError
+from .brats import brain_cases
 
 
-def cached_dataset(data: Sequence, transform: Compose, cache_dir: str | Path | None = None) -> PersistentDataset:
-    """MONAI's PersistentDataset, whose files also depend on the transforms' settings (by default they do not).
+def brain_dataset(
+    section: str | None,
+    transform: Compose,
+    dataset_dir: str | Path | None = None,
+    phantoms: int = 12,
+    phantom: Mapping | None = None,
+    label: str | None = None,
+    cases_list: Sequence[Mapping] | None = None,
+    cache_dir: str | Path | None = None,
+) -> PersistentDataset:
+    """The transformed cases of one section, kept in files that also depend on the transforms' settings.
 
     Args:
-        data: cases.
+        section, dataset_dir, phantoms, phantom, label, cases_list: see brain_cases.
         transform: a Compose; what comes before its first random transform is kept.
         cache_dir: made if needed; None keeps nothing.
 
     Raises:
-        InputError: a folder that cannot be made.
+        InputError: see brain_cases; a cache_dir that cannot be made.
     """
     if cache_dir is not None:
         try:
             Path(cache_dir).expanduser().mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"cache_dir should be a folder that can be written to, but {cache_dir} cannot ({error.strerror}); "
-                "choose another one, or null."
+                f"cache_dir must be a folder that can be written to, got {cache_dir} ({error.strerror}); choose "
+                "another one, or null."
             ) from error
         cache_dir = Path(cache_dir).expanduser()
     # a Compose within a Compose counts as random as a whole
+    data = brain_cases(dataset_dir, section, phantoms, phantom, label, cases_list)
     return PersistentDataset(data, transform.flatten(), cache_dir, hash_transform=pickle_hashing)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import ignite.distributed as idist
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from ..core.distributed import distributed_sampler, local_batch_size, rank_share
+from ..core.distributed import local_batch_size, rank_share
 from ..core.errors import InputError
 from ..core.knobs import parse_bool, parse_int
 
@@ -77,28 +77,6 @@ class ImagesOnly(Sequence):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.images[index]["image"]
-
-
-def image_loader(dataset: Dataset, batch_size: int, seed: int = 0, num_workers: int = 0) -> DataLoader:
-    """This process's share of shuffled global batches; the k-th holds the same images for any number of processes.
-
-    Args:
-        batch_size: global; what remains of the last batch is left out.
-        seed: of the order, which changes with each epoch (handlers.Seeding).
-        num_workers: processes that read.
-
-    Raises InputError: fewer images than one batch, or a batch that the processes cannot share.
-    """
-    batch_size = parse_int(batch_size, "batch_size", 1)
-    num_workers = parse_int(num_workers, "num_workers")
-    own = local_batch_size(batch_size)
-    if len(dataset) < batch_size:
-        raise InputError(
-            f"batch_size should be at most the {len(dataset)} training images, but is {batch_size}; lower it, or give "
-            "more slices."
-        )
-    sampler = distributed_sampler(dataset, seed=seed)
-    return DataLoader(dataset, own, sampler=sampler, drop_last=True, num_workers=num_workers)
 
 
 class ShuffledImages(Dataset):

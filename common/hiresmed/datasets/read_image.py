@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data import CacheDataset
 from monai.transforms import Transform
 
 from ..core.errors import InputError
@@ -22,6 +23,7 @@ from ..core.windows import robust_window, to_unit_range
 from ..io.pictures import read_colours
 from ..io.readers import PICTURES, open_volume
 from .mri_slices import AxialSlices
+from .whole_images import image_cases
 
 FITS = ("resize", "crop")
 _SMOOTH = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -127,3 +129,29 @@ def _checked_intensity(intensity) -> str | tuple[float, float]:
     if not low < high:
         raise InputError(f"intensity should be two rising numbers, but is {intensity!r}; exchange them.")
     return low, high
+
+
+def image_dataset(
+    section: str | None,
+    dataset_dir: str | None,
+    image_size: Sequence[int],
+    channels: int = 1,
+    intensity: str | Sequence[float] = "robust",
+    fit: str = "resize",
+    slices: Sequence[float] = (0.2, 0.8),
+    slice_step: int = 1,
+    cases_list: Sequence[Mapping] | None = None,
+    subject: str | None = None,
+    split: str = "name",
+    cache_dir: str | None = None,
+    cache_num: int = 0,
+) -> CacheDataset:
+    """One section's images, {"image": (C, *S) float32 in [-1, 1], "name"}; at most `cache_num` are kept in memory.
+
+    Arguments: see whole_images.image_cases and ReadImage.
+    """
+    cases = image_cases(
+        dataset_dir, section, image_size, slices, slice_step, cases_list, subject, cache_dir, split=split
+    )
+    read = ReadImage(image_size, channels, intensity, fit, cache_dir)
+    return CacheDataset(cases, read, cache_num=cache_num, progress=False, copy_cache=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ignite.distributed as idist
 import torch
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced
+from monai.handlers import from_engine
 
 from ..core.errors import InputError
 from .features import build_extractor
@@ -21,7 +22,7 @@ KINDS = ("kernel_distance", "frechet_distance")
 
 
 class FeatureDistance(Metric):
-    """Distance of generated from real images over an epoch's batches (pred, label), (B, 1 or 3, *S).
+    """Distance of generated from real images over an epoch's batches, each (B, 1 or 3, *S).
 
     Volumes are represented by their three middle planes. If each process takes every world-size-th image
     (datasets.ImageSet(share=True)), the result does not depend on the number of processes beyond float rounding in the
@@ -34,6 +35,7 @@ class FeatureDistance(Metric):
         size: number of features kept for the kernel distance.
         device: of the extractor.
         options: the extractor's own.
+        output_transform: an engine's output -> (generated images, real images); None: its "pred" and "label".
 
     Raises InputError for another kind, or missing weights.
     """
@@ -46,7 +48,7 @@ class FeatureDistance(Metric):
         size: int = 5000,
         device: str | torch.device = "cpu",
         options: dict | None = None,
-        output_transform=lambda x: x,
+        output_transform: Callable | None = None,
     ) -> None:
         if kind not in KINDS:
             raise InputError(f"metric must be one of {', '.join(KINDS)}, got {kind!r}; choose one of them.")
@@ -54,7 +56,7 @@ class FeatureDistance(Metric):
         self.size = size
         self.low, self.high = (float(v) for v in value_range)
         self.extractor = build_extractor(extractor, **(options or {})).to(device)
-        super().__init__(output_transform=output_transform, device="cpu")
+        super().__init__(output_transform=output_transform or from_engine(["pred", "label"]), device="cpu")
 
     @reinit__is_reduced
     def reset(self) -> None:

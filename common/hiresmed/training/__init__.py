@@ -9,9 +9,9 @@ from .objectives import BinaryCrossEntropy, Hinge, LeastSquares, NonSaturating, 
 from .output_scalars import scalars
 from .peak_memory import PeakMemory
 from .penalties import GradientPenalty, R1Penalty
+from .routine import TrainingRoutine
 from .sample_grid import SampleGrid
 from .seeding import Seeding
-from .shared_buffers import SharedBuffers
 from .tensorboard import summary_writer
 from .trainer import AdversarialTrainer
 
@@ -34,7 +34,7 @@ __all__ = [
     "R1Penalty",
     "SampleGrid",
     "Seeding",
-    "SharedBuffers",
+    "TrainingRoutine",
     "Wasserstein",
     "averaged_model",
     "scalars",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..core.distributed import unwrap
+
 
 def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
     """torch's AveragedModel with w_ema <- decay w_ema + (1 - decay) w; its first update copies the weights.
@@ -13,5 +15,4 @@ def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
         network: plain or wrapped for several processes; the plain one is averaged.
         decay: per generator step; the average looks back about 1 / (1 - decay) steps.
     """
-    plain = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    return AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(unwrap(network), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -16,8 +16,10 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
 
+from ..core.distributed import unwrap
 from ..core.errors import InputError
 from ..core.knobs import parse_bool
 from .seeding import random_state, set_random_state
@@ -55,18 +57,18 @@ def load_safely(path: Path) -> Any:
 class Checkpoint:
     """Writes output_dir/checkpoints/latest.pt after an epoch, atomically, and with `resume` continues from it.
 
-    The file holds all of engine.checkpoint_objects() (networks, optimisers, EMA), the `also` objects (schedulers, the
-    best metric), the engine's epoch and iteration, and the random states of every rank. With seeding.Seeding a run that
-    is killed at any moment and resumed ends with the same weights, bit for bit, as an uninterrupted one. It saves after
-    all other handlers of the epoch's end, whatever its place in the list.
+    The file holds all of engine.checkpoint_objects() (networks, optimisers, EMA; of a SupervisedTrainer its network and
+    optimizer), the `also` objects (schedulers, the best metric), the engine's epoch and iteration, and the random
+    states of every rank. With seeding.Seeding a run that is killed at any moment and resumed ends with the same
+    weights, bit for bit, as an uninterrupted one. It saves after all other handlers of the epoch's end, whatever its
+    place in the list.
 
     Args:
         output_dir: the training's folder.
         every: epochs between two checkpoints; the last epoch is always saved.
         resume: continue from latest.pt; without the file, start from the beginning.
         overwrite: without `resume`, replace an existing latest.pt.
-        also: name -> further object with state_dict and load_state_dict; with an engine of MONAI, which names none of
-            its own, also network and optimizer.
+        also: name -> further object with state_dict and load_state_dict.
         rates: on resume, learning rates are those "saved" (an uninterrupted run's), or those "configured" now (for a
             later phase of training at another rate).
 
@@ -123,7 +125,7 @@ class Checkpoint:
                 "epoch": engine.state.epoch,
                 "iteration": engine.state.iteration,
                 "epoch_length": engine.state.epoch_length,
-                "objects": {name: value.state_dict() for name, value in self._objects(engine).items()},
+                "objects": {name: value.state_dict() for name, value in self.objects(engine).items()},
                 "random": states,
             }
             save_atomically(content, self.path)
@@ -131,7 +133,7 @@ class Checkpoint:
     def load(self, engine: Engine) -> None:
         """Restores objects, this rank's random state, and the engine's epoch and iteration from latest.pt."""
         content = load_safely(self.path)
-        objects = self._objects(engine)
+        objects = self.objects(engine)
         self._check(content, objects, engine.state.epoch_length)
         for name, value in objects.items():
             if name not in content["objects"]:
@@ -155,9 +157,13 @@ class Checkpoint:
         engine.state.iteration = content["iteration"]
         logger.info("Resumed from %s after epoch %d.", self.path, engine.state.epoch)
 
-    def _objects(self, engine: Engine) -> dict[str, Any]:
-        own_objects = engine.checkpoint_objects() if hasattr(engine, "checkpoint_objects") else {}
-        return {**own_objects, **self.also}
+    def objects(self, engine: Engine) -> dict[str, Any]:
+        """All that a checkpoint holds of the engine and beside it, by name."""
+        if hasattr(engine, "checkpoint_objects"):
+            return {**engine.checkpoint_objects(), **self.also}
+        if isinstance(engine, SupervisedTrainer):
+            return {"network": unwrap(engine.network), "optimizer": engine.optimizer, **self.also}
+        return self.also
 
     def _check(self, content: Any, objects: Mapping[str, Any], epoch_length: int | None) -> None:
         expected = {"epoch", "iteration", "epoch_length", "objects", "random"}
@@ -237,9 +243,7 @@ class BestModel:
 
 def flat_weights(network: nn.Module) -> dict[str, Tensor]:
     """state_dict of the network inside AveragedModel or DistributedDataParallel, on the CPU, floats as float32."""
-    while isinstance(network, (nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)):
-        network = network.module
-    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in unwrap(network).state_dict().items()}
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..core.bfloat16 import PrecisionComparison, TrainingPrecision, describe_shapes, probe_gradients
+from ..core.distributed import unwrap
 from ..core.errors import InputError
 from ..core.gradient_guard import GradientGuard, gradient_norm
 from ..core.knobs import check_training, parse_bool, parse_int
@@ -25,11 +26,6 @@ from .batches import GanBatch
 
 RESERVED = ("loss_d", "loss_g", "adversarial", "pred", "image", "skipped_steps")
 PROBED = 4  # images of a batch on which bfloat16 is checked: enough for batch statistics
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network itself, out of its DistributedDataParallel wrapper if it has one."""
-    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 @contextmanager
@@ -115,8 +111,7 @@ class AdversarialTrainer(Trainer):
         non_blocking: bool = False,
         train_handlers: Sequence | None = None,
     ) -> None:
-        train_handlers = train_handlers or []
-        check_training(max_epochs, epoch_length, train_handlers)
+        check_training(max_epochs, epoch_length)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -147,7 +142,7 @@ class AdversarialTrainer(Trainer):
         self.amp_dtype = getattr(torch, amp_dtype) if isinstance(amp_dtype, str) else amp_dtype
         self._check_knobs()
         # last, since a handler may use the attributes above
-        self._register_handlers(train_handlers)
+        self._register_handlers(train_handlers or [])
 
     def _check_knobs(self) -> None:
         if self.precision.asked and self.amp_dtype != torch.bfloat16:

@@ -107,7 +107,7 @@ def build(method: Method, scale: Scale, images: Sequence, seed: int, iterations:
     generator = ImplicitGenerator(
         2, 1, scale.latent, scale.latent, widths, 3, bandwidth=np.pi / 4 * scale.image_size * 0.6
     )
-    discriminator = ResidualCritic(2, stages[-1][1], width=scale.critic, max_width=4 * scale.critic, group_size=GROUP)
+    discriminator = ResidualCritic(stages[-1][1], width=scale.critic, max_width=4 * scale.critic, group_size=GROUP)
     ema = averaged_model(generator, 0.99)
     staged = StagedTraining(stages, [1] * len(stages), scale.latent, ema, method.consistency is not None)
     dataset = ShuffledImages(images, max(iterations), scale.batch_size, seed=seed)

@@ -41,7 +41,7 @@ def scores(case: dict, loading, knobs: dict, draws: int) -> tuple[torch.Tensor, 
         with torch.no_grad():
             diffusion, network = (parser.get_parsed_content(name) for name in ("diffusion", "network"))
             drawn.append(diffusion.sample(image, network).mean[0, 0].cpu())
-    low, high = parser.get_parsed_content("chosen")["label_range"]
+    low, high = parser.get_parsed_content("label_range")
     return (torch.stack(drawn) - low) / (high - low), label
 
 

@@ -79,15 +79,15 @@ def solver_steps(solver: str, evaluations: int) -> int:
     return (evaluations + 1) // 2 if solver == "heun" else evaluations
 
 
-def settings(table: str, variant: str, chosen: Mapping) -> Iterator[dict]:
-    """How the variant's weights are to be run for one table; the default is the recipe's own."""
-    default = {"solver": "ddim", "steps": 1 if variant == "SegResNet" else chosen["steps"], "inference": "whole"}
+def settings(table: str, usual_steps: int) -> Iterator[dict]:
+    """How a variant's weights are to be run for one table; the default is its training's own, `val_steps`."""
+    default = {"solver": "ddim", "steps": usual_steps, "inference": "whole"}
     if table == "solvers":
         for evaluations in EVALUATIONS:
             for solver in ("ddim", "dpm", "heun") if evaluations > 1 else ("ddim",):  # one step of any is the same
                 yield {**default, "solver": solver, "steps": solver_steps(solver, evaluations), "draws": max(DRAWS)}
         yield {**default, "steps": REFERENCE, "draws": 1}
-        for steps in (chosen["steps"], REFERENCE):  # a network that fails on the whole would hide what steps do
+        for steps in (usual_steps, REFERENCE):  # a network that fails on the whole would hide what steps do
             yield {**default, "steps": steps, "inference": "sliding", "draws": 1}
     else:
         yield {**default, "draws": max(DRAWS) if table == "recipes" else 1}
@@ -109,7 +109,8 @@ class Scorer:
         self.parser = variant.parser()
         get = self.parser.get_parsed_content
         self.network = load_weights(get("network_def"), variant.folder / "final.pt")
-        self.chosen, self.loading, self.regions = get("chosen"), get("loading"), get("regions")
+        self.loading = get("loading")
+        self.regions = get("regions")
         found = brain_cases(section="test", phantoms=cases, phantom=get("phantom"))
         self.cases = [self.loaded(case) for case in found]
 
@@ -122,10 +123,10 @@ class Scorer:
 
     def inferer(self, solver: str, steps: int, inference: str) -> DiffusionInferer:
         get = self.parser.get_parsed_content
-        sampler = build_sampler(solver, get("schedule"), self.chosen["clip"])
+        sampler = build_sampler(solver, get("schedule"), get("clip"))
         return DiffusionInferer(
             sampler, len(self.regions), steps, inference, get("patch_size"), coordinates=get("coordinates"),
-            reference_size=get("reference_size"), multiple=get("multiple"), amp=True,
+            reference_size=get("reference_size"), multiple=get("validate::diffusion::multiple"), amp=True,
         )  # fmt: skip
 
     def score(self, setting: Mapping) -> list[dict]:
@@ -147,7 +148,7 @@ class Scorer:
             diffusion.sample(
                 case["image"][None], self.network, members=missing, each=lambda _, x: known.append(x[0] + 0)
             )
-        low, high = self.chosen["label_range"]
+        low, high = self.parser.get_parsed_content("label_range")
         drawn = (torch.stack(known[:draws]) - low) / (high - low)
         variance = drawn.var(0) if draws > 1 else torch.zeros_like(drawn[0])
         pred = convert_to_dst_type(torch.cat([drawn.mean(0).clamp(0, 1), variance]), case["image"])[0]
@@ -198,7 +199,7 @@ def run_table(name: str, args: argparse.Namespace) -> list[dict]:
             training = made(variant, seed, args)
             training.weights(args.steps)
             scorer, cases = None, max(1, args.cases // 2) if name in MANY_DRAWS else args.cases
-            for setting in settings(name, variant, training.parser().get_parsed_content("chosen")):
+            for setting in settings(name, training.parser().get_parsed_content("val_steps")):
                 words = "_".join(str(v) for v in setting.values())
                 path = training.folder / f"scores_{cases}cases_{words}.json"
                 if not path.exists():
@@ -241,7 +242,7 @@ def picture(names: Sequence[str], args: argparse.Namespace) -> None:
         image = ArrayVolume(np.asarray(case["given"][3]), case["given"].meta["original_affine"])
         if not panels:
             panels.append(Panel("truth", image, overlay=np.asarray(case["label"][0])))
-        steps = 1 if variant == "SegResNet" else scorer.chosen["steps"]
+        steps = scorer.parser.get_parsed_content("val_steps")
         found = scorer.segmented(case, scorer.inferer("ddim", steps, "whole"), 1)[: len(scorer.regions)]
         overlay = (np.asarray(found) > 0.5).sum(0).astype(np.uint8)
         panels.append(Panel(variant, image, overlay=overlay))

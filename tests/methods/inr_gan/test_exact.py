@@ -27,7 +27,7 @@ SIZE = (12, 7)
 def trainer(kind, dtype, iterations: int = 1, r1_every: int = 1, **changes):
     torch.manual_seed(0)
     generator = ImplicitGenerator(2, 1, 6, 6, (8, 6), 2, bandwidth=8.0, table_size=4).to(dtype)
-    discriminator = ResidualCritic(2, SIZE, width=4, max_width=8, group_size=2).to(dtype)
+    discriminator = ResidualCritic(SIZE, width=4, max_width=8, group_size=2).to(dtype)
     data = [{"image": torch.rand(8, 1, *SIZE, dtype=dtype)} for _ in range(iterations)]
     made = kind(
         device="cpu",
@@ -146,7 +146,7 @@ def live_mebibytes(kind, side: int, previous: bool = False, **changes) -> float:
     """Peak of one iteration without R1 at the paper's scale (width 512, 32 images), on tensors without memory."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         generator, below = ImplicitGenerator(2, 3), ImplicitGenerator(2, 3)
-        discriminator = ResidualCritic(2, side, 3, final_size=4 if side == 256 else 1)
+        discriminator = ResidualCritic([side] * 2, 3, final_size=4 if side == 256 else 1)
         g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters()) for n in (generator, discriminator))
         moments = [torch.zeros_like(p) for p in [*generator.parameters()] * 3]  # Adam's of G, and the average
 

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 def training(regularised: bool = True, epochs: tuple = (1, 2, 1)):
     torch.manual_seed(0)
     generator = ImplicitGenerator(2, 1, 6, 6, (8, 6), 2)
-    discriminator = ResidualCritic(2, 4, width=4, max_width=8, final_size=2, group_size=2)
+    discriminator = ResidualCritic((4, 4), width=4, max_width=8, final_size=2, group_size=2)
     average = AveragedModel(generator)
     staged = StagedTraining(plan_stages((16, 16)), epochs, 6, average, regularised)
     trainer = AdversarialTrainer(

@@ -15,7 +15,6 @@ from hiresmed.methods.msgan import (
     MultiScaleBatch,
     MultiScaleGenerator,
     MultiScalePatches,
-    collate_stage,
     prepare_case,
 )
 from hiresmed.methods.msgan.cascade import CascadeRun
@@ -199,7 +198,9 @@ def rolled_input(data: MultiScalePatches, generator, level: int, start) -> tuple
     sample |= data._conditions(case, level, start, 16, chance) | {"below": data._below(case, level, start, 16, chance)}
     sample["noise"].zero_()
     sample["below"]["noise"].zero_()
-    return MultiScaleBatch(generator)(collate_stage([sample]), torch.device("cpu")).inputs[0], data.fields[1].halo
+    return MultiScaleBatch(generator)(MultiScalePatches.collate([sample]), torch.device("cpu")).inputs[0], data.fields[
+        1
+    ].halo
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -249,7 +250,7 @@ def test_a_configuration_that_no_case_can_teach_is_refused():
 
 def test_samples_of_one_stage_make_a_batch():
     data = patches(3, rollout=1.0, base_share=0.0, batch_size=2)
-    batch = collate_stage([data[0], data[1]])
+    batch = MultiScalePatches.collate([data[0], data[1]])
     assert batch["image"].shape[:2] == (2, 1) and isinstance(batch["below"], list) and len(batch["stage"]) == 2
     assert torch.equal(batch["image"][1], data[1]["image"])
     made = MultiScaleBatch(network(3))(batch, torch.device("cpu"))

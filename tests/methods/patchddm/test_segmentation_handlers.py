@@ -11,6 +11,8 @@ import torch
 from hiresmed.methods.patchddm import SegmentationContent, SegmentationPictures
 from hiresmed.reports import CaseReport
 from hiresmed.reports.metrics_file import mean_of
+from hiresmed.training.pictures import PictureFolder
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from PIL import Image
 
@@ -61,13 +63,12 @@ def test_the_training_picture_shows_the_slice_with_most_of_the_label_in_three_co
     image, label = torch.full((4, 10, 8, 6), -1.0), torch.zeros(1, 10, 8, 6)
     label[0, 2:5, 3:6, 4] = 1
     case = {"image": image, "pred": label * 0, "label": label}
-    pictures = SegmentationPictures(tmp_path, count=1)
-    engine = SimpleNamespace(state=SimpleNamespace(output=[case, case], epoch=7))
-    pictures._case(engine)
-    pictures._write(engine)
-    with Image.open(tmp_path / "samples" / "epoch_0007.png") as picture:
+    validator = Engine(lambda *_: [case, case])
+    SegmentationPictures(count=1).attach(None, validator, PictureFolder(tmp_path))
+    validator.run([0, 1])
+    with Image.open(tmp_path / "samples" / "epoch_0001.png") as picture:
         pixels = np.asarray(picture)
-    assert pixels.shape == (8, 3 * 10 + 2 * 2), "one row, columns image, found, true"
+    assert pixels.shape == (8, 3 * 10 + 2 * 2), "one row, columns image, prediction, truth"
     assert (pixels[:, :24] == 0).all() and np.array_equal(pixels[3:6, 26:29], np.full((3, 3), 255))
     assert (pixels > 0).sum() == 9
 

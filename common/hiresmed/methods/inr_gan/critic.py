@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import InputError
+from ...core.tiles import check_size
 from ...training.minibatch import minibatch_deviation
 from .generator import EqualLinear
 
@@ -84,23 +85,21 @@ class ResidualCritic(nn.Module):
     differentiable, as R1 needs.
 
     Args:
-        spatial_dims: D.
-        image_size: S, one number or one per axis; images of another shape are refused.
+        image_size: S, one number per axis; images of another shape are refused.
         in_channels: C, with those of a condition.
         width: channels at full size; doubled at each halving. Lee et al. have 128 on their patches.
         max_width: and at most this many.
         final_size: voxels an axis that the last convolution sees. Lee's, built for 256^2 and fed 64^2, comes to 1.
         group_size: images that minibatch_deviation compares; 1 leaves it out.
 
-    >>> critic = ResidualCritic(2, (16, 24), width=4, max_width=8)
+    >>> critic = ResidualCritic((16, 24), width=4, max_width=8)
     >>> tuple(critic(torch.zeros(5, 1, 16, 24)).shape)
     (5, 1)
     """
 
     def __init__(
         self,
-        spatial_dims: int,
-        image_size: int | Sequence[int],
+        image_size: Sequence[int],
         in_channels: int = 1,
         width: int = 128,
         max_width: int = 512,
@@ -108,18 +107,19 @@ class ResidualCritic(nn.Module):
         group_size: int = 4,
     ) -> None:
         super().__init__()
-        size = [image_size] * spatial_dims if isinstance(image_size, int) else list(image_size)
-        if len(size) != spatial_dims or min([*size, final_size, group_size, width]) < 1:
+        self.image_size = check_size(image_size)
+        spatial_dims = len(self.image_size)
+        if min(final_size, group_size, width) < 1:
             raise InputError(
-                f"ResidualCritic wants {spatial_dims} positive image sizes and positive final_size, group_size and "
-                f"width, but got {image_size}, {final_size}, {group_size} and {width}; change them."
+                "final_size, group_size and width of ResidualCritic must be from 1 on, got "
+                f"{final_size}, {group_size} and {width}; change them."
             )
-        self.image_size = tuple(size)
         self.in_channels = in_channels
         self.group_size = group_size
         width = min(width, max_width)
         self.stem = EqualConv(spatial_dims, in_channels, width, 1)
         blocks = []
+        size = list(self.image_size)
         while max(size) > final_size:
             halved = [n > final_size for n in size]
             size = [n // 2 if h else n for n, h in zip(size, halved)]

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from ...core.distributed import unwrap
 from ...core.errors import InputError
 from ...training.batches import GanBatch
-from ...training.trainer import AdversarialTrainer, add_weighted, freeze, to_float32, unwrap
+from ...training.trainer import AdversarialTrainer, add_weighted, freeze, to_float32
 
 
 def bands(coordinates: Tensor, z: Tensor, rows: int, images: int | None = None) -> Iterator[tuple[slice, slice]]:

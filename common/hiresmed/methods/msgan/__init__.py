@@ -4,7 +4,7 @@ from .batches import EvaluationBatch, MultiScaleBatch
 from .cascade import CascadeInferer, Rendering
 from .critic import PatchCritic
 from .generator import MultiScaleGenerator, PatchGenerator
-from .patches import MultiScalePatches, PreparedCase, collate_stage, prepare_case
+from .patches import MultiScalePatches, PreparedCase, prepare_case
 from .prepared_cases import training_cases
 from .rendering_content import RenderingContent
 from .sketch import GradientSketch, GradientSketchd, SignedSketch, sketcher_of
@@ -25,7 +25,6 @@ __all__ = [
     "Rendering",
     "RenderingContent",
     "SignedSketch",
-    "collate_stage",
     "prepare_case",
     "sketcher_of",
     "training_cases",

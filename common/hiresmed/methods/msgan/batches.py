@@ -9,9 +9,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
+from ...core.distributed import unwrap
 from ...training.batches import GanBatch
 from .stage_inputs import stage_input
 
@@ -30,7 +29,7 @@ class MultiScaleBatch:
         self.generator = generator
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
-        network = _unwrapped(self.generator)
+        network = unwrap(self.generator)
         stage = int(batchdata["stage"][0])
         batch = _moved(batchdata, device, non_blocking)
         if "below" in batch:
@@ -54,12 +53,6 @@ class MultiScaleBatch:
         for axis, (o, n, (a, b)) in enumerate(zip(below["offset"], like.shape[1:], below["inside"]), start=2):
             made = made.index_select(axis, torch.arange(o, o + n, device=made.device).clamp(a, b - 1))
         return made.to(like.dtype)
-
-
-def _unwrapped(network: nn.Module) -> nn.Module:
-    while isinstance(network, (DistributedDataParallel, AveragedModel)):
-        network = network.module
-    return network
 
 
 def _moved(batchdata: Mapping, device: torch.device, non_blocking: bool) -> dict:

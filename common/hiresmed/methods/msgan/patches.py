@@ -252,14 +252,14 @@ class MultiScalePatches(torch.utils.data.Dataset):
         axes = [d + 1 for d in range(self.spatial_dims) if chance.random() < 0.5]
         return {k: v.flip(axes) if torch.is_tensor(v) and axes else v for k, v in sample.items()}
 
+    @staticmethod
+    def collate(samples: Sequence[Mapping]) -> dict:
+        """Batch of samples of one kind (all base or all finer): tensors stacked, all else listed.
 
-def collate_stage(samples: Sequence[Mapping]) -> dict:
-    """Batch of samples of one kind (all base or all finer): tensors stacked, all else listed.
-
-    What the stages before need (`below`) differs in shape from sample to sample and stays a list.
-    """
-    keys = samples[0].keys()
-    return {k: torch.stack(v) if torch.is_tensor(v[0]) else v for k in keys for v in [[s[k] for s in samples]]}
+        What the stages before need (`below`) differs in shape from sample to sample and stays a list.
+        """
+        keys = samples[0].keys()
+        return {k: torch.stack(v) if torch.is_tensor(v[0]) else v for k in keys for v in [[s[k] for s in samples]]}
 
 
 def _drawn(cases: Sequence[PreparedCase], chance: np.random.Generator) -> PreparedCase:

@@ -12,6 +12,7 @@ from .intensities import RandScannerd
 from .lean import lean_forward
 from .lesions import FillLesiond, RandImplantLesiond, RandMirrorLesiond
 from .noise_start import start_as_noise
+from .recipe import by_recipe
 from .region_dice import RegionDiceLoss
 from .region_metrics import RegionMetrics
 from .regions import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
@@ -53,6 +54,7 @@ __all__ = [
     "SplitEnsembled",
     "WorkingGridd",
     "build_sampler",
+    "by_recipe",
     "lean_forward",
     "region_codes",
     "start_as_noise",

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, SpatialCrop
+from monai.transforms import MapTransform, Randomizable, SpatialCrop, SpatialPad
 from monai.transforms.traits import MultiSampleTrait
 from monai.utils import ensure_tuple_rep
 
@@ -18,6 +18,7 @@ from ...core.coordinates import patch_coordinates
 from ...core.errors import InputError
 
 LAWS = ("trapezoid", "uniform", "foreground")
+BACKGROUND = -1.0  # of an image in [-1, 1]
 
 
 def trapezoid_start(free: int, random: np.random.RandomState) -> int:
@@ -31,13 +32,13 @@ def trapezoid_start(free: int, random: np.random.RandomState) -> int:
 
 
 class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
-    """Random crops of a padded case, each a dict with the crop's coordinates (D, *n) float32 under `coords_key`.
+    """Random crops of a case, each a dict with the crop's coordinates (D, *n) float32 under `coords_key`.
 
     MONAI's AddCoordinateChannels restarts on the crop; here the coordinates are the crop's of the whole grid's, made
     from its place alone (hiresmed.core.coordinates), whatever the grid's size. Seeded by set_random_state.
 
     Args:
-        keys: image and label, (C, *N) each on the same grid; the first one defines it.
+        keys: image and label, (C, *S) each on the same grid; the first one defines it.
         patch_size: n per axis, or one number for all.
         num_samples: crops per loaded volume (a list of so many dicts is returned, as MONAI's crops do).
         law: trapezoid (the paper's), uniform (over 0 ... F), or foreground: a share of the crops is centred on a
@@ -47,6 +48,8 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
         foreground_share: that share, [0, 1].
         convention: of the coordinates: centre (default), endpoint (the paper's) or corner; None: no coordinates.
         coords_key: where the coordinates go; the crop's first voxel goes to "crop_start".
+        reference_size: N is at least this, one number or one per axis; None: N is S. A label is padded with 0, an image
+            with -1, its background.
 
     Raises:
         InputError: an unknown law, a bad share or number; a patch larger than the grid.
@@ -62,6 +65,7 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
         foreground_share: float = 0.5,
         convention: str | None = "centre",
         coords_key: str = "coords",
+        reference_size: Sequence[int] | int | None = None,
     ) -> None:
         MapTransform.__init__(self, keys)
         if law not in LAWS:
@@ -77,8 +81,14 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
         self.foreground_share = foreground_share
         self.convention = convention
         self.coords_key = coords_key
+        self.reference_size = reference_size
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict]:
+        if self.reference_size is not None:
+            data = dict(data)
+            for key in self.key_iterator(data):
+                pad = SpatialPad(self.reference_size, value=0 if key == self.label_key else BACKGROUND)
+                data[key] = pad(data[key])
         grid = tuple(data[self.first_key(dict(data))].shape[1:])
         size = self._size(grid)
         tumour = self._tumour(data) if self.law == "foreground" else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from monai.transforms import MapTransform, ScaleIntensityRangePercentiles
 from monai.utils import SpaceKeys
 
 from ...core.errors import InputError
+from ...datasets.brats import SEQUENCES
+from ...datasets.brats_read import read_brats
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}  # whole tumour, tumour core, enhancing tumour: BraTS 2023 codes
 CODINGS = {
@@ -38,12 +41,13 @@ class LoadImageBraind(MapTransform):
 
     Args:
         keys: image.
-        reader: (source, label path or None) -> (image (4, *S), label (*S) or None, affine (4, 4), case with "name" and
-            "image"): hiresmed.datasets.read_brats.
+        channel_order: which sequences the channels of a 4-channel file are, see datasets.read_brats.
         label_key: where a label's path stands, if it stands there, and where the label goes.
         skull_stripped: check raises an error where more than a brain is shown, warn warns, ignore does nothing.
         label_coding: brats2020 (4 is enhancing), brats2023 (3), brats2024 (3; 4, the cavity, becomes 0), msd (1 and
             2 change places), or auto: one of the first two, as the label needs.
+        reader: (source, label path or None) -> (image (4, *S), label (*S) or None, affine (4, 4), case with "name" and
+            "image"); None: datasets.read_brats.
 
     Raises:
         InputError: whatever the reader finds wrong; a sequence that is constant; skull; unknown label codes.
@@ -52,17 +56,18 @@ class LoadImageBraind(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        reader: Callable,
+        channel_order: str | Sequence[str] = SEQUENCES,
         label_key: str = "label",
         skull_stripped: str = "check",
         label_coding: str = "auto",
+        reader: Callable | None = None,
     ) -> None:
         super().__init__(keys)
         if skull_stripped not in ("check", "warn", "ignore"):
             raise InputError(f"skull_stripped should be check, warn or ignore, but is {skull_stripped!r}; choose one.")
         if label_coding not in ("auto", *CODINGS):
             raise InputError(f"label_coding should be auto or one of {', '.join(CODINGS)}, but is {label_coding!r}.")
-        self.reader = reader
+        self.reader = reader or partial(read_brats, channel_order=channel_order)
         self.label_key = label_key
         self.skull_stripped = skull_stripped
         self.label_coding = label_coding

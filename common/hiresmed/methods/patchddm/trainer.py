@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...core.bfloat16 import PrecisionComparison, TrainingPrecision, describe_shapes, probe_gradients
+from ...core.distributed import unwrap
 from ...core.errors import InputError
 from ...core.gradient_guard import GradientGuard, gradient_norm
 from ...core.knobs import check_training, parse_bool, parse_int
 from ...core.memory import out_of_memory
 from ...training.batches import batch_tensor
-from ...training.trainer import to_float32, unwrap
+from ...training.trainer import to_float32
 
 CURE = (
     "lower patch_size or crops, raise accumulation_steps, set amp to true, or let the network keep less "
@@ -131,8 +132,7 @@ class DiffusionTrainer(Trainer):
         non_blocking: bool = False,
         train_handlers: Sequence | None = None,
     ) -> None:
-        train_handlers = train_handlers or []
-        check_training(max_epochs, epoch_length, train_handlers)
+        check_training(max_epochs, epoch_length)
         super().__init__(
             device=device,
             max_epochs=max_epochs,
@@ -160,7 +160,7 @@ class DiffusionTrainer(Trainer):
         self.precision = TrainingPrecision(parse_bool(amp, "amp"))
         self.guard = GradientGuard("network")
         # only now, as a handler may look at what stands above
-        self._register_handlers(train_handlers)
+        self._register_handlers(train_handlers or [])
 
     def checkpoint_objects(self) -> dict[str, Any]:
         """All that training changes, by name, each with state_dict and load_state_dict; the network unwrapped."""
