@@ -31,6 +31,7 @@ INFERENCE = """# Add two numbers.
 bundle_root: .
 first: 1                 # a number
 size: null               # of it, say [3, 3]
+rate: {_target_: builtins.dict, recipe: "@size", fast: 1, slow: 2}  # of two kinds
 device: {_target_: torch.device, device: cpu}
 
 # more of them
@@ -88,6 +89,7 @@ def test_the_knobs_are_the_first_lines_with_their_comments(adder):
         Knob("bundle_root", ".", ""),
         Knob("first", "1", "a number"),
         Knob("size", "null", "of it, say [3, 3]"),
+        Knob("rate", "fast: 1, slow: 2", "of two kinds"),
         Knob("device", "{_target_: torch.device, device: cpu}", ""),
         Knob("second", "2", ""),
     ]

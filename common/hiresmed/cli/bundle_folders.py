@@ -18,6 +18,8 @@ from ..core.knobs import nearest_name
 
 SUFFIXES = (".yaml", ".yml", ".json")
 _KNOB = re.compile(r"^(\w+):\s+(\S.*?)(?:\s+#\s*(.*))?$")
+# all of a component in one line but its plain values
+_COMPONENT = re.compile(r"""^\{_target_: [\w.]+,? ?|\w+: "@\w+",? ?|\}$""")
 # a command in a config's header: which files it reads together
 _COMMAND_FILES = re.compile(r"configs/([\w/]+)\.(?:yaml|yml|json)")
 
@@ -113,14 +115,23 @@ class BundleFolder:
 
 
 def _knobs(lines: Sequence[str]) -> Iterator[Knob]:
-    """Top-level lines of one value each, up to the first part that is built."""
+    """Top-level lines of one value each, up to the first part that is built after `device`.
+
+    What is built before it, in one line and of plain values, such as by_recipe's, is a knob that shows these.
+    """
+    before_device = any(line.startswith("device:") for line in lines)
     for line in lines:
         if not line or line[0] in "# }-":
             continue
         match = _KNOB.match(line)
-        if match is None or ("_target_" in match[2] and match[1] != "device"):
+        if match is None or ("_target_" in match[2] and not before_device):
             return
-        yield Knob(match[1], match[2], match[3] or "")
+        name, value, meaning = match.groups("")
+        before_device = before_device and name != "device"
+        if "_target_" not in value or name == "device":
+            yield Knob(name, value, meaning)
+        elif value.endswith("}"):
+            yield Knob(name, _COMPONENT.sub("", value), meaning)
 
 
 def _order(path: Path) -> tuple[int, str]:
