@@ -250,7 +250,7 @@ MISTAKES = {
         lambda f: {"image": volume(f / "ct.nii")},
         r"ct.nii must be a 2-D image, or one slice, got shape \(20, 18, 16\)",
     ),
-    "pages": (lambda f: {"image": pages(f / "pages.tiff")}, "pages.tiff should be one 2-D image, but has 2 pages"),
+    "pages": (lambda f: {"image": pages(f / "pages.tiff")}, "pages.tiff must be one 2-D image, got 2 pages"),
     "one grey": (lambda f: {"image": png(f / "flat.png", np.full(SHAPE, 7, np.uint8))}, "flat.png must hold at least"),
     "text": (lambda f: {"image": SHARED.text_file(f, "notes.png")}, "notes.png should be a PNG, JPEG or TIFF"),
     "half a file": (lambda f: {"image": half(png(f / "half.png", grey()))}, "half.png should be a PNG, JPEG or TIFF"),

@@ -102,17 +102,20 @@ def test_the_ome_zarr_of_another_program_opens_with_its_scale(tmp_path):
     assert np.array_equal(everything(volume), np.full((4, 5, 6), 3))
 
 
-@pytest.mark.parametrize("damage", ["not zarr", "no image", "no such level", "one axis"])
+@pytest.mark.parametrize("damage", ["not zarr", "no image", "no such level", "a group", "no scale", "one axis"])
 def test_what_is_no_ome_zarr_is_refused(tmp_path, damage):
     path = tmp_path / "image.zarr"
     path.mkdir()
     if damage != "not zarr":
         group = zarr.open_group(str(path), mode="w", zarr_format=3)
         group.create_array("0", shape=(4,), dtype="uint16", chunks=(4,))
+        group.create_group("2")
         if damage != "no image":
-            name = "1" if damage == "no such level" else "0"
-            group.attrs["ome"] = {"multiscales": [{"datasets": [{"path": name}]}]}
-    with pytest.raises(InputError, match=r"image\.zarr should"):
+            dataset = {"path": {"no such level": "1", "a group": "2"}.get(damage, "0")}
+            if damage != "no scale":
+                dataset["coordinateTransformations"] = [{"type": "scale", "scale": [1.0]}]
+            group.attrs["ome"] = {"multiscales": [{"datasets": [dataset]}]}
+    with pytest.raises(InputError, match=r"image\.zarr must"):
         open_level(path)
 
 

@@ -12,6 +12,7 @@ from hiresmed.training import SampleGrid, TrainingRoutine
 from ignite.engine import Events
 from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import StatsHandler
 from torch import nn
 
 TINY = runpy.run_path(str(Path(__file__).with_name("tiny_gan.py")))
@@ -97,3 +98,12 @@ def test_an_interval_or_number_that_is_none_is_refused_in_words(tmp_path, knobs)
     (name,) = knobs
     with pytest.raises(InputError, match=f"{name} must be a whole number"):
         train(tmp_path, "min", [1], **knobs)
+
+
+def test_the_log_has_the_first_iteration_and_every_so_manieth(tmp_path, monkeypatch):
+    iterations = []
+    monkeypatch.setattr(
+        StatsHandler, "_default_iteration_print", lambda self, engine: iterations.append(engine.state.iteration)
+    )
+    train(tmp_path, "min", [4, 3, 2, 1], epochs=4, log_interval=3)
+    assert iterations == [1, 3]

@@ -17,6 +17,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..core.errors import InputError
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    form: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = argparse.ArgumentParser("hiresmed", description=__doc__, **form)
     parser.add_argument("--version", action="version", version=f"hiresmed {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="list | info | run | export | doctor")
@@ -152,7 +153,7 @@ def _run(arguments: argparse.Namespace) -> int:
     command = run_command(bundle(arguments.bundle), arguments.words)
     # a process of its own: the bundle's own code may be of another release than this command's
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             if not _LISTING.match(line):
                 print(line, end="", flush=True)
     return process.returncode

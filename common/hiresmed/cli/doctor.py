@@ -71,9 +71,9 @@ def _packages(bundles: Mapping[str, BundleFolder]) -> list[str]:
             wrong.append(f"{name} should be installed, but is not; run: pip install {name}=={version}.")
     wrong += _unmet()
     for extra, names in EXTRAS.items():
-        found = [f"{name} {installed(name) or 'missing'}" for name in names]
+        packages = [f"{name} {installed(name) or 'missing'}" for name in names]
         cure = "" if all(installed(name) for name in names) else f"(optional: pip install 'hiresmed[{extra}]')"
-        _line(f"[{extra}]", ", ".join(found), cure)
+        _line(f"[{extra}]", ", ".join(packages), cure)
     return wrong
 
 

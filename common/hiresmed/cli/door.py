@@ -161,10 +161,11 @@ def _arguments_of(component: Mapping) -> set[str] | None:
     if not isinstance(target, str) or target.startswith(("$", "@")):
         return None
     try:
-        parameters = inspect.signature(locate(target)).parameters.values()
+        function = locate(target)
+        parameters = inspect.signature(function).parameters.values() if callable(function) else []
     except (ErrorDuringImport, TypeError, ValueError):
         return None
-    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+    if not callable(function) or any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters} | ConfigComponent.non_arg_keys
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
 from .bfloat16 import InferencePrecision
 from .knobs import parse_bool
@@ -22,7 +23,7 @@ class AutocastInferer(Inferer):
         device: where the network is.
         amp: compute in bfloat16, if its results agree with float32's on this machine.
 
-    >>> float(AutocastInferer()(torch.ones(1, 2), nn.Identity()).sum())
+    >>> float(AutocastInferer()(torch.ones(1, 2), torch.nn.Identity()).sum())
     2.0
     """
 
@@ -31,7 +32,7 @@ class AutocastInferer(Inferer):
         self.precision = InferencePrecision(parse_bool(amp, "amp"), torch.device(device))
 
     @out_of_memory("lower batch_size, set amp to true, or choose another device")
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Inputs (B, ...) -> the network's output."""
 
         def example() -> Tensor:

@@ -147,7 +147,8 @@ def probe_gradients(
             invalid_blocks = [torch.full_like(p, math.nan) for network in networks for p in network.parameters()]
             del invalid_blocks
             passes.append(dict(gradients(autocast)))
-    likeness = compare_tensors(*passes, GRADIENT_TOLERANCE)
+    exact, rounded = passes
+    likeness = compare_tensors(exact, rounded, GRADIENT_TOLERANCE)
     return replace(likeness, seconds=time.perf_counter() - start_time)
 
 
@@ -287,7 +288,8 @@ def probe_output(example: Callable[[], Tensor], device: torch.device) -> Precisi
         for autocast in (False, True):
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 passes.append({"output": example()})
-    return replace(compare_tensors(*passes, OUTPUT_TOLERANCE), seconds=time.perf_counter() - start_time)
+    exact, rounded = passes
+    return replace(compare_tensors(exact, rounded, OUTPUT_TOLERANCE), seconds=time.perf_counter() - start_time)
 
 
 def probe_convolutions(device: torch.device) -> dict[int, PrecisionComparison]:
@@ -304,7 +306,7 @@ def probe_convolutions(device: torch.device) -> dict[int, PrecisionComparison]:
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 loss = (network(x).float() - target).square().mean()
             loss.backward()
-            return {name: p.grad for name, p in network.named_parameters()}
+            return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
         comparisons[size] = probe_gradients(gradients, [network], device)
     return comparisons

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset, DistributedSampler
 
+from . import weights
 from .errors import InputError
 from .knobs import parse_bool, parse_int
 
@@ -50,7 +51,8 @@ def finalize() -> None:
     if dist.is_available() and dist.is_initialized():
         idist.finalize()
         for network in _wrapped:
-            network.reducer = network.logger = network.process_group = None
+            for part in ("reducer", "logger", "process_group"):
+                setattr(network, part, None)
         gc.collect()
 
 
@@ -104,9 +106,8 @@ def prepare_network(
     """
     device = torch.device(device) if device is not None else idist.device()
     network = network.to(device)
-    if parse_bool(channels_last, "channels_last"):  # oneDNN and cuDNN convolve 1.5 to 2 times faster
-        layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
-        network = network.to(memory_format=layout)
+    if parse_bool(channels_last, "channels_last"):
+        network = weights.channels_last(network)
     if idist.get_world_size() == 1 or not any(p.requires_grad for p in network.parameters()):
         return network
     wrapped = nn.parallel.DistributedDataParallel(

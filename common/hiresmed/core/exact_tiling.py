@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from monai.inferers import Inferer
@@ -23,7 +24,7 @@ from .errors import InputError
 from .knobs import parse_bool
 from .memory import map_large_blocks, out_of_memory, release_heap
 from .receptive_field import ReceptiveField, receptive_field_of, refuse_spatial_statistics
-from .tiles import TileGrid, check_tile_size
+from .tiles import TileGrid, box_index, check_tile_size
 
 
 class ExactTiledInferer(Inferer):
@@ -65,13 +66,13 @@ class ExactTiledInferer(Inferer):
         self.network_seconds = 0.0
         self._field: tuple[nn.Module, ReceptiveField] | None = None
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Network output for inputs (B, C, *S), shape (B, C', *S), in memory and on the inputs' device."""
         # a MetaTensor would carry its batch's geometry into tiles
         original = inputs
         inputs = convert_to_tensor(inputs)
         shape = inputs.shape[2:]
-        field = self.field(network, inputs.shape[1])
+        field = self.field(cast(nn.Module, network), inputs.shape[1])
         grid = TileGrid.fit(shape, self.tile_size, field.alignment)
         result: list[torch.Tensor] = []
 
@@ -85,8 +86,8 @@ class ExactTiledInferer(Inferer):
         def write(number: int, tile: torch.Tensor) -> None:
             if not result:
                 result.append(tile.new_empty((*tile.shape[:2], *shape), device=inputs.device))
-            place = tuple(slice(s, s + n) for s, n in zip(grid.start(number), grid.inside(number)))
-            result[0][(..., *place)] = tile.to(inputs.device)
+            place = box_index(grid.start(number), grid.inside(number))
+            result[0][place] = tile.to(inputs.device)
 
         self.run(lambda x: network(x, *args, **kwargs), read, write, grid, field)
         return convert_to_dst_type(result[0], original)[0]
@@ -150,8 +151,8 @@ class ExactTiledInferer(Inferer):
                     f"The network's output for {tuple(shape)} voxels must have "
                     f"{tuple(t + 2 * margin for t in grid.tile)}, got {tuple(y.shape[2:])}; leave halo out."
                 )
-            inside = tuple(slice(margin, margin + n) for n in grid.inside(number))
-            write(number, y[(..., *inside)].cpu())
+            inside = grid.inside(number)
+            write(number, y[box_index([margin] * len(inside), inside)].cpu())
             del x, y  # or this tile's result would stay in memory while the next one is computed
 
     def _autocast(self, compute: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, field: ReceptiveField):
@@ -173,10 +174,10 @@ def _fast_layout(x: torch.Tensor) -> torch.Tensor:
 
 
 def _spatial_dims(network: nn.Module) -> int:
-    kinds = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
     for module in network.modules():
-        if type(module) in kinds:
-            return kinds[type(module)]
+        for kind, dims in ((nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3)):
+            if type(module) is kind:
+                return dims
     raise InputError(
         f"exact tiling must have a network with at least one convolution, got {type(network).__name__}; use another "
         "one."

@@ -98,7 +98,7 @@ class GradientGuard:
 
 def gradient_norm(parameters: Iterable[nn.Parameter], max_norm: float | None = None) -> Tensor:
     """Euclidean norm (0-dim) of all gradients together, which are clipped to `max_norm` where it is given."""
-    parameters = [p for p in parameters if p.grad is not None]
+    parameters = list(parameters)
     if max_norm is not None:
         return nn.utils.clip_grad_norm_(parameters, max_norm)
-    return nn.utils.get_total_norm([p.grad for p in parameters])
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .tiles import box_index
 from .volumes import Volume
 
 
@@ -43,7 +44,7 @@ class Level(Volume):
         self._journal = bytearray()
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        values = self.array[tuple(slice(s, s + n) for s, n in zip(start, shape))]
+        values = self.array[box_index(start, shape)]
         if self.slope == 1.0 or np.issubdtype(self._stored, np.floating):
             return values
         return values * np.float32(self.slope)
@@ -55,7 +56,7 @@ class Level(Volume):
             values = values / self.slope  # a copy, worked on in place
             np.rint(values, out=values)
             np.clip(values, limits.min, limits.max, out=values)
-        self.array[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values.astype(self._stored)
+        self.array[box_index(start, values.shape)] = values.astype(self._stored)
 
     def done(self, number: int) -> bool:
         """Whether tile `number` is complete on disk; a tile is marked only after it is written."""

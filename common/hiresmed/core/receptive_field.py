@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -99,7 +100,8 @@ def receptive_field_of(network: nn.Module, in_channels: int, spatial_dims: int) 
     """
     if hasattr(network, "margin") and hasattr(network, "factor"):
         refuse_spatial_statistics(network)
-        return ReceptiveField(network.margin, network.factor, network.margin)
+        margin = cast(int, network.margin)
+        return ReceptiveField(margin, cast(int, network.factor), margin)
     return probe_receptive_field(network, in_channels, spatial_dims)
 
 
@@ -185,7 +187,7 @@ def _lattice(probe: nn.Module, x: torch.Tensor, y: torch.Tensor, shrink: int) ->
         moved = _forward(probe, torch.roll(x, [step] * len(dims), dims))
         block = (...,) + (slice(start, start + step),) * len(dims)
         shifted_block = (...,) + (slice(start + step, start + 2 * step),) * len(dims)
-        if torch.allclose(y[block], moved[shifted_block], rtol=1e-9, atol=0):
+        if moved is not None and torch.allclose(y[block], moved[shifted_block], rtol=1e-9, atol=0):
             return step
     return None
 

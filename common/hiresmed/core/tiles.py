@@ -12,6 +12,7 @@ import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 from .errors import InputError
 
@@ -48,6 +49,15 @@ def refine_box(box: Box, factor: int) -> Box:
     return tuple((a * factor, b * factor) for a, b in box)
 
 
+def box_index(start: Sequence[int], shape: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
+    """Where an array whose last axes are S holds the box of `shape` voxels from `start` on.
+
+    >>> box_index((1, 2), (1, 2))
+    (Ellipsis, slice(1, 2, None), slice(2, 4, None))
+    """
+    return (..., *(slice(first, first + n) for first, n in zip(start, shape)))
+
+
 def bounding_box(first: Box | None, second: Box) -> Box:
     """The smallest box around both."""
     if first is None:
@@ -57,13 +67,14 @@ def bounding_box(first: Box | None, second: Box) -> Box:
 
 def check_tile_size(tile_size: int | Sequence[int]) -> int | tuple[int, ...]:
     """The tile size as one positive whole number, or one per axis; InputError for anything else."""
-    several = isinstance(tile_size, Sequence) and not isinstance(tile_size, str)
-    sizes = tuple(tile_size) if several else (tile_size,)
+    sizes: tuple = (tile_size,)
+    if isinstance(tile_size, Sequence) and not isinstance(tile_size, str):
+        sizes = tuple(tile_size)
     if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise InputError(
             f"tile_size must be a positive number of voxels, or one per axis, got {tile_size!r}; change it."
         )
-    return sizes if several else sizes[0]
+    return sizes if isinstance(tile_size, Sequence) else sizes[0]
 
 
 def check_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -> Box:

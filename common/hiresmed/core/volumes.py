@@ -12,13 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from typing import cast
 
 import nibabel
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from .errors import InputError
+from .tiles import box_index
 
 
 class Volume(ABC):
@@ -74,7 +77,7 @@ class ArrayVolume(Volume):
         self.name = name
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        return self.array[tuple(slice(s, s + n) for s, n in zip(start, shape))]
+        return self.array[box_index(start, shape)]
 
 
 class NiftiVolume(Volume):
@@ -105,7 +108,7 @@ class NiftiVolume(Volume):
             ) from error
         if not isinstance(image, nibabel.Nifti1Image):
             raise InputError(f"{self.name} must be a NIfTI image, got {type(image).__name__}; convert it to NIfTI.")
-        self._values = image.dataobj
+        self._values = cast(ArrayProxy, image.dataobj)  # of a file on disk
         self.shape = spatial_shape(image.shape, self.name)
         self.dtype = self._real_dtype()
         self.affine = checked_affine(_affine_in_mm(image), len(self.shape), self.name)
@@ -136,8 +139,8 @@ class NiftiVolume(Volume):
             )
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        box = tuple(slice(s, s + n) for s, n in zip(start, shape))
-        box += (0,) * (len(self._values.shape) - len(box))
+        first_of_others = (0,) * (len(self._values.shape) - len(start))
+        box = (*(slice(s, s + n) for s, n in zip(start, shape)), *first_of_others)
         # mapped for the copy only: nibabel's slicing reads row by row, 8 times slower, and pages left mapped count as
         # resident memory
         values = self._values[box] if self._scaled else self._values.get_unscaled()[box]

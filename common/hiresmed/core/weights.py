@@ -46,9 +46,14 @@ def load_weights(network: nn.Module, path: str | pathlib.Path, device: torch.dev
             "Use the network_def that it was trained with."
         ) from error
     network.requires_grad_(False)
-    layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
     with out_of_memory("choose another device"):
-        return network.to(device=device, memory_format=layout).eval()
+        return channels_last(network.to(device)).eval()
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights in the layout in which oneDNN and cuDNN convolve 1.5 to 2 times faster."""
+    layout = torch.channels_last_3d if any(p.ndim == 5 for p in network.parameters()) else torch.channels_last
+    return network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs do not know it
 
 
 def warm_start(network: nn.Module, path: str | pathlib.Path | None, prefix: str = "base.") -> nn.Module:

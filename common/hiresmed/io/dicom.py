@@ -76,6 +76,9 @@ def read_header(path: Path) -> Slice:
         ) from error
     tags = reader.GetMetaDataDictionary()
 
+    def size(axis: int) -> int:
+        return int(reader.GetDimensions(axis)) if axis < reader.GetNumberOfDimensions() else 1
+
     def tag(key: str) -> str:
         return str(tags[key]).strip() if tags.HasKey(key) else ""
 
@@ -86,7 +89,7 @@ def read_header(path: Path) -> Slice:
         modality=tag("0008|0060"),
         image_type=tag("0008|0008"),
         placed=bool(tag("0020|0032") and tag("0020|0037")),
-        size=tuple(int(reader.GetDimensions(a)) if a < reader.GetNumberOfDimensions() else 1 for a in range(3)),
+        size=(size(0), size(1), size(2)),
         components=int(reader.GetNumberOfComponents()),
         stored=reader.GetComponentTypeAsString(reader.GetComponentType()),
         spacing=_pixel_spacing([tag(key) for key in SPACINGS]) or (reader.GetSpacing(0), reader.GetSpacing(1)),

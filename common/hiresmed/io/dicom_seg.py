@@ -112,11 +112,11 @@ def write_segmentation(
 def _segments(highdicom, regions: Sequence[str]) -> dict[int, object]:
     """{code: description of its segment}, in ascending order of codes."""
     codes = dicom_package().sr.codedict.codes  # highdicom has imported the module
-    named = {"WT": 2, "TC": 1, "ET": 3}
+    codes_of = {"TC": 1, "WT": 2, "ET": 3}  # ascending
     if len(regions) == 1:
         wanted = {1: (REGIONS | {"ET": ENHANCING})[regions[0]]}
     else:
-        wanted = {named[region]: NESTED[named[region]] for region in sorted(regions, key=named.get)}
+        wanted = {code: NESTED[code] for region, code in codes_of.items() if region in regions}
         if "ET" not in regions:
             wanted[1] = REGIONS["TC"]
         if "TC" not in regions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import torch
 from monai.transforms import MapTransform
@@ -22,7 +23,7 @@ class ToHostd(MapTransform):
         device(type='cpu')
     """
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.keys:
             if torch.is_tensor(case.get(key)):

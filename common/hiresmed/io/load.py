@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class LoadImageStreamd(MapTransform):
         self.size = size
         self.intensity = intensity
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         if "name" not in case:
             return case | {key: self._shown(key, self._tensor(case[key])) for key in self.key_iterator(case)}
@@ -75,7 +76,7 @@ class LoadImageStreamd(MapTransform):
     def _picture(self, picture: Volume) -> torch.Tensor:
         """A 2-D image as (1, rows, columns)."""
         values = np.ascontiguousarray(picture.read((0, 0), picture.shape)[None].astype("float32"))
-        return MetaTensor(values, affine=picture.affine)
+        return MetaTensor(values, affine=torch.as_tensor(picture.affine))
 
     def _shown(self, key: Hashable, image: torch.Tensor) -> torch.Tensor:
         """A loaded image (C, *S) through its window, each channel through its own."""

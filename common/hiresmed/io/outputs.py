@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import ignite.distributed as idist
 import nibabel
@@ -132,7 +133,9 @@ class CaseOutput:
             raise InputError("an OME-Zarr holds the whole image, but a region was asked for; choose nii or nii.gz.")
         if idist.get_rank() == 0 and kind != "ome-zarr":
             stem = final.parent / f"{case['name']}_{self.postfix}"
-            options = {} if kind not in ("dicom", "dcm") else {"seed": self.seed, "keep_patient": self.keep_patient}
+            options: dict[str, Any] = {}
+            if kind in ("dicom", "dcm"):
+                options = {"seed": self.seed, "keep_patient": self.keep_patient}
             if options and _dicom(case.get("source")):
                 options["reference"] = case["source"]
             save_volume(self._as_in_file(case, image, kind), stem, kind, **options)
@@ -145,7 +148,9 @@ class CaseOutput:
         if len(image.shape) != 2 or not kind.startswith("nii"):
             return image
         image = self._turned[source].back(image) if source in self._turned else image
-        one_slice = source.lower().endswith((".nii", ".nii.gz")) and len(nibabel.load(source).shape) > 2
+        one_slice = False
+        if source.lower().endswith((".nii", ".nii.gz")):
+            one_slice = len(cast(nibabel.Nifti1Image, nibabel.load(source)).shape) > 2
         return SliceView(image) if one_slice else image
 
     def finish(self, case: Mapping) -> None:

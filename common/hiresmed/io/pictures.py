@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..core.errors import InputError
 from ..core.volumes import ArrayVolume, Volume, first_line, picture_affine, require_finite
@@ -36,10 +37,10 @@ def read_picture(path: str | Path) -> Volume:
         return streamed
     try:
         with _opened(path) as picture:
-            if getattr(picture, "n_frames", 1) > 1:
+            pages = getattr(picture, "n_frames", 1)
+            if pages > 1:
                 raise InputError(
-                    f"{path.name} should be one 2-D image, but has {picture.n_frames} pages; save one of them, or the "
-                    "stack as NIfTI."
+                    f"{path.name} must be one 2-D image, got {pages} pages; save one of them, or the stack as NIfTI."
                 )
             spacing = _spacing(picture)
             values = _grey(picture)
@@ -111,7 +112,7 @@ def _spacing(picture: Image.Image) -> tuple[float, float]:
     unit_mm = 0.0
     if picture.format == "PNG" and "dpi" in picture.info:
         (x, y), unit_mm = picture.info["dpi"], 25.4
-    elif picture.format == "TIFF":
+    elif isinstance(picture, TiffImageFile):
         tags = picture.tag_v2
         x = float(tags.get(282, 0))
         y = float(tags.get(283, 0))

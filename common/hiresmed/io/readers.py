@@ -220,7 +220,7 @@ class ItkVolume(Volume):
         return self._array(self._extract.GetOutput()).T.reshape(shape, order="F").astype(self.dtype)
 
 
-ITK_TYPES = {
+ITK_TYPES: dict[str, np.dtype] = {
     "unsigned_char": np.dtype(np.uint8),
     "char": np.dtype(np.int16),
     "short": np.dtype(np.int16),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
@@ -22,7 +23,7 @@ class SaveImageStreamd(MapTransform):
         super().__init__(keys)
         self.output = output
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             made = case[key]
@@ -47,7 +48,7 @@ class SaveImageSegmentedd(MapTransform):
         super().__init__(keys)
         self.output, self.maps = output, tuple(maps)
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             if "format" in case:

@@ -6,6 +6,7 @@ A run's own cases carry keys that no request has; they pass through untouched. L
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class RequestedLatentd(MapTransform):
         super().__init__(keys, allow_missing_keys=True)
         self.latent_size, self.seed = latent_size, seed
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             if isinstance(case[key], str):
@@ -88,7 +89,7 @@ class ServedImaged(MapTransform):
         self.value_range = value_range
         self.own = own
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             if isinstance(case[key], torch.Tensor) and self.own not in case:

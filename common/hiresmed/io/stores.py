@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -92,8 +93,8 @@ class ZarrStores:
         """Whether the pyramid is there to go on with."""
         if not (self.resume and path.exists()):
             return False
-        found = dict(zarr.open_group(path, mode="r").attrs["hiresmed"]["recipe"])
-        changed = sorted(_changes(recipe, found))
+        begun_with = _attributes(zarr.open_group(path, mode="r"))["hiresmed"]["recipe"]
+        changed = sorted(_changes(recipe, begun_with))
         if changed:
             raise InputError(
                 f"resume wants the settings that {path.name} was begun with, but {', '.join(changed)} changed; "
@@ -126,10 +127,10 @@ class ZarrStores:
 
     def _open(self, path: pathlib.Path, name: str, slope: float) -> list[Level]:
         group = zarr.open_group(path, mode="r+")
-        ours = group.attrs["hiresmed"]
+        ours = _attributes(group)["hiresmed"]
         levels = []
         for k, scale in enumerate(ours["recipe"]["scales"]):
-            array = group[str(k)]
+            array = _array_of(group, str(k))
             affine = level_affine(np.array(ours["affine"]), [scale] * array.ndim)
             levels.append(Level(array, affine, name, slope, self.folder / f"{name}.{k}.tiles"))
         return levels
@@ -140,19 +141,33 @@ def open_level(path: str | pathlib.Path, level: int = 0) -> Level:
     path = pathlib.Path(path)
     try:
         group = zarr.open_group(path, mode="r")
-        image = group.attrs["ome"]["multiscales"][0]
-        array = group[image["datasets"][level]["path"]]
+        attributes = _attributes(group)
+        dataset = attributes["ome"]["multiscales"][0]["datasets"][level]
+        array = _array_of(group, dataset["path"])
+        ours = attributes.get("hiresmed")
+        scale = ours["recipe"]["scales"][level] if ours else dataset["coordinateTransformations"][0]["scale"]
     except (KeyError, IndexError, FileNotFoundError, ValueError) as error:
-        raise InputError(f"{path.name} should be an OME-Zarr 0.5 image, but {error!r} is missing in it.") from error
+        raise InputError(
+            f"{path.name} must be an OME-Zarr 0.5 image, got one without {error}; export it again."
+        ) from error
     if array.ndim not in (2, 3):
-        raise InputError(f"{path.name} should have 2 or 3 spatial axes, but its shape is {array.shape}.")
-    ours = group.attrs.get("hiresmed")
+        raise InputError(f"{path.name} must have 2 or 3 axes, all of space, got shape {array.shape}; save one channel.")
     if ours:
-        affine = level_affine(np.array(ours["affine"]), [ours["recipe"]["scales"][level]] * array.ndim)
+        affine = level_affine(np.array(ours["affine"]), [scale] * array.ndim)
     else:
-        scale = image["datasets"][level]["coordinateTransformations"][0]["scale"]
         affine = np.diag([*scale, *[1.0] * (4 - array.ndim)])
     return Level(array, affine, path.name)
+
+
+def _attributes(group: zarr.Group) -> dict[str, Any]:
+    return group.attrs.asdict()
+
+
+def _array_of(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise KeyError(f"array {name}")
+    return array
 
 
 def _chunk(tile: int, size: int) -> int:

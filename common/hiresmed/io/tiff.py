@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 
 from ..core.errors import InputError
+from ..core.tiles import box_index
 from ..core.volumes import Volume, first_line, picture_affine, real_world_cast, require_finite
 
 TILE = 256  # pixels an axis of a written tile
@@ -85,8 +86,9 @@ class TiffVolume(Volume):
         self.path = path
         self.name = path.name
         self.shape = tuple(int(n) for n in page.shape)
-        self.dtype = page.dtype.newbyteorder("=")
-        self._stored = page.dtype.newbyteorder(page.parent.byteorder)
+        dtype = np.dtype(page.dtype)
+        self.dtype = dtype.newbyteorder("=")
+        self._stored = dtype.newbyteorder(page.parent.byteorder)
         unit = {2: 25.4, 3: 10.0}.get(int(page.tags.valueof(296, 2)), 0.0)
         self.affine = picture_affine(*resolution_spacing(_number(page, 282), _number(page, 283), unit))
         self._inverted = int(page.photometric) == 0
@@ -111,7 +113,7 @@ class TiffVolume(Volume):
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         if self._contiguous:
             pages = np.memmap(self.path, self._stored, "r", self._offsets[0], self.shape)
-            values = pages[tuple(slice(s, s + n) for s, n in zip(start, shape))].astype(self.dtype)
+            values = pages[box_index(start, shape)].astype(self.dtype)
         else:
             values = self._from_segments(start, shape)
         if self._inverted:
@@ -147,6 +149,7 @@ class TiffVolume(Volume):
                 f"{self.name} should hold whole TIFF tiles, but tile {number} cannot be decoded "
                 f"({first_line(error)}); the file is damaged: copy or export it again."
             ) from error
+        assert values is not None, "only what is not there decodes to nothing"
         return values[0, :, :, 0]
 
 

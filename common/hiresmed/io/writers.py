@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..core.errors import InputError
 from ..core.output_files import writable_folder, write_then_rename
+from ..core.tiles import box_index
 from ..core.volumes import Volume, grey_values, iter_boxes, real_world_cast
 from .tiff import write_tiff
 
@@ -105,7 +106,7 @@ def _allocate(path: Path, header: nibabel.Nifti1Header) -> None:
 def _write_box(path: Path, header: nibabel.Nifti1Header, start: Sequence[int], values: np.ndarray) -> None:
     # a mapping that lives for one box only: mapped pages count as resident memory
     pages = np.memmap(path, header.get_data_dtype(), "r+", header.get_data_offset(), header.get_data_shape(), order="F")
-    pages[tuple(slice(s, s + n) for s, n in zip(start, values.shape))] = values
+    pages[box_index(start, values.shape)] = values
 
 
 def _compress(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.tiles import box_index
 
 
 class Readable(Protocol):
@@ -29,7 +30,7 @@ class _Array:
         self.shape = tuple(self.values.shape)
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        return self.values[tuple(slice(s, s + n) for s, n in zip(start, shape))]
+        return self.values[box_index(start, shape)]
 
 
 def as_readable(image) -> Readable:

@@ -6,6 +6,7 @@ import json
 import numbers
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -33,7 +34,8 @@ class MetricsFile:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _case(self, engine: Engine) -> None:
-        batch, output = engine.state.batch, engine.state.output
+        batch: Any = engine.state.batch
+        output: Any = engine.state.output
         # a list where the evaluator took the batch apart, else one case
         for case, made in zip(batch, output) if isinstance(batch, list) else [(batch, output)]:
             if made.get("metrics") is not None:

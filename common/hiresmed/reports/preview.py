@@ -76,7 +76,7 @@ def _lay_over(picture: Image.Image, view: PlaneView, overlay) -> Image.Image:
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def _font(size: int) -> ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
 
@@ -102,10 +102,10 @@ def _shorten(draw: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str
 def _mark_sides(draw: ImageDraw.ImageDraw, view: PlaneView, box: tuple[int, int, int, int]) -> None:
     """The plane's name and the patient's sides, small, inside the picture, readable on white and on black."""
     x0, y0, x1, y1 = box
-    left, right, top, bottom = view.letters
-    places = [(x0 + 7, (y0 + y1) / 2, left, "lm"), (x1 - 7, (y0 + y1) / 2, right, "rm")]
-    places += [((x0 + x1) / 2, y0 + 6, top, "ma"), ((x0 + x1) / 2, y1 - 6, bottom, "md")]
-    for x, y, text, anchor in places:
+    middle_x = (x0 + x1) / 2
+    middle_y = (y0 + y1) / 2
+    places = [(x0 + 7, middle_y), (x1 - 7, middle_y), (middle_x, y0 + 6), (middle_x, y1 - 6)]
+    for (x, y), text, anchor in zip(places, view.letters, ("lm", "rm", "ma", "md")):
         draw.text((x, y), text, font=_font(16), fill=SIDES, anchor=anchor, stroke_width=1, stroke_fill=SHADOW)
     draw.text((x0 + 8, y0 + 6), view.name, font=_font(16), fill=TITLE, anchor="la", stroke_width=1, stroke_fill=SHADOW)
 
@@ -143,9 +143,9 @@ class _Layout:
         flat = [{names[0]: v[""]} if "" in v else v for v in self.views]
         return [[v.get(name) for v in flat] for name in names]
 
-    def box(self, row: int, column: int) -> tuple[int, int, int, int]:
+    def box(self, view: PlaneView, row: int, column: int) -> tuple[int, int, int, int]:
         """Pixels x0, y0, x1, y1 of a plane, centred in its cell."""
-        w, h = (max(1, round(v * self.scale)) for v in self.cells[row][column].size_mm)
+        w, h = (max(1, round(v * self.scale)) for v in view.size_mm)
         cell_x = MARGIN + column * (self.column_width + GAP)
         cell_y = MARGIN + self.title_height + sum(self.row_heights[:row]) + row * GAP
         x, y = round(cell_x + (self.column_width - w) / 2), round(cell_y + (self.row_heights[row] - h) / 2)
@@ -201,7 +201,7 @@ def write_preview(
         for column, view in enumerate(cells):
             if view is None:
                 continue
-            panel, box = panels[0 if alone else column], layout.box(row, column)
+            panel, box = panels[0 if alone else column], layout.box(view, row, column)
             _draw_plane(picture, draw, view, panel, panel.window or window, box)
     for column, panel in enumerate(panels):
         x = MARGIN + column * (layout.column_width + GAP)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel.orientations import io_orientation
 
+from ..core.tiles import box_index
 from ..core.views import picture_turn
 
 BAND = 128  # plane rows read at a time: a whole number of chunks of the usual stores
@@ -42,7 +43,7 @@ class Source:
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         if isinstance(self.image, np.ndarray):
-            return self.image[tuple(slice(s, s + n) for s, n in zip(start, shape))]
+            return self.image[box_index(start, shape)]
         values = self.image.read(start, shape)
         return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
 
@@ -64,7 +65,9 @@ class PlaneView:
     def size_mm(self) -> tuple[float, float]:
         """Width and height."""
         shape, spacing = self.source.shape, self.source.spacing
-        return tuple(float(shape[a] * spacing[a]) for a in (self.column_axis, self.row_axis))
+        return float(shape[self.column_axis] * spacing[self.column_axis]), float(
+            shape[self.row_axis] * spacing[self.row_axis]
+        )
 
 
 def _flat_view(source: Source) -> PlaneView:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ignite.engine import Engine
 
@@ -59,13 +60,14 @@ class RunReport:
         Args:
             fields: input, output, metrics, and synthetic where the result is not an image that a network made up.
         """
+        state: Any = engine.state  # MONAI's, with a device
         return write_report(
             folder / "report.json",
             **self.about,
             config=self.config,
             seconds=round(time.perf_counter() - self.started, 2),
             peak_rss_bytes=peak_rss_bytes(),
-            peak_device_bytes=peak_device_bytes(engine.state.device),
+            peak_device_bytes=peak_device_bytes(state.device),
             warnings=dict.fromkeys(SHOWN.sentences[self.shown_before :]),
             **{"synthetic": True, **fields},
         )

@@ -80,7 +80,8 @@ class BestModels:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.saver)
 
     def _score(self, engine: Engine) -> float:
-        return self.sign * float(engine.state.metrics[self.metric or engine.state.key_metric_name])
+        state: Any = engine.state  # MONAI's, with the key metric's name
+        return self.sign * float(state.metrics[self.metric or state.key_metric_name])
 
     def state_dict(self) -> dict[str, Any]:
         return {"saved": [(item.priority, item.filename) for item in self.saver._saved]}

@@ -81,8 +81,8 @@ class Checkpoint:
         self,
         output_dir: str | Path,
         every: int = 1,
-        resume: bool = False,
-        overwrite: bool = False,
+        resume: bool | str = False,
+        overwrite: bool | str = False,
         also: Mapping[str, Any] | None = None,
         rates: str = "saved",
     ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ignite.engine import Engine, Events
 
 from ..core.memory import peak_device_bytes, peak_rss_bytes, reset_peak_rss
@@ -20,7 +22,8 @@ class PeakMemory:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        engine.state.metrics["peak_rss_bytes"] = peak_rss_bytes()
-        on_device = peak_device_bytes(engine.state.device)
+        state: Any = engine.state  # MONAI's, with a device
+        state.metrics["peak_rss_bytes"] = peak_rss_bytes()
+        on_device = peak_device_bytes(state.device)
         if on_device:
-            engine.state.metrics["peak_device_bytes"] = on_device
+            state.metrics["peak_device_bytes"] = on_device

@@ -24,7 +24,8 @@ def _squared_gradient(discriminator: Callable, image: Tensor) -> Tensor:
         logits = discriminator(image)
         scales = [logits] if isinstance(logits, Tensor) else logits
         # each image has its own logits, so the gradient of the batch's sum holds every image's own gradient
-        total = sum(scale.reshape(len(scale), -1).mean(1).sum() for scale in scales) / len(scales)
+        totals = (scale.reshape(len(scale), -1).mean(1).sum() for scale in scales)
+        total = sum(totals, image.new_zeros(())) / len(scales)
         (gradient,) = torch.autograd.grad(total, image, create_graph=True)
     return gradient.flatten(1).square().sum(1)
 

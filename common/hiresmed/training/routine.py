@@ -43,7 +43,7 @@ class TrainingRoutine:
         resume, overwrite, also: see Checkpoint.
         resume_rates: learning rates after resuming, "saved" or "configured"; Checkpoint's `rates`.
         pictures: a SampleGrid, or another that draws; into samples/ and TensorBoard at every validation.
-        log_interval: iterations between two lines of the log.
+        log_interval: iterations between two lines of the log, which has the first one, too.
 
     Raises:
         InputError: a val_interval below 1; see Checkpoint, BestModel and BestModels.
@@ -70,26 +70,30 @@ class TrainingRoutine:
         self.pictures = pictures
         self.folder = PictureFolder(output_dir, writer)
         self.interval = parse_int(val_interval, "val_interval", least=1)
+        self.log_interval = parse_int(log_interval, "log_interval", least=1)
         self.validator = validator
         validator.metric_cmp_fn = operator.lt if mode == "min" else operator.gt
         saved: dict[str, BestModel | BestModels] = {"best": BestModel(output_dir, network, mode=mode)}
         if parse_int(best_models, "best_models"):
             saved["kept"] = BestModels(output_dir, network, mode=mode, count=best_models)
-        self.validator_handlers = [
+        self.validator_handlers: list[Any] = [
             *saved.values(),
             TensorBoardStatsHandler(writer, iteration_log=False),
             StatsHandler(name="validate", iteration_log=False),
         ]
         every = parse_int(save_interval, "save_interval", least=1)
         self.checkpoint = Checkpoint(output_dir, every, resume, overwrite, {**saved, **(also or {})}, resume_rates)
-        self.handlers = [
+        self.handlers: list[Any] = [
             Seeding(seed),
             ValidationHandler(self.interval, validator),
             PeakMemory(),
             TensorBoardStatsHandler(writer, output_transform=scalars),
-            StatsHandler(iteration_log=log_interval, name="train", output_transform=scalars),
+            StatsHandler(self._is_logged, name="train", output_transform=scalars),
             self.checkpoint,
         ]
+
+    def _is_logged(self, engine: Engine, iteration: int) -> bool:
+        return iteration == 1 or iteration % self.log_interval == 0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._average_buffers)

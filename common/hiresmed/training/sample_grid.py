@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import list_data_collate
+from monai.engines import Trainer
 from torch import Tensor, nn
 
 from ..core.distributed import unwrap
@@ -52,7 +53,7 @@ class SampleGrid:
         self.collate_fn = collate_fn
         self.seed = seed
 
-    def attach(self, trainer: Engine, validator: Engine | None, folder: PictureFolder, every: int = 1) -> None:
+    def attach(self, trainer: Trainer, validator: Engine | None, folder: PictureFolder, every: int = 1) -> None:
         """Into the folder after every `every`-th epoch of the trainer."""
 
         def write() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 import numpy as np
@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader as MonaiDataLoader
 from monai.data import Dataset as MonaiDataset
 from monai.data.utils import set_rnd
+from monai.engines import Trainer
 from torch.utils.data import DataLoader
 
 from ..core.errors import InputError
@@ -41,9 +42,9 @@ class Seeding:
     def __call__(self, engine: Engine) -> None:
         seed = epoch_seed(self.seed, engine.state.epoch, idist.get_rank())
         seed_everything(seed)
-        loader = engine.data_loader
+        loader = cast(Trainer, engine).data_loader
         for owner in (loader, *(getattr(loader, n, None) for n in ("dataset", "sampler", "batch_sampler"))):
-            if hasattr(owner, "set_epoch"):
+            if owner is not None and hasattr(owner, "set_epoch"):
                 owner.set_epoch(engine.state.epoch)
         if isinstance(loader, DataLoader):
             _seed_loader(loader, seed)
@@ -77,10 +78,10 @@ def seed_everything(seed: int) -> None:
 
 def random_state() -> dict[str, Any]:
     """State of all random generators of this process, in tensors and plain types (so it loads without pickle)."""
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
-        "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(rest[0]), int(rest[1]), float(rest[2])],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(int, rest[:2]), float(rest[2])],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }

@@ -188,7 +188,7 @@ class AdversarialTrainer(Trainer):
         keep_graph = with_g_step and self.reuse_fake
 
         output: dict[str, Tensor] = {}
-        fakes: list[Tensor] | None = None
+        fakes: list[Tensor] = []
         if self.adversarial_weight != 0 or keep_graph or not with_g_step:
             fakes = [self._generate(part, keep_graph) for part in parts]
         if self.adversarial_weight != 0:

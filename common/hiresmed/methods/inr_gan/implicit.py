@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import ignite.distributed as idist
 import numpy as np
@@ -24,7 +25,7 @@ from ...core.errors import InputError
 from ...core.knobs import parse_bool, parse_int
 from ...core.memory import out_of_memory, release_heap
 from ...core.pyramids import Level
-from ...core.tiles import Box, TileGrid, check_size, check_tile_size, full_box
+from ...core.tiles import Box, TileGrid, box_index, check_size, check_tile_size, full_box
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class ImplicitInferer(Inferer):
         for z, image in zip(inputs, images):
 
             def write(number: int, tile: Tensor, image: Tensor = image) -> None:
-                image[(slice(None), *self._place(number))] = tile.to(image.device)
+                image[self._place(number)] = tile.to(image.device)
 
             self.run(z, network, write)
         return images
@@ -205,8 +206,8 @@ class ImplicitInferer(Inferer):
                 del places, made, tile
                 release_heap()
 
-    def _place(self, number: int) -> tuple[slice, ...]:
-        return tuple(slice(s, s + n) for s, n in zip(self.grid.start(number), self.grid.inside(number)))
+    def _place(self, number: int) -> tuple[EllipsisType | slice, ...]:
+        return box_index(self.grid.start(number), self.grid.inside(number))
 
 
 def _numbers(value: Sequence[float] | float, dims: int, name: str, positive: bool = True) -> list[float]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.tiles import box_index
+
 
 @dataclass
 class Ensemble:
@@ -54,4 +56,4 @@ class Frame:
 
     def cut(self, padded: Tensor) -> Tensor:
         """(B, C, *padded) -> (B, C, *S)."""
-        return padded[(..., *[slice(a, a + n) for a, n in zip(self.low, self.shape)])]
+        return padded[box_index(self.low, self.shape)]

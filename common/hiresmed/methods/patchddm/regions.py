@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class LoadImageBraind(MapTransform):
         self.skull_stripped = skull_stripped
         self.label_coding = label_coding
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             image, label, affine, found = self.reader(case[key], case.get(self.label_key))
@@ -116,7 +117,7 @@ class NormalizeBraind(MapTransform):
         super().__init__(keys)
         self.scale = ScaleIntensityRangePercentiles(lower, upper, -1, 1, clip=True, channel_wise=True)
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             outside = torch.from_numpy(background(np.asarray(case[key])))
@@ -139,7 +140,7 @@ class LabelsToRegionsd(MapTransform):
         super().__init__(keys, allow_missing_keys=True)
         self.regions = check_regions(regions)
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             label = case[key]
@@ -161,7 +162,7 @@ class SplitEnsembled(MapTransform):
         self.probability = probability
         self.variance = variance
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             regions = len(case[key]) // 2
@@ -201,7 +202,7 @@ class RegionsToLabelsd(MapTransform):
         self.threshold = threshold
         self.enhancing = 4 if label_coding == "brats2020" else 3
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             scores = case[key]
