@@ -25,7 +25,8 @@ LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT
 def clean_environment(**more: str) -> dict[str, str]:
     drop = ("SLURM_", "TORCHELASTIC_", *LAUNCHER_KEYS)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
-    return {**kept, "OMP_NUM_THREADS": "1", **more}
+    # two processes cannot share the one GPU that a machine may have
+    return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **more}
 
 
 def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -227,3 +228,12 @@ def test_the_kth_global_batch_holds_the_same_images_for_any_number_of_processes(
 
     assert batches(1) == batches(2) == batches(4)
     assert batches(1) != [set(range(0, 8)), set(range(8, 16)), set(range(16, 24))]
+
+
+def test_more_processes_than_gpus_are_refused_before_any_waits_for_another(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(InputError, match="got 2 processes and 1 of them; lower --nproc_per_node"):
+        distributed.initialize(0)

@@ -68,6 +68,13 @@ def _several_processes() -> bool:
 
 def _join(timeout: timedelta) -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if backend == "nccl" and here > torch.cuda.device_count():
+        raise InputError(
+            f"A machine's processes must each have a GPU of their own, got {here} processes and "
+            f"{torch.cuda.device_count()} of them; lower --nproc_per_node, or hide the GPUs to train on the CPU "
+            "(CUDA_VISIBLE_DEVICES=)."
+        )
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         idist.initialize(backend, timeout=timeout)
         return

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.processor
 
 def critic(dims: int, size, **changes) -> ResidualCritic:
     torch.manual_seed(0)
-    return ResidualCritic(dims, size, **{"width": 4, "max_width": 6, **changes}).double()
+    assert len(size) == dims
+    return ResidualCritic(size, **{"width": 4, "max_width": 6, **changes}).double()
 
 
 def images(count: int, *shape: int) -> torch.Tensor:
@@ -98,5 +99,5 @@ def test_the_gradient_penalty_has_the_derivative_that_differences_give(size):
 def test_images_of_another_shape_and_impossible_settings_are_refused():
     with pytest.raises(InputError, match="was built for images"):
         critic(2, (8, 8))(images(1, 16, 16))
-    with pytest.raises(InputError, match="positive image sizes"):
-        ResidualCritic(3, (8, 8))
+    with pytest.raises(InputError, match="size must give a positive number of voxels"):
+        ResidualCritic((8, 0))
