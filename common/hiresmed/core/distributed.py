@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import cast
 
 import ignite.distributed as idist
 import torch
@@ -148,6 +149,16 @@ def average_buffers(networks: Sequence[nn.Module]) -> None:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= processes
+
+
+def summed(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, on the CPU."""
+    return cast(torch.Tensor, idist.all_reduce(tensor)).cpu()
+
+
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """All processes' tensors one after another along the first axis, on the CPU."""
+    return cast(torch.Tensor, idist.all_gather(tensor)).cpu()
 
 
 def rank_share(count: int) -> range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from monai.data import CacheDataset
 from monai.transforms import Compose
@@ -42,6 +43,7 @@ def mri_cases(
 
     Raises InputError: nothing in the section, a bad list, too few subjects.
     """
+    found: list[Mapping]
     if cases_list is not None:
         sections = {} if split is None else sections_of((_subject(entry) for entry in cases_list), split)
         found = [
@@ -126,5 +128,7 @@ def mri_images(
     slices_of_cases = MriSlices(
         cases=cases, contrasts=contrasts, slices=slices, size=size, fit=fit, window=percentiles, cache_dir=cache_dir
     )
-    images = CacheDataset(slices_of_cases, Compose(), cache_num=cache_num, progress=False, copy_cache=False)
+    images = CacheDataset(
+        cast(Sequence, slices_of_cases), Compose(), cache_num=cache_num, progress=False, copy_cache=False
+    )
     return ImageSet(images, most, channels, value_range, share)

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from .brats_dicom import dicom_series, open_mr_series, series_folders, series_se
 from .brats_names import ALIASES, SEQUENCES, named, stem
 from .sections import section_of
 
-Case = dict[str, object]
+Case = dict[str, Any]
 
 
 def brats_case(source, label: str | Path | None = None) -> Case:
@@ -220,7 +221,9 @@ def _label(subject: str, found: Sequence[Path], wanted: str | Path | None) -> Pa
         )
         warnings.warn(text, stacklevel=4)
         return None
-    return (plain if len(chosen) > 1 else chosen or [None])[0]
+    if len(chosen) > 1:
+        return plain[0]
+    return chosen[0] if chosen else None
 
 
 def _of_files(files: Mapping[str, Path], subject: str | None = None, folder: Path | None = None) -> Case:
@@ -250,7 +253,7 @@ def _of_list(paths: Sequence[Path]) -> Case:
             f"image should be four files (t1, t1ce, t2, flair), each once, but is {[p.name for p in paths]}; correct "
             "the list, or give a dict of sequence and path."
         )
-    return _of_files(dict(zip(SEQUENCES if known[0] is None else known, paths)))
+    return _of_files(dict(zip(SEQUENCES if known[0] is None else [name or "unknown" for name in known], paths)))
 
 
 def _section(subject: str) -> str:

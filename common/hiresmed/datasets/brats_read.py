@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import nibabel
 import numpy as np
@@ -39,13 +40,12 @@ def read_brats(
     if label is not None:
         case.setdefault("label", Path(label))
     if isinstance(case["image"], BrainPhantom):
-        image, truth = case["image"].read()
-        return image, truth, case["image"].affine, case
+        return *case["image"].read(), case["image"].affine, case
     if isinstance(case["image"], Path):
         image, affine = _read_channels(case["image"], order)
     else:
         image, affine = _read_stack(case["image"])
-    truth = None
+    truth: np.ndarray | None = None
     if "label" in case:
         volume = NiftiVolume(case["label"], header_only=True)
         _check_same(volume, image.shape[1:], affine, Path(case["label"]).name, str(case["name"]))
@@ -113,7 +113,7 @@ def _order(names: str | Sequence[str]) -> list[int]:
 def _read_channels(path: Path, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """A NIfTI of shape (*S, 4) or (*S, 1, 4), channels brought into the order t1, t1ce, t2, flair."""
     try:
-        file = nibabel.load(path)
+        file = cast(nibabel.Nifti1Image, nibabel.load(path))
         shape = [n for n in file.shape if n != 1] if len(file.shape) == 5 else list(file.shape)
         if len(shape) != 4 or shape[3] != 4:
             raise InputError(

@@ -6,6 +6,7 @@ Letters: C = channels, N = image side in pixels, S = spatial shape.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import ignite.distributed as idist
 import numpy as np
@@ -15,6 +16,14 @@ from torch.utils.data import Dataset
 from ..core.distributed import local_batch_size, rank_share
 from ..core.errors import InputError
 from ..core.knobs import parse_bool, parse_int
+
+
+class Items(Protocol):
+    """What holds dicts {"image": (C, *S), ...} by number: a list of them, or a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict: ...
 
 
 class ImageSet(Dataset):
@@ -33,7 +42,7 @@ class ImageSet(Dataset):
 
     def __init__(
         self,
-        images: Dataset,
+        images: Items,
         most: int | None = None,
         channels: int = 1,
         value_range: Sequence[float] = (-1.0, 1.0),
@@ -66,10 +75,10 @@ class ImageSet(Dataset):
         return {**item, "image": image.contiguous(), "number": number}
 
 
-class ImagesOnly(Sequence):
+class ImagesOnly:
     """The images of a set, (C, N, N), without their names: what the metrics take."""
 
-    def __init__(self, images: Dataset) -> None:
+    def __init__(self, images: Items) -> None:
         self.images = images
 
     def __len__(self) -> int:

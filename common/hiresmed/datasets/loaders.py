@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from typing import Protocol, cast
+
 from monai.data import DataLoader as MonaiDataLoader
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,21 +42,33 @@ def image_loader(dataset: Dataset, batch_size: int, seed: int = 0, num_workers: 
     batch_size = parse_int(batch_size, "batch_size", 1)
     num_workers = parse_int(num_workers, "num_workers")
     own = local_batch_size(batch_size)
-    if len(dataset) < batch_size:
+    count = len(cast(Sized, dataset))
+    if count < batch_size:
         raise InputError(
-            f"batch_size must be at most the number of training images, {len(dataset)}, got {batch_size}; lower it, or "
+            f"batch_size must be at most the number of training images, {count}, got {batch_size}; lower it, or "
             "give more slices."
         )
     sampler = distributed_sampler(dataset, seed=seed)
     return DataLoader(dataset, own, sampler=sampler, drop_last=True, num_workers=num_workers)
 
 
-def batch_loader(dataset: Dataset, num_workers: int = 0) -> DataLoader:
-    """Loads a dataset that makes whole batches by itself, such as ShuffledImages: `per_rank` items in a row.
+class WholeBatches(Protocol):
+    """A dataset that makes whole batches: `per_rank` items in a row are this process's share of one."""
+
+    per_rank: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict: ...
+
+
+def batch_loader(dataset: WholeBatches, num_workers: int = 0) -> DataLoader:
+    """Loads a dataset that makes whole batches by itself, such as ShuffledImages.
 
     Args:
-        dataset: with `per_rank`, this process's share of a batch, and `collate` if its items need one of their own.
+        dataset: with `collate` if its items need one of their own.
         num_workers: processes that read.
     """
     collate = getattr(dataset, "collate", None)
-    return DataLoader(dataset, dataset.per_rank, collate_fn=collate, num_workers=parse_int(num_workers, "num_workers"))
+    workers = parse_int(num_workers, "num_workers")
+    return DataLoader(cast(Dataset, dataset), dataset.per_rank, collate_fn=collate, num_workers=workers)

@@ -39,6 +39,7 @@ class AxialSlices:
     """
 
     def __init__(self, volume: Volume) -> None:
+        self.volume: Volume
         if len(volume.shape) == 2:  # rows and columns, as the plane of a volume is shown
             self.volume = SliceView(TurnedView(volume, *picture_turn(volume.affine, undirected=False)))
             self._axes = [1, 0, 2]
@@ -217,10 +218,13 @@ class MriSlices(Dataset):
         self._check(window)
         self._window = window
         self._folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
-        if dataset_dir is None and cases is None:
-            found = brain_cases(None, section, phantoms, phantom)
+        found: Sequence[Mapping]
+        if cases is not None:
+            found = slice_cases(cases, section, subjects)
+        elif dataset_dir is not None:
+            found = slice_cases(brats_cases(Path(dataset_dir)), section, subjects)
         else:
-            found = slice_cases(brats_cases(dataset_dir) if cases is None else cases, section, subjects)
+            found = brain_cases(None, section, phantoms, phantom)
         groups = [self.contrasts] if stack else [[c] for c in self.contrasts]
         self._stacks = [self._opened(case, group) for case in found for group in groups]
         self._ends = np.cumsum([last - first + 1 for _, _, _, (first, last) in self._stacks]).tolist()

@@ -96,11 +96,11 @@ class ReadImage(Transform):
         return np.moveaxis(to_unit_range(values, window), -1, 0).astype(np.float32)
 
     def _window(self, volume: Volume) -> tuple[float, float]:
+        if not isinstance(self.intensity, str):
+            return self.intensity
         if self.intensity == "robust":
             return robust_window(volume)
-        if self.intensity == "full":
-            return 0.0, float(np.iinfo(volume.dtype).max) if volume.dtype.kind in "iu" else 1.0
-        return self.intensity
+        return 0.0, float(np.iinfo(volume.dtype).max) if volume.dtype.kind in "iu" else 1.0
 
     def _fitted(self, image: torch.Tensor) -> torch.Tensor:
         if self.fit == "crop":

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from monai.metrics import MultiScaleSSIMMetric
 
 from ..core.errors import InputError
 from .neighbourhoods import distances
+from .planes import Images
 
 # of Wang et al. 2003; images too small for five scales take the first of them, rescaled to sum 1
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -51,7 +53,7 @@ def _unranked(k: int) -> tuple[int, int]:
     return k - j * (j - 1) // 2, j
 
 
-def pair_similarities(images: Sequence[torch.Tensor], pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
+def pair_similarities(images: Images, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
     """MS-SSIM of each pair of images (C, *S) in [-1, 1], scaled to [0, 1]; shape (len(pairs),)."""
     shape = images[0].shape[1:]
     weights = _WEIGHTS[: ms_ssim_scales(shape)]
@@ -61,14 +63,12 @@ def pair_similarities(images: Sequence[torch.Tensor], pairs: Sequence[tuple[int,
     for first in range(0, len(pairs), _BATCH):
         batch = pairs[first : first + _BATCH]
         x, y = (torch.stack([(images[p[side]].float() + 1) / 2 for p in batch]) for side in (0, 1))
-        similarities.append(metric(x, y).flatten().cpu())
+        similarities.append(torch.as_tensor(metric(x, y)).flatten().cpu())
         metric.reset()
     return torch.cat(similarities)
 
 
-def ms_ssim_diversity(
-    generated: Sequence[torch.Tensor], real: Sequence[torch.Tensor], pairs: int = 200, seed: int = 0
-) -> dict:
+def ms_ssim_diversity(generated: Images, real: Images, pairs: int = 200, seed: int = 0) -> dict:
     """Mean MS-SSIM of random pairs of generated images, beside that of the same number of pairs of real images.
 
     A value far above the real images' means that the generator makes fewer kinds of images (Odena et al. 2017, section
@@ -169,7 +169,7 @@ def memorisation(
     batches = [training] if isinstance(training, torch.Tensor) else training
     nearest, index = nearest_training(generated, batches)
     first = int(nearest.argmin())
-    figures = {
+    figures: dict[str, Any] = {
         "median": nearest.median().item(),
         "minimum": nearest.min().item(),
         "closest": [first, int(index[first])],

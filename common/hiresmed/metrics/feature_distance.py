@@ -63,7 +63,6 @@ class FeatureDistance(Metric):
         dim = self.extractor.dim
         self._kept = [FeatureReservoir(dim, self.size) for _ in range(2)]
         self._moments = [FeatureMoments(dim) for _ in range(2)]
-        super().reset()
 
     @reinit__is_reduced
     def update(self, output: Sequence[torch.Tensor]) -> None:
@@ -78,13 +77,13 @@ class FeatureDistance(Metric):
                 moments.update(features)
             else:
                 first = reservoir.n // each * world + idist.get_rank()
-                images = range(first, first + world * len(grey), world)
-                reservoir.update(features, [n * each + k for n in images for k in range(each)])
+                numbers = range(first, first + world * len(grey), world)
+                reservoir.update(features, [n * each + k for n in numbers for k in range(each)])
 
     def compute(self) -> float:
         if self.kind == "frechet_distance":
-            generated, real = (m.all_reduce() for m in self._moments)
-            return frechet_distance(real, generated)
+            of_generated, of_real = (m.all_reduce() for m in self._moments)
+            return frechet_distance(of_real, of_generated)
         generated, real = (r.all_gather() for r in self._kept)
         if generated.n == 0:
             raise NotComputableError("the metric got no image")

@@ -5,7 +5,8 @@ Letters: N = number of images, D = feature dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ignite.distributed as idist
 import torch
@@ -18,9 +19,7 @@ from .features import build_extractor
 from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance
 from .neighbourhoods import FeatureReservoir, prdc
-from .planes import PlanesOf
-
-Images = Sequence[torch.Tensor]
+from .planes import Images, PlanesOf
 
 
 class SetFeatures:
@@ -134,7 +133,7 @@ class ImageSetMetrics:
         self.pairs = pairs
         self.first = first
         self.seed = seed
-        self._walk = {"keep": keep, "batch_size": batch_size, "seed": seed}
+        self._walk: dict[str, Any] = {"keep": keep, "batch_size": batch_size, "seed": seed}
         self.nearest: torch.Tensor | None = None  # of each of the first generated images, after a call
 
     def __call__(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -88,8 +89,8 @@ class BlockC(_Pooling):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        row = {"kernel": (1, 7), "padding": (0, 3)}
-        column = {"kernel": (7, 1), "padding": (3, 0)}
+        row: dict[str, Any] = {"kernel": (1, 7), "padding": (0, 3)}
+        column: dict[str, Any] = {"kernel": (7, 1), "padding": (3, 0)}
         self.branch1x1 = ConvNorm(768, 192, 1)
         self.branch7x7_1 = ConvNorm(768, width, 1)
         self.branch7x7_2 = ConvNorm(width, width, **row)
@@ -131,8 +132,8 @@ class BlockE(_Pooling):
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        row = {"kernel": (1, 3), "padding": (0, 1)}
-        column = {"kernel": (3, 1), "padding": (1, 0)}
+        row: dict[str, Any] = {"kernel": (1, 3), "padding": (0, 1)}
+        column: dict[str, Any] = {"kernel": (3, 1), "padding": (1, 0)}
         self.branch1x1 = ConvNorm(inputs, 320, 1)
         self.branch3x3_1 = ConvNorm(inputs, 384, 1)
         self.branch3x3_2a = ConvNorm(384, 384, **row)

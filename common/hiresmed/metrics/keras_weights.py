@@ -65,7 +65,8 @@ def _keras_layers(path: Path) -> tuple[list[dict], list[dict]]:
             if "layer_names" not in weights.attrs:
                 raise KeyError("layer_names")  # Keras 3's .weights.h5 renumbers its layers in another order
             weights.visititems(collect)
-        return tuple([arrays[k] for k in sorted(arrays)] for arrays in layers.values())
+        kernels, norms = ([arrays[k] for k in sorted(arrays)] for arrays in layers.values())
+        return kernels, norms
     except (OSError, KeyError) as error:
         raise InputError(
             f"The weight file {path} must be a Keras .h5 file with layer names (model.save(...h5), not Keras 3's "

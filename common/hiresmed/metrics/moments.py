@@ -16,6 +16,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 
+from ..core.distributed import summed
 from ..core.errors import InputError
 from ..core.output_files import write_then_rename
 
@@ -85,13 +86,13 @@ class FeatureMoments:
             return self
         device = idist.device()
         count = torch.tensor([float(self.n)], dtype=torch.float64)
-        sums = idist.all_reduce(torch.cat([count, self.mean * self.n]).to(device)).cpu()
+        sums = summed(torch.cat([count, self.mean * self.n]).to(device))
         combined = FeatureMoments(len(self.mean), self.extractor)
         combined.n = round(sums[0].item())
         combined.mean = sums[1:] / max(combined.n, 1)
         # every rank shifts its scatter to the common mean, so that one plain sum is Chan's rule for all ranks at once
         delta = self.mean - combined.mean
-        combined.scatter = idist.all_reduce((self.scatter + torch.outer(delta, delta) * self.n).to(device)).cpu()
+        combined.scatter = summed((self.scatter + torch.outer(delta, delta) * self.n).to(device))
         return combined
 
     def save(self, path: str | os.PathLike) -> None:

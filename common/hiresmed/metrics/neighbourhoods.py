@@ -18,6 +18,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 
+from ..core.distributed import gathered, summed
 from ..core.errors import InputError
 from ..core.output_files import write_then_rename
 
@@ -104,9 +105,9 @@ class FeatureReservoir:
         missing = self.size - len(self.ranks)
         ranks = torch.cat([self.ranks, torch.full((missing,), _LAST)]).to(device)
         features = torch.cat([self.features, torch.zeros(missing, self.features.shape[1])]).to(device)
-        ranks = idist.all_gather(ranks).cpu()
-        features = idist.all_gather(features).cpu()
-        n = int(idist.all_reduce(torch.tensor([self.n], device=device)).item())
+        ranks = gathered(ranks)
+        features = gathered(features)
+        n = int(summed(torch.tensor([self.n], device=device)).item())
         combined = FeatureReservoir(features.shape[1], self.size, self.seed, self.extractor)
         filled = ranks != _LAST
         return combined._keep(features[filled], ranks[filled], n)
@@ -171,7 +172,7 @@ def distances(x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def neighbour_radii(x: torch.Tensor, nearest_k: int) -> torch.Tensor:
     """Distance (N,) of each feature of (N, D) from its k-th nearest neighbour in the set, not counting itself."""
-    radii = []
+    radii: list[torch.Tensor] = []
     for block in distances(x, x):
         # each feature's distance from itself is 0, not the rounding of its square
         block[torch.arange(len(block)), torch.arange(len(block)) + sum(map(len, radii))] = 0

@@ -5,7 +5,7 @@ Letters: S = spatial shape, N = number of images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
@@ -25,11 +25,19 @@ def middle_planes(images: torch.Tensor, dims: int) -> list[torch.Tensor]:
     return [images.select(axis, images.shape[axis] // 2) for axis in (-3, -2, -1)]
 
 
-class PlanesOf(Sequence):
+class Images(Protocol):
+    """Images (C, *S) in [-1, 1] by number: a list of them, or what reads each when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+
+
+class PlanesOf:
     """A set of N images (C, *S) as planes for a feature network: image n gives those from n x each to (n + 1) x "
     "each."""
 
-    def __init__(self, images: Sequence[torch.Tensor]) -> None:
+    def __init__(self, images: Images) -> None:
         self.images = images
         self.dims = images[0].ndim - 1
         self.each = len(middle_planes(images[0], self.dims))

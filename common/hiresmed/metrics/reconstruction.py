@@ -9,6 +9,7 @@ import torch
 
 from ..core.errors import InputError
 from .boxes import as_readable_pair
+from .extractor import FeatureExtractor
 from .features import build_extractor, compare_features, slice_features
 from .image_similarity import image_quality
 from .seams import seam_z
@@ -40,8 +41,9 @@ class ReconstructionMetrics:
     ) -> None:
         self.window = (float(window[0]), float(window[1]))
         self.tile_size = tile_size
-        named = extractor not in (None, "none", "null")  # a command line can only send text
-        self.extractor = build_extractor(extractor) if named else None
+        if extractor in ("none", "null"):  # a command line can only send text
+            extractor = None
+        self.extractor = None if extractor is None else build_extractor(extractor)
         self.patch = patch
         self.every = every
         self.seed = seed
@@ -67,15 +69,15 @@ class ReconstructionMetrics:
         """Kernel and Frechet distance between all crops of the results and all crops of the truths."""
         if self.extractor is None:
             raise InputError("feature distances must have an extractor, got none; set extractor to squeezenet.")
-        sides = [np.concatenate([self._features(v) for v in volumes]) for volumes in (truths, results)]
+        sides = [np.concatenate([self._features(v, self.extractor) for v in volumes]) for volumes in (truths, results)]
         real, generated = (torch.from_numpy(s) for s in sides)
         return compare_features(real, generated, self.extractor, seed=self.seed) | {
             "slices": {"patch": self.patch, "every": self.every, "window": list(self.window)}
         }
 
-    def _features(self, volume) -> np.ndarray:
+    def _features(self, volume, extractor: FeatureExtractor) -> np.ndarray:
         """Features of slices along the axes whose slices hold a crop; along the last axis where none does."""
         shape = volume.shape
         axes = [a for a in range(len(shape)) if min(n for b, n in enumerate(shape) if b != a) >= self.patch]
         axes = axes or [len(shape) - 1]
-        return slice_features(volume, self.extractor, self.window, axes, self.every, self.patch).numpy()
+        return slice_features(volume, extractor, self.window, axes, self.every, self.patch).numpy()

@@ -64,6 +64,8 @@ class ResNet50Features(FeatureExtractor):
     name = "resnet50"
     dim = 2048
     input_size = 224
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ REACH = 4  # planes on each side with which a plane is compared
 
 
 def _per_axis(value: int | Sequence[int], dims: int, name: str) -> tuple[int, ...]:
-    values = (int(value),) * dims if np.ndim(value) == 0 else tuple(int(v) for v in value)
+    values = tuple(int(v) for v in value) if isinstance(value, Sequence) else (int(value),) * dims
     if len(values) != dims:
         raise InputError(f"`{name}` must have one number or one for each of {dims} axes, got {values}; change it.")
     return values
@@ -43,10 +43,11 @@ def jump_profile(image: Readable, axis: int, box: int = 128) -> np.ndarray:
         high = min(start[axis] + shape[axis] + 1, n)
         if high - low < 4:
             continue
-        start = list(start)
-        shape = list(shape)
-        start[axis], shape[axis] = low, high - low
-        jumps = _jumps(read_float64(image, start, shape), axis)
+        wider_start = list(start)
+        wider_start[axis] = low
+        wider_shape = list(shape)
+        wider_shape[axis] = high - low
+        jumps = _jumps(read_float64(image, wider_start, wider_shape), axis)
         total[low + 2 : high - 1] += jumps.reshape(len(jumps), -1).sum(1)
     total[:2] = total[-1:] = np.nan
     return total / area

@@ -67,6 +67,7 @@ class SqueezeNetFeatures(FeatureExtractor):
     dim = 512
     input_size = 227
     preprocessing = "bgr-0..255-minus-104-117-123"
+    mean: torch.Tensor
 
     def __init__(self, weights: str | None = None, sha256: str = SHA256) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.noise import place_noise
+from ..core.tiles import box_index
 from .brain_anatomy import Head, Point, Surfaces
 from .brain_contrast import SEQUENCES, Contrast, blurred, draw_contrast
 from .brain_lesions import ENHANCING, NECROSIS, OEDEMA, Lesion, draw_lesions
@@ -79,18 +80,18 @@ class BrainPhantom:
         label = np.zeros(self.shape, dtype=np.uint8)
         painter = _Painter(self.seed, self.contrast, self.lesions)
         for block in itertools.product(*[cuts(0, n, BLOCK) for n in self.shape]):
-            place = tuple(slice(a, b) for a, b in block)
-            inside, made = painter.voxels(self._grid(block))
-            for target, values in zip((image, field, brain, label), made):
-                target[(..., *place)][..., inside] = values
+            place = box_index([a for a, _ in block], [b - a for a, b in block])
+            inside, tissue = painter.voxels(self._grid(block))
+            targets: list[np.ndarray] = [image, field, brain, label]
+            for target, values in zip(targets, tissue):
+                target[place][..., inside] = values
         return self._acquired(image, field, brain), label
 
     def _grid(self, block: Sequence[tuple[int, int]]) -> Grid:
-        lines = []
-        for axis, (a, b) in enumerate(block):
-            line = (np.arange(a, b) + 0.5 - self.shape[axis] / 2) * self.spacing[axis]
-            lines.append(line.astype(np.float32).reshape([-1 if c == axis else 1 for c in range(3)]))
-        return Grid(*lines, edge=float(np.prod(self.spacing) ** (1 / 3)))
+        lines = [
+            (np.arange(a, b) + 0.5 - self.shape[axis] / 2) * self.spacing[axis] for axis, (a, b) in enumerate(block)
+        ]
+        return Grid.of_lines(lines, float(np.prod(self.spacing) ** (1 / 3)))
 
     def _acquired(self, image: np.ndarray, field: np.ndarray, brain: np.ndarray) -> np.ndarray:
         """Resolution, gamma, coil field and Rician noise of every sequence, then 0 outside the brain; in place."""
@@ -130,19 +131,14 @@ class _Painter:
 
     def voxels(self, grid: Grid) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """(mask of the block's N voxels where brain may lie, (image (4, N), coil field (4, N), brain (N,), label))."""
-        inside, at = self._inside(grid)
-        return inside, self._tissue(grid, inside, at) if inside.any() else ()
-
-    def _inside(self, grid: Grid) -> tuple[np.ndarray, Point]:
-        """(which voxels of the block may hold brain, where they lie in the head's frame)."""
         inside = self.head.reach((grid.x, grid.y, grid.z))
         if not inside.any():
             return inside, ()
-        at = [np.broadcast_to(line, grid.shape)[inside] for line in (grid.x, grid.y, grid.z)]
-        at = self.head.place(at, [t(grid)[inside] for t in self.head.bending])
-        near = self.head.hull(at)
+        x, y, z = (np.broadcast_to(line, grid.shape)[inside] for line in (grid.x, grid.y, grid.z))
+        x, y, z = self.head.place((x, y, z), [t(grid)[inside] for t in self.head.bending])
+        near = self.head.hull((x, y, z))
         inside[inside] = near
-        return inside, tuple(a[near] for a in at)
+        return inside, self._tissue(grid, inside, (x[near], y[near], z[near])) if near.any() else ()
 
     def _tissue(self, grid: Grid, inside: np.ndarray, at: Point) -> tuple[np.ndarray, ...]:
         texture = {pitch: t(grid)[inside] for pitch, t in self._textures.items()}

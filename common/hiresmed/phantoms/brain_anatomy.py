@@ -65,19 +65,17 @@ class Head:
         """Points of the image's frame in the head's own: shifted, turned, scaled, and bent by three textures (N,)."""
         moved = [a - np.float32(s) for a, s in zip(at, self.shift)]
         turned = [sum(np.float32(r) * m for r, m in zip(row, moved)) for row in self.rotation]
-        return tuple(t * np.float32(1 / s) + np.float32(self.bend) * b for t, s, b in zip(turned, self.scale, bend))
+        x, y, z = (t * np.float32(1 / s) + np.float32(self.bend) * b for t, s, b in zip(turned, self.scale, bend))
+        return x, y, z
 
     def reach(self, at: Point) -> np.ndarray:
         """Where (True) brain may lie in the image's frame, before the head bends: cheap, for leaving blocks out."""
-        x, y, z = at
-        grown = [r * 1.075 + 4 + 3.5 * self.bend for r in HULL]
-        return sum((a * np.float32(1 / r)) ** 2 for a, r in zip((x, y - 2, z + 5), grown)) < 1
+        return _in_hull(at, [r * 1.075 + 4 + 3.5 * self.bend for r in HULL])
 
     @staticmethod
     def hull(at: Point) -> np.ndarray:
         """Where (True) brain may lie in the head's frame."""
-        x, y, z = at
-        return sum((a * np.float32(1 / r)) ** 2 for a, r in zip((x, y - 2, z + 5), HULL)) < 1
+        return _in_hull(at, HULL)
 
     def surfaces(self, at: Point, broad: np.ndarray, rough: np.ndarray) -> Surfaces:
         """All distances at points of the head's frame; textures (N,) vary the sulci's depth and let them meander."""
@@ -187,6 +185,12 @@ def _hindbrain(side, y, z) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return smooth_min(cerebellum, stem, 6), white, np.maximum(gap, 2 - stem)
 
 
+def _in_hull(at: Point, radii: Sequence[float]) -> np.ndarray:
+    x, y, z = at
+    a, b, c = (np.float32(1 / r) for r in radii)
+    return (x * a) ** 2 + ((y - 2) * b) ** 2 + ((z + 5) * c) ** 2 < 1
+
+
 def _nuclei(side, y, z) -> np.ndarray:
     caudate = _course((side, y, z), [((14, -27, 6), 6.5), ((18, -8, 17), 5), ((20, 14, 20), 2.5)])
     putamen = ellipsoid((side - 27, y + 3, z - 2), (5.5, 16, 10))
@@ -196,11 +200,12 @@ def _nuclei(side, y, z) -> np.ndarray:
 
 def _course(at: Point, knots: Sequence[tuple[Sequence[float], float]]) -> np.ndarray:
     """Distance to a chain of tapered capsules; phantom_tubes gives a coverage, and a fillet needs a distance."""
-    best = None
+    best: np.ndarray | None = None
     for (p, r), (q, s) in itertools.pairwise(knots):
         axis = np.subtract(q, p).astype(np.float32)
         d = [a - np.float32(b) for a, b in zip(at, p)]
         t = np.clip(sum(a * b for a, b in zip(d, axis)) / np.float32(axis @ axis), 0, 1)
         piece = np.sqrt(sum((a - t * b) ** 2 for a, b in zip(d, axis))) - (np.float32(r) + t * np.float32(s - r))
         best = piece if best is None else smooth_min(best, piece, 2)
+    assert best is not None, "a course has two knots at least"
     return best

@@ -36,7 +36,8 @@ class Lesion:
         """Where the tissue at these points lay before the lesion grew (mass effect)."""
         d, r = self.offsets(at)
         near = np.float32(self.push) * np.exp(-((r * np.float32(0.6 / self.radius)) ** 2))
-        return tuple(a - b * near for a, b in zip(at, d))
+        x, y, z = (a - b * near for a, b in zip(at, d))
+        return x, y, z
 
     def regions(
         self, at: Point, left: np.ndarray, surfaces: Surfaces, rough: np.ndarray, fine: np.ndarray

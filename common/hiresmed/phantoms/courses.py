@@ -129,7 +129,7 @@ class Courses:
             goals = self._points(wide, 130, *box, rng)
             airways.append(grow_tree((s * 42, 17, 13), (s * 0.8, -0.1, -0.6), goals, 0.7, rng))
             centres = self._points(wide, int(rng.integers(1, 3)), *box, rng)
-            self.nodules += [(*map(float, c), float(rng.uniform(3, 8))) for c in centres]
+            self.nodules += [(float(x), float(y), float(z), float(rng.uniform(3, 8))) for x, y, z in centres]
         self.lung_arteries = Tubes(np.concatenate(arteries))
         self.lung_veins = Tubes(np.concatenate(veins))
         self.airways = Tubes(np.concatenate(airways))

@@ -25,6 +25,12 @@ class Grid:
     z: np.ndarray
     edge: float
 
+    @classmethod
+    def of_lines(cls, lines: Sequence[np.ndarray], edge: float) -> Grid:
+        """From the positions (n,), (m,), (k,) along the three axes."""
+        x, y, z = (line.astype(np.float32) for line in lines)
+        return cls(x[:, None, None], y[None, :, None], z[None, None, :], edge)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.x.size, self.y.size, self.z.size

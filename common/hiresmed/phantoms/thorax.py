@@ -92,9 +92,8 @@ class ThoraxPhantom(Volume):
         lines = []
         for axis, (a, n) in enumerate(zip(low, size)):
             step = self.spacing[axis] / self.patient.scale[axis]
-            line = (np.arange(a, a + n) + 0.5 - self.shape[axis] / 2) * step
-            lines.append(line.astype(np.float32).reshape([-1 if b == axis else 1 for b in range(3)]))
-        return Grid(*lines, edge=float(np.prod(self.spacing) ** (1 / 3)))
+            lines.append((np.arange(a, a + n) + 0.5 - self.shape[axis] / 2) * step)
+        return Grid.of_lines(lines, float(np.prod(self.spacing) ** (1 / 3)))
 
     def _anatomy(self, grid: Grid) -> np.ndarray:
         image = np.full(grid.shape, HU["air"], dtype=np.float32)

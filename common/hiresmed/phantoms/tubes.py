@@ -37,7 +37,7 @@ class Tubes:
         if hits.size == 0:
             return None
         share = np.zeros(grid.shape, dtype=np.float32)
-        for n in hits:
+        for n in hits.tolist():
             window = tuple(slice(i, j) for i, j in zip(first[n], last[n]))
             part = self._one(n, grid.x[window[0]], grid.y[:, window[1]], grid.z[:, :, window[2]], grid.edge, grow)
             np.maximum(share[window], part, out=share[window])

@@ -144,7 +144,7 @@ def _chords(tubes: Tubes, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndar
     low = tubes.low - 1.5 * pixel
     high = tubes.high + 1.5 * pixel
     seen = (high[:, 0] > x[0]) & (low[:, 0] < x[-1]) & (high[:, 2] > z[-1]) & (low[:, 2] < z[0])
-    for n in np.flatnonzero(seen):
+    for n in np.flatnonzero(seen).tolist():
         a, b = np.searchsorted(x, (low[n, 0], high[n, 0]))
         c, d = np.searchsorted(down, (-high[n, 2], -low[n, 2]))
         if a < b and c < d:
