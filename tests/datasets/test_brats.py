@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from hiresmed.core.errors import InputError
 from hiresmed.datasets.brats import SEQUENCES, brain_cases, brats2020_split, brats_case, brats_cases, named
+from hiresmed.datasets.brats_cache import brain_dataset
 from hiresmed.datasets.brats_read import read_brats
-from hiresmed.methods.patchddm import LoadImageBraind
+from hiresmed.datasets.loaders import case_loader
+from hiresmed.methods.patchddm import CoordinateCropd, FillLesiond, LabelsToRegionsd, LoadImageBraind, NormalizeBraind
 from hiresmed.phantoms.brain import BrainPhantom
+from monai.transforms import Compose
 
 REAL = Path(os.environ.get("HIRESMED_DATA", "")) / "brain_mr"
 real = pytest.mark.skipif(
@@ -227,6 +230,32 @@ def test_a_list_of_cases_repeats_them_and_mixes_phantoms_with_patients(tmp_path)
         brain_cases(tmp_path, "training", cases_list=[{"case": "two"}])
     with pytest.raises(InputError, match="must name a case or phantoms"):
         brain_cases(tmp_path, "training", cases_list=[{"image": "one"}])
+
+
+def test_a_batch_of_listed_cases_collates_whatever_the_list_says_of_each(tmp_path):
+    """Cases with and without `tumour`, `lesion` and a label of their own, and a phantom, in any order."""
+    for name in ("one", "two"):
+        write(make(tmp_path / name)["seg"], 1)
+    listed = [
+        {"case": "one", "lesion": "filled"},
+        {"case": "two"},
+        {"case": "two", "tumour": False},
+        {"phantoms": [5, 5], "shape": [5, 6, 4]},
+    ]
+    loading = Compose(
+        [
+            LoadImageBraind("image"),
+            NormalizeBraind("image"),
+            LabelsToRegionsd("label", ["WT"]),
+            FillLesiond("image"),
+            CoordinateCropd(["image", "label"], 4, num_samples=2),
+        ]
+    )
+    for cases in (listed, listed[::-1]):
+        dataset = brain_dataset("training", loading, tmp_path, cases_list=cases)
+        (batch,) = case_loader(dataset, 4)
+        assert batch["image"].shape == (8, 4, 4, 4, 4) and batch["label"].shape == (8, 1, 4, 4, 4)
+        assert batch["image"].isfinite().all() and batch["name"].count("brain_phantom_5") == 2
 
 
 def test_a_case_that_is_said_to_have_no_tumour_gets_an_empty_label_whatever_lies_beside_it(tmp_path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Protocol, cast
 
 from monai.data import DataLoader as MonaiDataLoader
+from monai.data import list_data_collate
 from torch.utils.data import DataLoader, Dataset
 
 from ..core.distributed import distributed_sampler, local_batch_size
@@ -25,7 +26,21 @@ def case_loader(dataset: Dataset, batch_size: int, seed: int = 0, num_workers: i
         InputError: a batch that the processes cannot share.
     """
     sampler = distributed_sampler(dataset, seed=seed)
-    return MonaiDataLoader(dataset, batch_size=local_batch_size(batch_size), sampler=sampler, num_workers=num_workers)
+    own = local_batch_size(batch_size)
+    return MonaiDataLoader(dataset, batch_size=own, sampler=sampler, num_workers=num_workers, collate_fn=collate_shared)
+
+
+def collate_shared(batch: Sequence[Mapping | Sequence[Mapping]]) -> dict:
+    """MONAI's collation of cases or of lists of crops, of the keys that all of them have.
+
+    Listed cases differ in what their list says of them ("lesion", "tumour"), which is used up before they are a batch.
+
+    >>> collate_shared([{"side": 1}, [{"side": 2, "lesion": "filled"}] * 2])
+    {'side': tensor([1, 2, 2])}
+    """
+    crops = [crop for case in batch for crop in ([case] if isinstance(case, Mapping) else case)]
+    shared = set.intersection(*(set(crop) for crop in crops))
+    return list_data_collate([{key: value for key, value in crop.items() if key in shared} for crop in crops])
 
 
 def image_loader(dataset: Dataset, batch_size: int, seed: int = 0, num_workers: int = 0) -> DataLoader:
