@@ -25,9 +25,10 @@ slow: $(VENV)/.stamp  ## run the tests that take minutes
 bundles: $(VENV)/.stamp  ## export every bundle as a folder that stands alone, and as a zip, into dist/ (ARGS="--output_dir /tmp/out")
 	$(BIN)/python scripts/export_bundle.py bundles/* $(ARGS)
 
-lint: $(VENV)/.stamp  ## check style and layout of the code, changing nothing
+lint: $(VENV)/.stamp  ## check style, layout and types of the code, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.stamp  ## repair what the tool can repair of it
 	$(BIN)/ruff check --fix .

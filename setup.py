@@ -67,6 +67,8 @@ setup(
             "pytest-xdist>=3.6",
             "coverage>=7",
             "ruff>=0.12",
+            "mypy>=1.18",
+            "types-PyYAML>=6",
             "jsonschema>=4",
             "scipy>=1.13",
             "mpmath>=1.3",

@@ -169,7 +169,7 @@ def segmented(case: Path, output_dir: Path, labels: np.ndarray, **options) -> tu
     affine = np.diag([-1.0, -1, 1, 1]) @ affine_lps()
     found["given"] = MetaTensor(np.zeros((4, *SHAPE)), affine=affine, meta={"original_affine": affine})
     maps = {"probability": np.full((len(output.regions), *SHAPE), 0.25)}
-    output.save(found, labels[None], maps)
+    output.save_maps(found, labels[None], maps)
     return output.final(found), output
 
 

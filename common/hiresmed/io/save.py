@@ -52,5 +52,5 @@ class SaveImageSegmentedd(MapTransform):
         case = dict(data)
         for key in self.key_iterator(case):
             if "format" in case:
-                case["files"] = self.output.save(case, case[key], {name: case[name] for name in self.maps})
+                case["files"] = self.output.save_maps(case, case[key], {name: case[name] for name in self.maps})
         return case

@@ -54,7 +54,7 @@ def test_other_predictions_leave_a_network_as_it_is_and_others_are_refused():
     before = {name: weight.clone() for name, weight in network.named_parameters()}
     start_as_noise(network, "x0")
     assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
-    with pytest.raises(InputError, match="PatchDDMUNet, but ImageOnly came"):
+    with pytest.raises(InputError, match="must be a PatchDDMUNet, got ImageOnly"):
         start_as_noise(ImageOnly(1, torch.nn.Identity()))
-    with pytest.raises(InputError, match="at least 4 wide to start as noise, but is 3"):
+    with pytest.raises(InputError, match="at least 4 wide to start as noise, got 3"):
         start_as_noise(PatchDDMUNet(2, 5, 2, 3, (1, 2)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Self
 
 import torch
 from monai.networks.layers.utils import get_norm_layer
@@ -29,7 +30,7 @@ _GROUPS = 32
 class _FrozenBatchNorm(nn.BatchNorm2d):
     """Batch norm that uses its initial statistics (mean 0, variance 1) for ever, of (B, C) and (B, C, *S)."""
 
-    def train(self, mode: bool = True) -> nn.Module:
+    def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -60,7 +61,8 @@ def initialise(network: nn.Module, std: float = 0.02) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, std=std)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _doublings(size: int, width: int) -> int:

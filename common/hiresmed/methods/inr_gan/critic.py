@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ class Blur(nn.Module):
         channels = x.shape[1]
         for axis in [a for a in range(dims) if self.halved[a]]:
             along = [4 if a == axis else 1 for a in range(dims)]
-            kernel = self.kernel.view(1, 1, *along).expand(channels, 1, *along)
+            kernel = cast(Tensor, self.kernel).view(1, 1, *along).expand(channels, 1, *along)
             strides = [stride if a == axis else 1 for a in range(dims)]
             pads = [padding if a == axis else 0 for a in range(dims)]
             x = _CONV[dims](x, kernel, None, strides, pads, 1, channels)

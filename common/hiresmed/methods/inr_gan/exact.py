@@ -41,13 +41,13 @@ def _inputs(coordinates: Tensor, z: Tensor, image: slice, row: slice) -> tuple[T
 
 def draw(generator: Callable, coordinates: Tensor, z: Tensor, rows: int, images: int | None = None) -> Tensor:
     """generator(coordinates, z), (N, C, *S), made band by band without gradient."""
-    result = None
+    result = torch.empty(0)
     with torch.no_grad():
         for image, row in bands(coordinates, z, rows, images):
-            made = generator(*_inputs(coordinates, z, image, row))
-            if result is None:
-                result = made.new_empty(len(z), made.shape[1], *coordinates.shape[2:])
-            result[image, :, row] = made
+            band = generator(*_inputs(coordinates, z, image, row))
+            if not len(result):
+                result = band.new_empty(len(z), band.shape[1], *coordinates.shape[2:])
+            result[image, :, row] = band
     return result
 
 
@@ -88,7 +88,8 @@ class ExactTrainer(AdversarialTrainer):
         self.reuse_fake = True  # bands have no graph to keep, whatever the micro-batches
 
     def _generate(self, part: GanBatch, with_graph: bool) -> Tensor:
-        fake = draw(self._drawing(unwrap(self.generator)), *part.inputs, self.rows, self.images_per_band)
+        coordinates, z = part.inputs
+        fake = draw(self._drawing(unwrap(self.generator)), coordinates, z, self.rows, self.images_per_band)
         if fake.shape != part.real.shape:
             raise InputError(
                 f"The generator should make images of the real ones' shape {tuple(part.real.shape)}, but made "
@@ -111,7 +112,7 @@ class ExactTrainer(AdversarialTrainer):
         assert fakes is not None
         self.g_optimizer.zero_grad(set_to_none=True)
         output: dict[str, Tensor] = {}
-        gradients = []
+        gradients: list[Tensor] = []
         with freeze(self.discriminator):
             for part, fake, share in zip(parts, fakes, self._shares(parts)):
                 fake = fake.detach().requires_grad_(True)
@@ -123,11 +124,10 @@ class ExactTrainer(AdversarialTrainer):
 
     def _pull_back(self, parts: list[GanBatch], gradients: list[Tensor]) -> None:
         generator = self._drawing(self.generator)
-        ways = [
-            backward
-            for part, gradient in zip(parts, gradients)
-            for backward in pull_back(generator, *part.inputs, gradient, self.rows, self.images_per_band)
-        ]
+        ways: list[Callable[[], None]] = []
+        for part, gradient in zip(parts, gradients):
+            coordinates, z = part.inputs
+            ways += pull_back(generator, coordinates, z, gradient, self.rows, self.images_per_band)
         for backward in ways:
             with self._gradient_sync(self.generator, backward is ways[-1]):
                 backward()

@@ -9,6 +9,7 @@ I, O = channels into and out of a layer, C = image channels.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -254,7 +255,7 @@ class ImplicitGenerator(nn.Module):
         if self.table is not None:  # a concatenation of the features would be kept in memory too
             x = torch.baddbmm(x, features[1].expand(batch, -1, -1), matrices[1])
         x = F.leaky_relu_(x.add_(bias), 0.2)
-        image = sum(bias for _, bias in modulation.heads)
+        image = functools.reduce(torch.add, [bias for _, bias in modulation.heads])
         for number, (matrix, bias) in enumerate(modulation.layers[1:], start=1):
             # baddbmm would first write the bias to all of x, which takes longer on a CPU
             x = F.leaky_relu_(torch.bmm(x, matrix).add_(bias), 0.2)

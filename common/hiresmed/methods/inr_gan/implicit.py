@@ -212,9 +212,11 @@ class ImplicitInferer(Inferer):
 
 def _numbers(value: Sequence[float] | float, dims: int, name: str, positive: bool = True) -> list[float]:
     """One finite number per axis."""
-    several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+    values: list = [value] * dims
+    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
+        values = list(value)
     try:
-        numbers = [float(v) for v in value] if several else [float(value)] * dims
+        numbers = [float(v) for v in values]
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != dims or any(not math.isfinite(v) or (positive and v <= 0) for v in numbers):

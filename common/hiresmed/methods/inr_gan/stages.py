@@ -17,6 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from ...core.distributed import unwrap
 from ...core.errors import InputError
 from ...core.knobs import parse_bool, parse_int
 from ...core.tiles import check_size
@@ -99,14 +100,14 @@ class StagedTraining:
         self.average = average
         self.regularised = parse_bool(regularised, "regularised")
         self.stage = 1
-        self.previous = None
+        self.previous: nn.Module | None = None
         self._batch = StageBatch(self.stages, 1, latent_size)
 
     def begin_epoch(self, epoch: int) -> None:
         """Moves on to the stage that this epoch, from 1, belongs to."""
         wanted = self.stage_of(epoch)
         while self.stage < wanted:
-            self._enter(self.stage + 1, copy.deepcopy(self.average.module) if self.regularised else None)
+            self._enter(self.stage + 1, copy.deepcopy(unwrap(self.average)) if self.regularised else None)
             grid, patch = (" x ".join(map(str, shape)) for shape in (self._batch.stage.grid, self._batch.stage.patch))
             logger.info("Stage %d of %d: patches of %s on %s.", self.stage, len(self.stages), patch, grid)
 
@@ -132,7 +133,7 @@ class StagedTraining:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         previous = None
         if state["previous"] is not None:
-            previous = copy.deepcopy(self.average.module)
+            previous = copy.deepcopy(unwrap(self.average))
             previous.load_state_dict(state["previous"])
         if not 1 <= state["stage"] <= len(self.stages) or (previous is None) == (
             self.regularised and state["stage"] > 1

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import cast
 
 import ignite.distributed as idist
 import numpy as np
@@ -176,7 +177,7 @@ class CascadeRun:
             raise InputError("A case must have an image or a sketch, got neither; give --image or --sketch.")
         self.grid = given.shape if inferer.size is None else check_size(inferer.size, len(given.shape))
         upright = as_canonical(given)
-        self.turned: TurnedView | None = None if upright is given else upright
+        self.turned = None if upright is given else cast(TurnedView, upright)
         self.shape = self.grid if self.turned is None else tuple(self.grid[axis] for axis in self.turned.axes)
         self.image, self.sketch, self.mask = (self._fitted(case.get(k)) for k in ("image", "sketch", "mask"))
         for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
@@ -184,9 +185,10 @@ class CascadeRun:
                 _check_place(name, volume, self.image)
         if self.sketch is not None:
             self.sketch = SketchVolume.of(self.sketch, inferer.sketcher.kind)
-        given = self.image or self.sketch
-        self.affine = given.affine
-        self.name = given.name
+        shown = self.image if self.sketch is None else self.image or self.sketch
+        assert shown is not None, "the case has one of the two"
+        self.affine = shown.affine
+        self.name = shown.name
         if self.image is None and (self.mask is not None or inferer.first_image == "real"):
             raise InputError("inpainting and super-resolution want an image, but only a sketch came; give --image.")
         self._plan()
@@ -234,6 +236,7 @@ class CascadeRun:
         if self.sketch is not None:
             self.sketches = conditions.pyramid("sketch", self.sketch, "strongest", "uint8", 1 / 255)
         else:
+            assert self.images is not None, "without a sketch there is an image"
             self.sketches = conditions.sketches(self.images)
         self.levels = self.stores.pyramid(
             "result",
@@ -256,15 +259,13 @@ class CascadeRun:
     def _rendering(self, seconds: float) -> Rendering:
         everything = self.region == full_box(self.shape)
 
-        def seen(volume: Volume | None) -> Volume | None:
-            if volume is None:
-                return None
+        def seen(volume: Volume) -> Volume:
             volume = volume if everything else RegionView(volume, self.region)
             return volume if self.turned is None else self.turned.back(volume)
 
         image = seen(self.levels[0])
         sketch = seen(self.sketches[0])
-        source = seen(self.image)
+        source = None if self.image is None else seen(self.image)
         return Rendering(image, sketch, source, self.levels, seconds, everything)
 
     def _make_level(self, k: int) -> None:

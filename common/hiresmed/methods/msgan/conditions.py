@@ -18,10 +18,12 @@ from tqdm import tqdm
 
 from ...core.errors import InputError
 from ...core.memory import release_heap
+from ...core.pyramids import Level
 from ...core.tiles import Box, TileGrid
 from ...core.volumes import Volume, iter_boxes
 from .generator import coarser_sketch
 from .levels import LevelPlan
+from .sketch import Sketcher
 
 
 def shared_tiles(grid: TileGrid, box: Box, level) -> Iterator[int]:
@@ -39,7 +41,7 @@ class Conditions:
         plans: of the levels.
         stores: factory of pyramids.
         factor: between levels.
-        sketcher: (1, 1, *S + 2 halo) image in [-1, 1] -> (1, 1, *S) sketch in [0, 1], with attributes `halo`, `empty`.
+        sketcher: draws the sketches.
         encode: real-world numbers -> [-1, 1].
         progress: show bars in a terminal.
     """
@@ -49,7 +51,7 @@ class Conditions:
         plans: Sequence[LevelPlan],
         stores,
         factor: int,
-        sketcher: Callable[[torch.Tensor], torch.Tensor],
+        sketcher: Sketcher,
         encode: Callable[[np.ndarray], np.ndarray],
         progress: bool,
     ) -> None:
@@ -62,11 +64,10 @@ class Conditions:
 
     def pyramid(self, name: str, volume: Volume, pool: str, dtype: str, slope: float) -> list[Volume]:
         """The volume and its coarser levels, each the cells' mean, max or strongest value (see `_pool`) below it."""
-        levels: list[Volume] = [volume]
         if len(self.plans) == 1:
-            return levels
+            return [volume]
         coarse = self.plans[1:]
-        levels += self.stores.pyramid(
+        levels: list[Level] = self.stores.pyramid(
             name,
             [p.shape for p in coarse],
             [p.scale for p in coarse],
@@ -75,9 +76,7 @@ class Conditions:
             slope,
             [p.grid.tile for p in coarse],
         )
-        for k, plan in enumerate(coarse, start=1):
-            fine = levels[k - 1]
-            level = levels[k]
+        for fine, plan, level in zip([volume, *levels], coarse, levels):
             for number in self._bar(plan, plan.source, level, f"{name} 1/{plan.scale}"):
                 start = plan.grid.start(number)
                 inside = plan.grid.inside(number)
@@ -86,7 +85,7 @@ class Conditions:
                 level.mark(number)
             release_heap()
             idist.barrier()
-        return levels
+        return [volume, *levels]
 
     def sketches(self, images: Sequence[Volume]) -> list[Volume]:
         """A sketch for every level, drawn from that level's image."""
@@ -215,7 +214,11 @@ def _pool(box: np.ndarray, factor: int, kind: str, empty: float = 0.0) -> np.nda
     """
     turned = box.flags.f_contiguous  # as NIfTI files are read; cells have no preferred axis
     values = (box.T if turned else box).astype(np.float64 if box.dtype == np.float64 else np.float32)
-    pools = {"mean": mean_pool, "max": coarser_sketch, "strongest": partial(coarser_sketch, empty=empty)}
+    pools: dict[str, Callable[..., torch.Tensor]] = {
+        "mean": mean_pool,
+        "max": coarser_sketch,
+        "strongest": partial(coarser_sketch, empty=empty),
+    }
     pooled = pools[kind](torch.from_numpy(values)[None, None], factor)[0, 0].numpy()
     return pooled.T if turned else pooled
 

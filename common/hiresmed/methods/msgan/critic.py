@@ -37,7 +37,8 @@ class PatchCritic(PatchDiscriminator):
         )
         self.detail_gain = detail_gain
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    # the logits alone: MONAI's also returns the features that lead to them
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         if self.detail_gain > 0:
             x = torch.cat([x, torch.tanh(self.detail_gain * (x[:, -1:] - x[:, :1]))], 1)
         return super().forward(x)[-1]

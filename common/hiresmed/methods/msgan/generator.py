@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -176,7 +177,7 @@ class MultiScaleGenerator(nn.Module):
 
     def stage(self, number: int) -> PatchGenerator:
         """The network of stage `number`: 0 the base, 1 the first doubling."""
-        return self.base if number == 0 else self.stages[min(number, len(self.stages)) - 1]
+        return self.base if number == 0 else cast(PatchGenerator, self.stages[min(number, len(self.stages)) - 1])
 
     def check_weights(self, names: Iterable[str]) -> None:
         """Refuses the weights (names of a state_dict) of a network trained with the other kind of sketches.

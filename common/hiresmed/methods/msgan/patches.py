@@ -166,7 +166,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
             cases = [c for c in cases if c.coarsest >= stage]
         chance = self._chance(batch, idist.get_rank() * self.per_rank + place)
         case = _drawn(cases, chance)
-        if not finer and self._shows_views() and chance.random() < self.view_share:
+        if not finer and self.views is not None and self._shows_views() and chance.random() < self.view_share:
             case = self.views(case, chance)
         level = self._level(case, chance) if finer and not stage else case.coarsest - stage
         return self._sample(case, level, rolled, chance)

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import product
 
 import ignite.distributed as idist
+import numpy as np
 
 from ...core.errors import InputError
 from ...core.tiles import check_region
@@ -104,7 +105,7 @@ def _reduced(volume: Volume, size: int) -> ArrayVolume:
     """In memory, at most `size` voxels an axis: all that a base stage's level and its sketch are made of."""
     scale = min(1.0, size / max(volume.shape))
     view = ResampledView(volume, [max(1, round(n * scale)) for n in volume.shape])
-    values = real_world_cast(view.read([0] * len(view.shape), view.shape), stored_dtype(volume))
+    values = real_world_cast(view.read([0] * len(view.shape), view.shape), np.dtype(stored_dtype(volume)))
     return ArrayVolume(values, view.affine, volume.name)
 
 
@@ -113,7 +114,7 @@ def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -
     if folder is None:
         volume = _view(case, pathlib.Path(tempfile.mkdtemp(prefix="hiresmed_")), intensity)
         values = volume.read([0] * len(volume.shape), volume.shape)
-        return ArrayVolume(real_world_cast(values, stored_dtype(volume)), volume.affine, volume.name)
+        return ArrayVolume(real_world_cast(values, np.dtype(stored_dtype(volume))), volume.affine, volume.name)
     if intensity is None:
         return _view(case, folder, None)
     kept = folder / "image.nii"

@@ -11,12 +11,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from monai.transforms import MapTransform, Transform
 
 from ...core.knobs import parse_choice
+
+
+class Sketcher(Protocol):
+    """(B, 1, *S + 2 halo) image in [-1, 1] -> (B, 1, *S) sketch in [0, 1].
+
+    Attributes:
+        kind: the sketch's name in configs (`sketch_kind`).
+        empty: its value where nothing is drawn.
+        halo: voxels of image that it reads around each of its voxels.
+    """
+
+    kind: str
+    empty: float
+    halo: int
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor: ...
 
 
 class GradientSketch(Transform):
@@ -32,10 +49,7 @@ class GradientSketch(Transform):
         saturation: gradient magnitude drawn as 1.
         binary: draw every kept edge as 1, as a pencil would (and as the paper does).
 
-    Attributes:
-        kind: the sketch's name in configs (`sketch_kind`).
-        empty: its value where nothing is drawn.
-        halo: voxels of image that it reads around each of its voxels.
+    Attributes: see Sketcher.
 
     >>> step = torch.sign(torch.linspace(-1, 1, 20)).expand(1, 1, 20, 20)
     >>> sketch = GradientSketch()(step)
@@ -84,11 +98,11 @@ class SignedSketch(Transform):
             structures from less.
         saturation: |d| drawn as the strongest: .4 is a step of 2.
 
-    Attributes: see GradientSketch.
+    Attributes: see Sketcher.
 
     >>> step = torch.sign(torch.linspace(-1, 1, 20)).expand(1, 1, 20, 20)
     >>> [round(v) for v in (SignedSketch()(step)[0, 0, 0] * 255).tolist()]
-    [2, 9, 252, 254]
+    [73, 37, 1, 18, 238, 255, 219, 183]
     """
 
     kind = "signed"
@@ -111,7 +125,7 @@ class SignedSketch(Transform):
         return (strength.mul_(difference.sign()) * (127 / 255)).add_(self.empty)
 
 
-def sketcher_of(kind: str, edges: Mapping | None = None, signed: Mapping | None = None) -> Transform:
+def sketcher_of(kind: str, edges: Mapping | None = None, signed: Mapping | None = None) -> Sketcher:
     """The sketch that the knob `sketch_kind` names.
 
     Args:
@@ -175,13 +189,13 @@ def _smooth(image: torch.Tensor, sigma: float) -> torch.Tensor:
     radius = _radius(sigma)
     at = torch.arange(-radius, 1, dtype=torch.float64)
     weights = torch.exp(-0.5 * (at / sigma) ** 2)
-    weights = (weights / (2 * weights.sum() - 1)).to(image).tolist()
+    shares = (weights / (2 * weights.sum() - 1)).to(image).tolist()
     # products and sums apart: one fused operation rounds otherwise at the end of a row, hence by the tile
     for axis in range(2, image.ndim):
         n = image.shape[axis] - 2 * radius
-        smooth = image.narrow(axis, radius, n) * weights[-1]
+        smooth = image.narrow(axis, radius, n) * shares[-1]
         pair = torch.empty_like(smooth)
-        for k, weight in enumerate(weights[:-1]):
+        for k, weight in enumerate(shares[:-1]):
             torch.add(image.narrow(axis, k, n), image.narrow(axis, 2 * radius - k, n), out=pair)
             smooth += pair.mul_(weight)
         image = smooth.contiguous()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.coordinates import oriented_coordinates, patch_coordinates
+from ...core.tiles import box_index
 
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -104,8 +105,7 @@ def stage_input(
     if "coarse" in conditions:
         fine = enlarge(conditions["coarse"], factor)
         margins = [factor + s % factor for s in start or [0] * (sketch.ndim - 2)]
-        inner = [slice(m, m + n) for m, n in zip(margins, sketch.shape[2:])]
-        parts.insert(0, fine[(..., *inner)])
+        parts.insert(0, fine[box_index(margins, sketch.shape[2:])])
     elif "coordinates" in conditions:
         parts.append(conditions["coordinates"])
     # stacked behind the voxels: channels last, as the convolutions want them, in one copy

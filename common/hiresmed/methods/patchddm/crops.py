@@ -120,7 +120,7 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
             return [int(self.R.randint(0, f + 1)) for f in free]
         if tumour is not None and self.R.random_sample() < self.foreground_share and len(tumour):
             centre = np.unravel_index(int(tumour[self.R.randint(len(tumour))]), grid)
-            return [int(min(max(c - n // 2, 0), f)) for c, n, f in zip(centre, size, free)]
+            return [min(max(int(c) - n // 2, 0), f) for c, n, f in zip(centre, size, free)]
         return [trapezoid_start(f, self.R) for f in free]
 
     def _tumour(self, data: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:

@@ -63,7 +63,7 @@ class DDIM(Sampler):
             fresh = self._fresh(t, s)
             x = self.schedule.advance_(x, x0, t, s, fresh)
             del x0  # or it would lie beside the network's next pass
-            if fresh > 0:
+            if fresh > 0 and noise is not None:
                 x.add_(noise(k), alpha=fresh)
         return x
 

@@ -58,8 +58,10 @@ class _ChannelsLast(torch.autograd.Function):
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
         weight = weight.to(exact)
         bias = bias.to(exact)
-        moments = zip(*(channel_moments(image) for image in x.split(1)))
-        means, variances = (value.to(exact) for value in group_moments(*map(torch.stack, moments), groups))
+        of_channels = zip(*(channel_moments(image) for image in x.split(1)))
+        channel_means, channel_variances = (torch.stack(values) for values in of_channels)
+        of_groups = group_moments(channel_means, channel_variances, groups)
+        means, variances = (value.to(exact) for value in of_groups)
         parts = [
             _aten.native_batch_norm(image, weight, bias, mean, variance, False, 0.0, eps)[0]
             for image, mean, variance in zip(x.split(1), means, variances)
@@ -84,8 +86,8 @@ def group_moments(mean: Tensor, variance: Tensor, groups: int) -> tuple[Tensor, 
     """Mean and variance of groups of channels out of the channels' own, once for each channel: (B, C) from (B, C)."""
     grouped = (len(mean), groups, -1)
     per_group = mean.shape[1] // groups
-    pooled = pooled_moments(mean.view(grouped), variance.view(grouped), 1 / per_group)
-    return tuple(value.repeat_interleave(per_group, 1) for value in pooled)
+    means, variances = pooled_moments(mean.view(grouped), variance.view(grouped), 1 / per_group)
+    return means.repeat_interleave(per_group, 1), variances.repeat_interleave(per_group, 1)
 
 
 def channel_moments(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ Letters: B = batch, C = image channels, K = label channels, D = spatial axes, S 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.inferers import Inferer
@@ -132,9 +132,9 @@ class DiffusionInferer(Inferer):
                 f"independent noise streams, but are {self.num_samples} and {self.label_channels}; lower them."
             )
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Mean of the draws, shape (B, K, *S), for an image (B, C, *S) in [-1, 1]; arguments as of `sample`."""
-        return self.sample(inputs, network, *args, **kwargs).mean
+        return self.sample(inputs, cast(nn.Module, network), *args, **kwargs).mean
 
     @torch.no_grad()
     def sample(
@@ -160,12 +160,13 @@ class DiffusionInferer(Inferer):
         with tqdm(total=total, desc="denoising", disable=None if self.progress else True, leave=False) as bar:
             denoise = self._denoiser(padded, network, frame, bar)
             del padded  # `whole` has copied it into the network's input
-            mean = squares = None
+            mean: Tensor | None = None
+            squares: Tensor | None = None
             for count, member in enumerate(members, start=1):
                 draw = frame.cut(self._draw(denoise, frame, member, image))
                 if each is not None:
                     each(member, draw)
-                if mean is None:
+                if mean is None or squares is None:
                     mean = torch.zeros_like(draw)
                     squares = torch.zeros_like(draw)
                 # Welford 1962, in place
@@ -173,8 +174,10 @@ class DiffusionInferer(Inferer):
                 mean.add_(draw, alpha=1 / count)
                 squares.addcmul_(draw, draw, value=1 - 1 / count)
                 del draw  # or it would lie beside the next draw
+        assert mean is not None and squares is not None, "there is a member at least"
         variance = squares.div_(max(len(members) - 1, 1))
-        return Ensemble(*(convert_to_dst_type(v, image, dtype=v.dtype)[0] for v in (mean, variance)), len(members))
+        mean, variance = (convert_to_dst_type(v, image, dtype=v.dtype)[0] for v in (mean, variance))
+        return Ensemble(mean, variance, len(members))
 
     def frame(self, shape: Sequence[int], origin: Sequence[int] | None = None) -> Frame:
         """How an image of this spatial shape is padded, and where that lies in the reference grid."""
@@ -235,9 +238,10 @@ class DiffusionInferer(Inferer):
                 starts = [[axis.start for axis in place[2:]] for place in places]
                 return ask(torch.cat([condition, *self._channels(frame, starts, window), x], 1), t)
 
-            return sliding_window_inference(
+            drawn = sliding_window_inference(
                 x_t, window, self.window_batch, predictor, self.overlap, "gaussian", with_coord=True, condition=image
             )
+            return cast(Tensor, drawn)
 
         return compute
 

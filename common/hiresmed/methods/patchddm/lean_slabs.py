@@ -8,7 +8,7 @@ Letters: B = batch, C = channels, S = spatial shape, N = slices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -16,15 +16,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from .group_norm import channel_moments, group_moments, is_channels_last, pooled_moments, scaled_and_shifted
+from .unet import ConvNd
 
 _LAYOUT = {3: torch.contiguous_format, 4: torch.channels_last, 5: torch.channels_last_3d}
-_CONV = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+_CONV: dict[int, Callable[..., torch.Tensor]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
 
 class Features(Protocol):
     """Something of shape (B, C, N, ...) that hands out slabs."""
 
-    shape: Sequence[int]
+    @property
+    def shape(self) -> Sequence[int]: ...
 
     def read(self, start: int, stop: int) -> torch.Tensor: ...
 
@@ -44,7 +46,7 @@ class Stored:
 class Convolved:
     """conv(x), never stored: the stem's result is the cheapest skip to compute again (2.5 % of the top level)."""
 
-    def __init__(self, conv: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, conv: ConvNd, x: torch.Tensor, dtype: torch.dtype) -> None:
         self.conv = conv
         self.x = x
         self.dtype = dtype
@@ -90,7 +92,7 @@ def zero_ends(x: torch.Tensor, before: bool, after: bool) -> torch.Tensor:
     return F.pad(x, [0, 0] * (x.ndim - 3) + [int(before), int(after)])
 
 
-def convolve(conv: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def convolve(conv: ConvNd, x: torch.Tensor) -> torch.Tensor:
     """A 3^D convolution padded on all axes but the first, whose halo x brings along: two slices fewer come back."""
     return _CONV[x.ndim](x, conv.weight, conv.bias, padding=(0, *[1] * (x.ndim - 3)))
 
@@ -141,7 +143,8 @@ def _has_kernels(x: torch.Tensor) -> bool:
 def _channel_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of each channel of each image (B, C, *S): (B, C)."""
     if _has_kernels(x):
-        return tuple(torch.stack(values) for values in zip(*(channel_moments(image) for image in x.split(1))))
+        means, variances = zip(*(channel_moments(image) for image in x.split(1)))
+        return torch.stack(means), torch.stack(variances)
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     axes = tuple(range(2, x.ndim))
     mean = exact.mean(axes, keepdim=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
@@ -319,7 +320,7 @@ def _softened(mask: Tensor, margin: int) -> Tensor:
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """New values under the old tensor's meta data."""
-    if not hasattr(old, "meta"):
+    if not isinstance(old, MetaTensor):
         return new
     made = old.clone()
     made.as_tensor().copy_(new)

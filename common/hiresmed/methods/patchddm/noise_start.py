@@ -7,11 +7,13 @@ on learning to hand its input on; one that begins by doing so can spend them on 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
 from ...core.errors import InputError
-from .unet import PatchDDMUNet, ResidualBlock, Upsample
+from .unet import ConvNd, PatchDDMUNet, ResidualBlock, Upsample
 
 
 def start_as_noise(network: nn.Module, prediction: str = "eps") -> nn.Module:
@@ -33,53 +35,63 @@ def start_as_noise(network: nn.Module, prediction: str = "eps") -> nn.Module:
         return network
     if not isinstance(network, PatchDDMUNet):
         raise InputError(
-            f"A network that starts as noise should be a PatchDDMUNet, but {type(network).__name__} came; start it as "
-            "it is, in train.yaml by `fresh: '@network_def'`."
+            f"A network that starts as noise must be a PatchDDMUNet, got {type(network).__name__}; start it as it is, "
+            "in train.yaml by `fresh: '@network_def'`."
         )
-    images = network.head[-1].out_channels
+    images = network.out_channels
     if network.channels < 2 * images:
         raise InputError(
-            f"A network of {images} predicted channels should be at least {2 * images} wide to start as noise, but is "
+            f"A network of {images} predicted channels must be at least {2 * images} wide to start as noise, got "
             f"{network.channels}; raise channels."
         )
     carriers = 2 * images
     decoder = list(network.decoder)
     last_up = max((n for n, step in enumerate(decoder) if isinstance(step, Upsample)), default=-1)
-    first_level = list(network.encoder)[: len(decoder) - last_up - 2]  # as many blocks, less that which takes the stem
+    # as many blocks as the decoder's last level has, less that which takes the stem
+    encoder = [cast(ResidualBlock, step) for step in network.encoder][: len(decoder) - last_up - 2]
+    head_norm = cast(nn.GroupNorm, network.head[0])
+    head = cast(ConvNd, network.head[-1])
     with torch.no_grad():
         for k in range(images):
             for row, sign in ((2 * k, 1.0), (2 * k + 1, -1.0)):
                 _only(network.stem, row, network.in_channels - images + k, sign)
-                _only(network.head[-1], k, row, sign, clear=row == 2 * k)
-        norm = network.head[0]
-        norm.weight[:carriers], norm.bias[:carriers] = 1, 0
-        for block in first_level:
+                _only(head, k, row, sign, clear=row == 2 * k)
+        head_norm.weight[:carriers] = 1
+        head_norm.bias[:carriers] = 0
+        for block in encoder:
             _pass_on(block, carriers, 0)
         if last_up >= 0:  # what comes from below starts with nothing to say on these channels
-            decoder[last_up].conv.weight[:carriers] = 0
-            decoder[last_up].conv.bias[:carriers] = 0
+            _clear(cast(Upsample, decoder[last_up]).conv, carriers)
         else:
-            for block in network.middle:
-                _pass_on(block, carriers, 0)
-        skips = [network.channels, *(block.conv2.out_channels for block in first_level)]
-        for block in decoder[last_up + 1 :]:
+            for middle in network.middle:
+                _pass_on(cast(ResidualBlock, middle), carriers, 0)
+        skips = [network.channels, *(block.conv2.out_channels for block in encoder)]
+        for step in decoder[last_up + 1 :]:
+            block = cast(ResidualBlock, step)
             wide = skips.pop()
             _pass_on(block, carriers, block.norm1.num_channels - wide if network.skip == "concatenate" else 0)
     return network
 
 
-def _only(conv: nn.Module, row: int, column: int, value: float, clear: bool = True) -> None:
+def _clear(conv: ConvNd, channels: int) -> None:
+    """The first output channels are 0, whatever comes in."""
+    conv.weight[:channels] = 0
+    if conv.bias is not None:
+        conv.bias[:channels] = 0
+
+
+def _only(conv: ConvNd, row: int, column: int, value: float, clear: bool = True) -> None:
     """A convolution's output channel `row` is value times its input channel `column`; of others nothing, if cleared."""
     if clear:
         conv.weight[row] = 0
-        conv.bias[row] = 0
+        if conv.bias is not None:
+            conv.bias[row] = 0
     conv.weight[(row, column, *[n // 2 for n in conv.kernel_size])] = value
 
 
 def _pass_on(block: ResidualBlock, carriers: int, first: int) -> None:
     """A block hands on the carriers, which are its input channels from `first` on, and adds nothing to them."""
-    block.conv2.weight[:carriers] = 0
-    block.conv2.bias[:carriers] = 0
+    _clear(block.conv2, carriers)
     if not isinstance(block.shortcut, nn.Identity):
         for row in range(carriers):
             _only(block.shortcut, row, first + row, 1.0)

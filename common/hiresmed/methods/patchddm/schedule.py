@@ -180,9 +180,9 @@ class NoiseSchedule:
         """alpha and sigma as numbers, or for (B,) times as tensors (B, 1, ...)."""
         if not isinstance(t, Tensor):
             return float(self.alpha(t)), float(self.sigma(t))
-        t = t.detach().cpu().numpy()
+        times = t.detach().cpu().numpy()
         shape = (-1, *[1] * (like.ndim - 1))
-        return tuple(torch.from_numpy(f(t)).to(like).view(shape) for f in (self.alpha, self.sigma))
+        return tuple(torch.from_numpy(f(times)).to(like).view(shape) for f in (self.alpha, self.sigma))
 
 
 def checked_range(limits: Sequence[float] | None, name: str) -> tuple[float, float] | None:

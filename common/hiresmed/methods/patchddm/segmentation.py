@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from monai.inferers import Inferer
@@ -40,8 +40,8 @@ class SegmentationInferer(Inferer):
         if not self.low < self.high:
             raise InputError(f"label_range should be [0, 1] or [-1, 1], but is {list(label_range)}; change it.")
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         with out_of_memory(CURE):
-            drawn = self.diffusion.sample(inputs, network)
+            drawn = self.diffusion.sample(inputs, cast(nn.Module, network))
             size = self.high - self.low
             return torch.cat([((drawn.mean - self.low) / size).clamp(0, 1), drawn.variance / size**2], 1)

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import nibabel
 import numpy as np
@@ -56,8 +57,8 @@ class SegmentationOutput(CaseOutput):
     ) -> None:
         if output_format not in (None, "nii", "nii.gz", "dicom"):
             raise InputError(f"output_format should be nii, nii.gz or dicom, but is {output_format!r}; choose one.")
-        more = {"postfix": "labels", "keep_patient": keep_patient}
-        super().__init__(output_dir, output_format, parse_bool(overwrite, "overwrite"), resume, **more)
+        overwrite = parse_bool(overwrite, "overwrite")
+        super().__init__(output_dir, output_format, overwrite, resume, postfix="labels", keep_patient=keep_patient)
         self.regions = list(regions)
 
     def cases(self, image=None, dataset_dir=None, label=None, section=None, phantom=None) -> list[dict]:
@@ -84,9 +85,9 @@ class SegmentationOutput(CaseOutput):
         self.several = len(found) > 1
         names = [str(case["name"]) for case in found]
         for case in found:
-            if names.count(str(case["name"])) > 1:  # case folders whose files are called plainly t1, t2 ...
-                case["name"] = Path(_first(case)).parent.name
             source = _first(case)
+            if source is not None and names.count(str(case["name"])) > 1:  # files that are called plainly t1, t2 ...
+                case["name"] = Path(source).parent.name
             case["format"] = self._format(source)
             case["header"] = str(source or "")
             # FLAIR, on which the whole tumour shows, is what a DICOM SEG refers to
@@ -115,7 +116,7 @@ class SegmentationOutput(CaseOutput):
     def _begun(self, case: Mapping) -> bool:
         return self.work_dir(case["name"]).exists()
 
-    def save(self, case: Mapping, labels, maps: Mapping[str, object]) -> list[str]:
+    def save_maps(self, case: Mapping, labels, maps: Mapping[str, Any]) -> list[str]:
         """Writes the maps (R, *S), then the labels (1, *S), on the input's grid; returns the files' names.
 
         Raises:
@@ -126,7 +127,9 @@ class SegmentationOutput(CaseOutput):
         check_output(folder, math.prod(labels.shape) * _BYTES_PER_VOXEL * len(self.regions))
         self.work_dir(case["name"]).mkdir(exist_ok=True)
         source = Path(case["header"] or ".")
-        header = nibabel.load(source).header if source.is_file() and not dicom_series(source) else None
+        header = None
+        if source.is_file() and not dicom_series(source):
+            header = cast(nibabel.Nifti1Image, nibabel.load(source)).header
         written = []
         for kind, values in maps.items():
             for region, channel in zip(self.regions, np.asarray(values)):

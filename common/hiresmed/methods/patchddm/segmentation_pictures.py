@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -38,7 +39,8 @@ class SegmentationPictures:
         validator.add_event_handler(Events.COMPLETED, write)
 
     def _add(self, engine: Engine) -> None:
-        for case in engine.state.output:
+        cases: Any = engine.state.output  # MONAI's, taken apart
+        for case in cases:
             if len(self.rows) < self.count:
                 self.rows.append(_row(case, self.channel))
 

@@ -196,7 +196,7 @@ class DiffusionTrainer(Trainer):
             self.optimizer.step()
             if self.ema is not None:
                 self.ema.update_parameters(unwrap(self.network))
-        output = {Keys.LOSS: loss, Keys.PRED: torch.cat(found), Keys.LABEL: x0}
+        output: dict[str, Tensor] = {Keys.LOSS: loss, Keys.PRED: torch.cat(found), Keys.LABEL: x0}
         if self.guard.skipped:
             output["skipped_steps"] = torch.tensor(float(self.guard.skipped))
         return output

@@ -25,6 +25,7 @@ Letters: B = batch, C = channels in, K = channels out, D = spatial axes, S = spa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,10 +37,12 @@ from torch.utils.checkpoint import checkpoint
 from ...core.errors import InputError
 from .group_norm import Norm
 
+ConvNd = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Layer = TypeVar("Layer", bound=nn.Module)
 SKIPS = ("average", "add", "concatenate")
 
 
-def _zeroed(layer: nn.Module) -> nn.Module:
+def _zeroed(layer: Layer) -> Layer:
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     return layer
@@ -140,6 +143,7 @@ class PatchDDMUNet(nn.Module):
         if groups < 1 or channels % groups:
             raise InputError(f"norm_groups should divide the {channels} channels, but is {groups}; choose a divisor.")
         self.in_channels = in_channels
+        self.out_channels = out_channels
         self.channels = channels
         self.skip = skip
         self.checkpointing = checkpointing
@@ -153,7 +157,7 @@ class PatchDDMUNet(nn.Module):
         def block(wide_in: int, wide_out: int) -> ResidualBlock:
             return ResidualBlock(spatial_dims, wide_in, wide_out, 4 * channels, groups)
 
-        encoder = []
+        encoder: list[nn.Module] = []
         skips = [channels]
         for level, width in enumerate(widths):
             for _ in range(num_res_blocks):
@@ -165,7 +169,7 @@ class PatchDDMUNet(nn.Module):
         self.encoder = nn.ModuleList(encoder)
         self.middle = nn.ModuleList(block(widths[-1], widths[-1]) for _ in range(2))
 
-        decoder = []
+        decoder: list[nn.Module] = []
         width = widths[-1]
         for level in reversed(range(len(widths))):
             for _ in range(num_res_blocks + 1):
@@ -186,7 +190,7 @@ class PatchDDMUNet(nn.Module):
     def embed_time(self, timesteps: torch.Tensor) -> torch.Tensor:
         """(B,) -> (B, 4 channels); the sinusoid in float32, whatever the network's dtype."""
         wave = get_timestep_embedding(timesteps, self.channels)
-        return self.time(wave.to(self.time[0].weight.dtype))
+        return self.time(wave.to(cast(nn.Linear, self.time[0]).weight.dtype))
 
     def check(self, x: torch.Tensor) -> None:
         """Raises InputError if x does not suit the network."""

@@ -6,11 +6,13 @@ Letters: C = channels, S = spatial shape of the file, N = that of the working gr
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any, cast
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Crop, InvertibleTransform, MapTransform, Orientation, SpatialResample
+from torch import Tensor
 
 from ...core.errors import InputError
 
@@ -51,18 +53,18 @@ class WorkingGridd(MapTransform, InvertibleTransform):
         self.resample = SpatialResample(mode="bilinear", padding_mode="border")
         self.cut = Crop()
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         keys = list(self.key_iterator(case))
         for key in keys:
-            case[key] = self._resampled(self.orient(case[key]))
+            case[key] = self._resampled(cast(MetaTensor, self.orient(case[key])))
         if self.crop:
             box = self._bounds(case[keys[0]])
             for key in keys:
                 case[key] = self.cut(case[key], box)
         return case
 
-    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
             image = self.cut.inverse(case[key]) if self.crop else case[key]
@@ -70,7 +72,7 @@ class WorkingGridd(MapTransform, InvertibleTransform):
             case[key] = self.orient.inverse(image)
         return case
 
-    def _resampled(self, image: MetaTensor) -> MetaTensor:
+    def _resampled(self, image: MetaTensor) -> Tensor:
         if self.spacing is None:
             return image
         old = image.affine.to(torch.float64)
