@@ -21,6 +21,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from .errors import InputError
+from .nifti_geometry import nifti_affine
 from .tiles import box_index
 
 
@@ -111,7 +112,7 @@ class NiftiVolume(Volume):
         self._values = cast(ArrayProxy, image.dataobj)  # of a file on disk
         self.shape = spatial_shape(image.shape, self.name)
         self.dtype = self._real_dtype()
-        self.affine = checked_affine(_affine_in_mm(image), len(self.shape), self.name)
+        self.affine = checked_affine(nifti_affine(image, self.path, self.name), len(self.shape), self.name)
         if not header_only:
             self._check_length()
 
@@ -248,10 +249,3 @@ def first_line(error: BaseException) -> str:
 
 def _spans(axes: np.ndarray) -> bool:
     return bool(abs(np.linalg.det(axes)) > 1e-6 * np.prod(np.linalg.norm(axes, axis=0)))
-
-
-def _affine_in_mm(image: nibabel.Nifti1Image) -> np.ndarray:
-    to_mm = {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
-    affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= to_mm
-    return affine

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.nifti_geometry import nifti_affine
 from ..core.volumes import ArrayVolume, NiftiVolume, Volume, check_finite, checked_affine, first_line
 from ..phantoms.brain import BrainPhantom
 from .brats import Case, brats_case
@@ -128,4 +129,4 @@ def _read_channels(path: Path, order: Sequence[int]) -> tuple[np.ndarray, np.nda
     image = np.ascontiguousarray(np.moveaxis(values, 3, 0)[list(order)])
     for channel, sequence in zip(image, SEQUENCES):
         check_finite(ArrayVolume(channel, name=f"{path.name} ({sequence})"), box=512)
-    return image, checked_affine(file.affine, 3, path.name)
+    return image, checked_affine(nifti_affine(file, path, path.name), 3, path.name)

@@ -138,6 +138,9 @@ class CaseOutput:
                 options = {"seed": self.seed, "keep_patient": self.keep_patient}
             if options and _dicom(case.get("source")):
                 options["reference"] = case["source"]
+            source = pathlib.Path(str(case.get("source")))
+            if kind.startswith("nii") and source.name.lower().endswith((".nii", ".nii.gz")) and source.is_file():
+                options["reference_header"] = nibabel.load(source).header  # the space that the affine leads to
             save_volume(self._as_in_file(case, image, kind), stem, kind, **options)
         idist.barrier()
         return final

@@ -7,12 +7,12 @@ into columns and knows no spacing.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..core.errors import InputError
@@ -25,7 +25,8 @@ def read_picture(path: str | Path) -> Volume:
 
     Values are the stored ones (8 or 16 bit, 32 bit, float); colours become ITU-R 601 luma. Spacing in mm comes from
     the resolution of a PNG or TIFF, else it is 1 mm (a JPEG's 72 dpi mean nothing). Columns run to the left, rows to
-    the back of the patient, as DICOM and ITK place an image without orientation. PNG, JPEG and TIFFs of another kind
+    the back of the patient, as DICOM and ITK place an image without orientation; rows and columns are those that a
+    viewer shows, turned as the file's EXIF says. PNG, JPEG and TIFFs of another kind
     than `open_tiff` streams are held in memory.
 
     Raises:
@@ -42,6 +43,7 @@ def read_picture(path: str | Path) -> Volume:
                 raise InputError(
                     f"{path.name} must be one 2-D image, got {pages} pages; save one of them, or the stack as NIfTI."
                 )
+            turn = _exif_turn(picture)
             spacing = _spacing(picture)
             values = _grey(picture)
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
@@ -51,6 +53,9 @@ def read_picture(path: str | Path) -> Volume:
             f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
             "truncated or of another kind: export it again."
         ) from error
+    if turn is not None:
+        values = np.ascontiguousarray(turn(values))
+        spacing = spacing[::-1] if turn in _SIDEWAYS else spacing
     return ArrayVolume(require_finite(values, path.name, (0, 0)), picture_affine(*spacing), path.name)
 
 
@@ -76,7 +81,9 @@ def picture_shape(path: str | Path) -> tuple[int, int] | None:
     """(rows, columns) by the header alone; None where the file is no picture."""
     try:
         with _opened(Path(path)) as picture:
-            return picture.size[::-1]
+            rows, columns = picture.size[::-1]
+            turn = _exif_turn(picture)
+            return (rows, columns) if turn is None else turn(np.empty((rows, columns, 0))).shape[:2]
     except (OSError, SyntaxError, ValueError):
         return None
 
@@ -92,6 +99,26 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield picture
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+# EXIF orientation -> what brings the stored rows and columns to those that a viewer shows
+_TURNS = {
+    2: lambda values: values[:, ::-1],
+    3: lambda values: values[::-1, ::-1],
+    4: lambda values: values[::-1],
+    5: lambda values: values.swapaxes(0, 1),
+    6: lambda values: np.rot90(values, -1),
+    7: lambda values: values[::-1, ::-1].swapaxes(0, 1),
+    8: lambda values: np.rot90(values),
+}
+_SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+
+
+def _exif_turn(picture: Image.Image) -> Callable[[np.ndarray], np.ndarray] | None:
+    """How a PNG or JPEG is to be turned by its EXIF; None: not at all. Pillow turns a TIFF itself."""
+    if picture.format == "TIFF":
+        return None
+    return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def _grey(picture: Image.Image) -> np.ndarray:

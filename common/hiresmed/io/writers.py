@@ -73,11 +73,15 @@ def _header(volume: Volume, reference: nibabel.Nifti1Header | None) -> nibabel.N
     header = nibabel.Nifti2Header() if large else nibabel.Nifti1Header()
     header.set_data_shape(volume.shape)
     header.set_data_dtype(_file_dtype(volume.dtype))
-    codes = [0, 0] if reference is None else [int(reference["sform_code"]), int(reference["qform_code"])]
-    scanner = nibabel.nifti1.xform_codes["scanner"]
-    header.set_sform(volume.affine, codes[0] or codes[1] or scanner)
+    known = nibabel.nifti1.xform_codes
+    codes = (
+        [known["scanner"]] * 2 if reference is None else [int(reference[f"{form}_code"]) for form in ("sform", "qform")]
+    )
+    if codes == [0, 0]:  # the source does not know where it lies, and no more does what is aligned with it
+        codes = [known["aligned"]] * 2
+    header.set_sform(volume.affine, codes[0] or codes[1])
     # qform cannot hold a shear; readers then take the sform, which can
-    header.set_qform(volume.affine, codes[1] or codes[0] or scanner, strip_shears=True)
+    header.set_qform(volume.affine, codes[1] or codes[0], strip_shears=True)
     header.set_xyzt_units("mm", "sec")
     header.set_slope_inter(1, 0)
     header.set_data_offset(header.single_vox_offset)
