@@ -247,9 +247,9 @@ def test_monais_ddim_misses_the_next_time_at_20_steps_and_ours_does_not():
 
 def test_impossible_knobs_are_met_with_a_sentence():
     schedule = NoiseSchedule()
-    with pytest.raises(InputError, match="eta should lie"):
+    with pytest.raises(InputError, match="eta must lie"):
         DDIM(schedule, eta=1.5)
-    with pytest.raises(InputError, match="needs fresh noise"):
+    with pytest.raises(InputError, match="must have fresh noise"):
         DDIM(schedule, eta=0.5)(wave, start(), 3)
     for clip in ((1, -1), (0, 0), (1,), 3, "ab"):
         with pytest.raises(InputError, match="two rising numbers"):

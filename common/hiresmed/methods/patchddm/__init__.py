@@ -1,12 +1,8 @@
 """PatchDDM: segmentation by diffusion on patches (Bieder et al., MIDL 2023, arXiv:2303.15288)."""
 
 from .baseline import ImageOnly
-from .choice import build_sampler
 from .crops import CoordinateCropd
-from .ddim import DDIM
-from .dpm_solver import DPMSolver
 from .frame import Ensemble
-from .heun import Heun
 from .inferer import DiffusionInferer
 from .intensities import RandScannerd
 from .lean import lean_forward
@@ -16,6 +12,7 @@ from .recipe import by_recipe
 from .region_dice import RegionDiceLoss
 from .region_metrics import RegionMetrics
 from .regions import LabelsToRegionsd, LoadImageBraind, NormalizeBraind, RegionsToLabelsd, SplitEnsembled, region_codes
+from .samplers import DDIM, DPMSolver, Heun, build_sampler
 from .schedule import NoiseSchedule
 from .segmentation import SegmentationInferer
 from .segmentation_content import SegmentationContent
