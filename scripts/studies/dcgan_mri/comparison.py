@@ -29,7 +29,6 @@ from hiresmed.core.weights import load_weights
 from hiresmed.datasets import ImageSet, ImagesOnly, MriSlices, mri_cases
 from hiresmed.metrics import ImageSetMetrics
 from hiresmed.reports.preview import Panel, montage, write_preview
-from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # study.py, which studies share
@@ -63,6 +62,7 @@ METHODS = {
 BY_DATA = ("DCGAN", "WGAN-GP")
 FIRST_TEST, TEST = 201, 8  # phantoms no training sees
 SHOWN = 9  # images of each
+PHANTOM = '{"shape": [64, 64, 48], "spacing": [3.4, 3.4, 3.4], "contrast": "random"}'
 
 
 def configs(args: argparse.Namespace, method: str, patients: int, seed: int) -> tuple[list, dict]:
@@ -73,8 +73,9 @@ def configs(args: argparse.Namespace, method: str, patients: int, seed: int) -> 
     if not listed.exists():
         save_json(listed, {"cases_list": cases})
     overlays, own = METHODS[method]
-    knobs = {"size": args.size, "width": args.width, "seed": seed, "batch_size": args.batch_size, "val_interval": 10**6,
-             "learning_rate": args.rate, "d_learning_rate": args.d_rate, **own, **args.knobs}  # fmt: skip
+    knobs = {"size": args.size, "width": args.width, "last_width": 16, "phantom": PHANTOM, "seed": seed,
+             "batch_size": args.batch_size, "val_interval": 10**6, "learning_rate": args.rate,
+             "d_learning_rate": args.d_rate, **own, **args.knobs}  # fmt: skip
     return ["train.yaml", *overlays, listed.resolve()], knobs
 
 
@@ -86,7 +87,7 @@ def per_epoch(args: argparse.Namespace, patients: int) -> int:
 
 
 def phantom(knobs: dict) -> dict:
-    value = knobs.get("phantom") or ConfigParser.load_config_file(str(BUNDLE / "configs" / "train.yaml"))["phantom"]
+    value = knobs["phantom"]
     return json.loads(value) if isinstance(value, str) else value
 
 
