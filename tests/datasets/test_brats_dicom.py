@@ -30,7 +30,7 @@ def affine_lps() -> np.ndarray:
     return affine
 
 
-def write_series(folder: Path, values: np.ndarray, title: str = "", modality: str = "MR", skip=()) -> Path:
+def write_series(folder: Path, values: np.ndarray, title: str = "", modality: str = "MR", skip=(), **tags) -> Path:
     """An MR series of values (I, J, K), whose file names tell another order than the positions."""
     folder.mkdir(parents=True)
     series, affine = pydicom.uid.generate_uid(), affine_lps()
@@ -49,6 +49,8 @@ def write_series(folder: Path, values: np.ndarray, title: str = "", modality: st
         ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
         ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
         ds.PixelData = np.ascontiguousarray(values[:, :, k].T, "<u2").tobytes()
+        for keyword, value in tags.items():
+            setattr(ds, keyword, value)
         ds.file_meta = pydicom.dataset.FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = (
@@ -123,7 +125,7 @@ def other_grid(case: Path) -> Path:
 
 def ct(case: Path) -> Path:
     shutil.rmtree(case / "t1")
-    write_series(case / "t1", brain("t1"), modality="CT")
+    write_series(case / "t1", brain("t1"), modality="CT", RescaleSlope=1, RescaleIntercept=-1024)
     return case
 
 

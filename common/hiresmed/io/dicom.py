@@ -11,7 +11,7 @@ one, and a missing slice it hides in a wrong spacing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +20,10 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.volumes import ArrayVolume, Volume, checked_affine, real_world_cast
+from .dicom_groups import check_one_acquisition
+from .dicom_tags import check_before_decoding, check_orientation, check_pixels, check_rescale, pixel_spacing, tags_of
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-SPACINGS = ("0028|0030", "0018|1164", "0018|2010")  # PixelSpacing, ImagerPixelSpacing, NominalScannedPixelSpacing
 STEP_TOLERANCE = 0.05  # of the slice distance: scanners round positions, a missing slice is off by 1
 
 
@@ -39,13 +40,31 @@ class Slice:
     size: tuple[int, int, int]
     components: int
     stored: str
-    spacing: tuple[float, float]
     position: np.ndarray
     axes: np.ndarray
+    tags: Mapping[str, str]
 
     @property
     def localizer(self) -> bool:
         return "LOCALIZER" in self.image_type.upper()
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """Distance of columns and of rows in mm; 1 where a projection does not tell it.
+
+        GDCM looks at one tag only, by the kind of object, and so makes a calibrated radiograph's pixels 1 mm.
+        """
+        return pixel_spacing(self.tags, self.path.name) or (1.0, 1.0)
+
+    def check(self) -> Slice:
+        """The slice itself; InputError where what values, pixels' size or place depend on is missing or no number."""
+        if self.components != 1 or self.size[2] != 1:
+            return self  # colour, frames: refused with the series
+        check_pixels(self.tags, self.path)
+        check_rescale(self.tags, self.path.name)
+        check_orientation(self.tags, self.path.name)
+        pixel_spacing(self.tags, self.path.name)
+        return self
 
 
 def is_dicom(path: Path) -> bool:
@@ -62,9 +81,14 @@ def dicom_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> Slice:
-    """The header of one DICOM image; InputError when the file holds no readable image."""
+    """The header of one DICOM image, to be checked by `Slice.check` before its values or its place are used.
+
+    Raises:
+        InputError: no readable image; a palette or a modality table.
+    """
     import itk  # here, as loading ITK's modules costs seconds and about 450 MB, which NIfTI users need not pay
 
+    check_before_decoding(path)
     reader = itk.GDCMImageIO.New()
     try:
         reader.SetFileName(str(path))
@@ -74,43 +98,25 @@ def read_header(path: Path) -> Slice:
             f"{path.name} should be a DICOM image, but no image can be read from it; it is truncated or another kind "
             "of object (a report, a structure set): move it out of the folder or export it again."
         ) from error
-    tags = reader.GetMetaDataDictionary()
+    tags = tags_of(reader.GetMetaDataDictionary())
 
     def size(axis: int) -> int:
         return int(reader.GetDimensions(axis)) if axis < reader.GetNumberOfDimensions() else 1
 
-    def tag(key: str) -> str:
-        return str(tags[key]).strip() if tags.HasKey(key) else ""
-
     return Slice(
         path=path,
-        series=tag("0020|000e"),
-        title=tag("0008|103e"),
-        modality=tag("0008|0060"),
-        image_type=tag("0008|0008"),
-        placed=bool(tag("0020|0032") and tag("0020|0037")),
+        series=tags.get("SeriesInstanceUID", ""),
+        title=tags.get("SeriesDescription", ""),
+        modality=tags.get("Modality", ""),
+        image_type=tags.get("ImageType", ""),
+        placed="ImagePositionPatient" in tags and "ImageOrientationPatient" in tags,
         size=(size(0), size(1), size(2)),
         components=int(reader.GetNumberOfComponents()),
         stored=reader.GetComponentTypeAsString(reader.GetComponentType()),
-        spacing=_pixel_spacing([tag(key) for key in SPACINGS]) or (reader.GetSpacing(0), reader.GetSpacing(1)),
         position=np.array([reader.GetOrigin(a) for a in range(3)]),
         axes=np.array([reader.GetDirection(a) for a in range(3)]).T,
+        tags=tags,
     )
-
-
-def _pixel_spacing(tags: Sequence[str]) -> tuple[float, float] | None:
-    """Distance of columns and of rows in mm by the first tag that tells (rows first in DICOM); else None.
-
-    GDCM looks at one tag only, chosen by the kind of object, and so makes a calibrated radiograph's pixels 1 mm.
-    """
-    for text in tags:
-        try:
-            rows, columns = (float(part) for part in text.split("\\"))
-        except ValueError:
-            continue
-        if 0 < rows < np.inf and 0 < columns < np.inf:
-            return columns, rows
-    return None
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -156,14 +162,15 @@ def open_series(path: str | Path) -> Volume:
 
     Raises:
         InputError: no DICOM image; files without a readable image; localizers among the slices; several series;
-            mixed orientations, sizes or pixel spacings; duplicated positions; missing slices; multi-frame or colour.
+            mixed orientations, sizes or pixel spacings; duplicated positions; missing slices; multi-frame or colour;
+            a header that leaves values, pixels' size or place open; two acquisitions between one another.
     """
     path = Path(path)
     if path.is_dir():
         slices = [read_header(file) for file in _files_of(path)]
-        slices = _one_series(slices, path.name)
+        slices = [s.check() for s in _one_series(slices, path.name)]
     else:
-        chosen = read_header(path)
+        chosen = read_header(path).check()
         slices = [chosen]
         if chosen.placed:
             slices = _same_series(chosen)
@@ -206,7 +213,7 @@ def _same_series(chosen: Slice) -> list[Slice]:
             others.append(read_header(file))
         except InputError:  # something else in the folder; the user has named the file that counts
             continue
-    return [chosen, *(s for s in others if s.series == chosen.series and s.localizer == chosen.localizer)]
+    return [chosen, *(s.check() for s in others if s.series == chosen.series and s.localizer == chosen.localizer)]
 
 
 def _one_series(slices: list[Slice], name: str) -> list[Slice]:
@@ -236,6 +243,12 @@ def _check_alike(slices: list[Slice], name: str) -> None:
             raise InputError(
                 f"{name} should have one slice per file, but {s.path.name} is multi-frame with {s.size[2]} frames; "
                 "convert it to NIfTI or to a classic series."
+            )
+        if ("RescaleSlope" in s.tags) != ("RescaleSlope" in first.tags):
+            with_tags, without = (s, first) if "RescaleSlope" in s.tags else (first, s)
+            raise InputError(
+                f"{name} must have RescaleSlope in every slice or in none, got {with_tags.path.name} with and "
+                f"{without.path.name} without; export the series again."
             )
         if len(slices) > 1 and not s.placed:
             raise InputError(
@@ -278,6 +291,7 @@ def _stack(slices: list[Slice], name: str) -> tuple[list[Slice], np.ndarray]:
             f"{slices[odd].path.name} and {slices[odd + 1].path.name} are {gaps[odd]:g} mm; a slice is missing or the "
             "spacing changes: export the whole series again."
         )
+    check_one_acquisition(slices, name)
     affine = np.eye(4)
     affine[:3, :2] = slices[0].axes[:, :2] * slices[0].spacing
     affine[:3, 2] = (slices[-1].position - slices[0].position) / (len(slices) - 1)

@@ -1,0 +1,173 @@
+"""What a DICOM series does not say is not made up: kinds of headers, each read as the standard says, or refused.
+
+A row is (kind, change of the sound series, wanted): `wanted` is a sentence, a warning, or None for the right values.
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hiresmed.core.errors import InputError
+from hiresmed.io.dicom import open_series
+
+pydicom = pytest.importorskip("pydicom", reason="the series are made by pydicom")
+
+make_slice = runpy.run_path(str(Path(__file__).with_name("test_dicom.py")))["make_slice"]
+MR = {"Modality": "MR", "SOPClassUID": pydicom.uid.MRImageStorage, "RescaleSlope": None, "RescaleIntercept": None}
+COUNT = 8
+
+
+def series(folder, change):
+    """A series of COUNT slices; `change(k)` gives the attributes in which slice k differs from a sound one."""
+    attributes = [change(k) for k in range(COUNT)]
+    return [make_slice(folder / f"{k}.dcm", (0, 0, 2.5 * k), value=100 * k, **a) for k, a in enumerate(attributes)]
+
+
+def everywhere(**attributes):
+    return lambda k: dict(attributes)
+
+
+def at(*slices, **attributes):
+    return lambda k: dict(attributes) if k in slices else {}
+
+
+def counted(keyword, *values, **attributes):
+    """The attribute's value slice by slice."""
+    return lambda k: {keyword: values[k], **attributes}
+
+
+def times(keyword, *seconds, **attributes):
+    return counted(keyword, *(f"10{s // 60:02d}{s % 60:02d}.5" for s in seconds), **attributes)
+
+
+ALTERNATING, BLOCKS = (1, 2) * 4, (1,) * 4 + (2,) * 4
+SENTENCES = [
+    ("CT, no Rescale at all", everywhere(RescaleSlope=None, RescaleIntercept=None), "no RescaleSlope and Rescale"),
+    ("CT, no Rescale in three slices", at(1, 4, 5, RescaleSlope=None, RescaleIntercept=None), "1.dcm must have Resc"),
+    ("CT, no intercept", everywhere(RescaleIntercept=None), "got no RescaleIntercept"),
+    ("CT, empty slope", at(2, RescaleSlope=""), "2.dcm must have Rescale.*got no RescaleSlope"),
+    ("CT, slope of 0", at(2, RescaleSlope=0), "other than 0"),
+    ("CT, other unit", everywhere(RescaleType="EDW"), "must hold HU"),
+    ("CT, MONOCHROME1", everywhere(PhotometricInterpretation="MONOCHROME1"), "must be MONOCHROME2"),
+    ("CT, table of values", everywhere(ModalityLUTSequence=[pydicom.Dataset()]), "ModalityLUTSequence"),
+    ("MR, Rescale in some slices", lambda k: MR | ({} if k % 3 else {"RescaleSlope": 2, "RescaleIntercept": 0}),
+     "in every slice or in none"),
+    ("no PixelSpacing", everywhere(PixelSpacing=None), "must have PixelSpacing"),
+    ("no PixelSpacing in one slice", at(5, PixelSpacing=None), "5.dcm must have PixelSpacing"),
+    ("the detector's spacing in a CT", everywhere(PixelSpacing=None, ImagerPixelSpacing=[1, 1]), "must have PixelSp"),
+    ("PixelSpacing 0", everywhere(PixelSpacing=[0, 0]), "PixelSpacing above 0"),
+    ("negative PixelSpacing", everywhere(PixelSpacing=[-0.5, 0.75]), "PixelSpacing above 0"),
+    ("orientation 0", everywhere(ImageOrientationPatient=[0] * 6), "two unit vectors"),
+    ("orientation of one direction", everywhere(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "two unit vectors"),
+    ("orientation of no length 1", everywhere(ImageOrientationPatient=[2, 0, 0, 0, 1, 0]), "two unit vectors"),
+    ("HighBit 15 of 12 bits", everywhere(HighBit=15), "HighBit of BitsStored - 1"),
+    ("more bits stored than allocated", everywhere(BitsStored=20, HighBit=19), "within BitsAllocated"),
+    ("no BitsStored", everywhere(BitsStored=None), "got no BitsStored"),
+    ("no PixelRepresentation", everywhere(PixelRepresentation=None), "got no PixelRepresentation"),
+    ("more rows than pixels", everywhere(Rows=60), "must hold 60 x 5 pixels"),
+    ("a palette without its table", everywhere(PhotometricInterpretation="PALETTE COLOR"), "got PALETTE COLOR"),
+    ("acquisitions between one another", counted("AcquisitionNumber", *ALTERNATING), "differ in AcquisitionNumber"),
+    ("one slice of another acquisition", at(3, AcquisitionNumber=2), "differ in AcquisitionNumber"),
+    ("phases between one another", counted("TemporalPositionIdentifier", *ALTERNATING), "differ in TemporalPosition"),
+    ("cardiac phases", counted("NominalPercentageOfCardiacPhase", *ALTERNATING), "NominalPercentageOfCardiac"),
+    ("echoes", counted("EchoTime", *ALTERNATING, **MR), "differ in EchoTime"),
+    ("trigger times", counted("TriggerTime", *(3, 403) * 4, **MR), "differ in TriggerTime"),
+    ("two energies", counted("KVP", *(80, 140) * 4), "differ in KVP"),
+    ("two kernels", counted("ConvolutionKernel", *("B30f", "B70f") * 4), "differ in ConvolutionKernel"),
+    ("magnitude and phase", counted("ImageType", *(["ORIGINAL", "PRIMARY", c] for c in "MP" * 4), **MR), "ImageType"),
+    ("phases told by the time", times("AcquisitionTime", 0, 60, 1, 61, 2, 62, 3, 63), "differ in AcquisitionTime"),
+    ("phases told by the content's time", times("ContentTime", 0, 60, 1, 61, 2, 62, 3, 63), "differ in ContentTime"),
+]  # fmt: skip
+RIGHT = [
+    ("as it should be", everywhere()),
+    ("RescaleType HU", everywhere(RescaleType="HU")),
+    ("RescaleType unspecified", everywhere(RescaleType="US")),
+    ("each slice an acquisition", counted("AcquisitionNumber", *range(COUNT))),
+    ("one acquisition number", everywhere(AcquisitionNumber=4)),
+    ("helical, each slice its time", times("AcquisitionTime", *range(COUNT))),
+    ("from the feet upwards", times("ContentTime", *reversed(range(COUNT)))),
+    ("reconstructed out of order", times("ContentTime", 0, 3, 1, 2, 5, 4, 7, 6)),
+    ("slightly off unit vectors", everywhere(ImageOrientationPatient=[0.9999, 0.001, 0, -0.001, 0.9999, 0])),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), [pytest.param(c, s, id=kind) for kind, c, s in SENTENCES])
+def test_what_a_header_leaves_open_is_refused_in_one_sentence(tmp_path, change, sentence):
+    series(tmp_path, change)
+    for source in (tmp_path, tmp_path / "0.dcm"):  # the folder, or one of its files
+        with pytest.raises(InputError, match=sentence) as caught:
+            open_series(source)
+        assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("change", [pytest.param(c, id=kind) for kind, c in RIGHT])
+def test_what_scanners_rightly_write_is_read(tmp_path, change, caplog):
+    series(tmp_path, change)
+    volume = open_series(tmp_path)
+    np.testing.assert_array_equal(volume.read((0, 0, 0), volume.shape)[2, 3], 200 * np.arange(COUNT) - 1024)
+    np.testing.assert_allclose(volume.spacing, (0.75, 0.5, 2.5), rtol=1e-3)
+    assert not caplog.records
+
+
+def test_mr_needs_no_rescale_and_its_slices_may_be_acquired_in_any_order(tmp_path):
+    series(tmp_path, times("AcquisitionTime", 0, 60, 1, 61, 2, 62, 3, 63, **MR))
+    volume = open_series(tmp_path)
+    np.testing.assert_array_equal(volume.read((0, 0, 0), volume.shape)[2, 3], 100 * np.arange(COUNT))
+
+
+def test_each_slices_own_rescale_holds(tmp_path):
+    slopes = [1, 2, 0.5, 1, 3, 1, 1, 2]
+    series(tmp_path, lambda k: MR | {"RescaleSlope": slopes[k], "RescaleIntercept": k})
+    volume = open_series(tmp_path)
+    expected = 100 * np.arange(COUNT) * slopes + np.arange(COUNT)
+    np.testing.assert_array_equal(volume.read((0, 0, 0), volume.shape)[2, 3], expected)
+
+
+def test_two_acquisitions_behind_one_another_are_one_image_with_a_warning(tmp_path, caplog):
+    series(tmp_path, counted("AcquisitionNumber", *BLOCKS))
+    assert open_series(tmp_path).shape == (5, 6, COUNT)
+    (record,) = caplog.records
+    assert "different AcquisitionNumber behind one another (from 3.dcm to 4.dcm)" in record.getMessage()
+
+
+@pytest.mark.parametrize(("keyword", "point", "comma"), [
+    ("PixelSpacing", b"0.5\\0.75", b"0,5\\0,75"),
+    ("RescaleIntercept", b"-1024.5 ", b"-1024,5 "),
+    ("RescaleSlope", b"2.5 ", b"2,5 "),
+    ("ImagePositionPatient", b"0.000000\\0.000000\\0.000000 ", b"0,000000\\0,000000\\0,000000 "),
+    ("ImageOrientationPatient", b"1.0\\0.0\\0.0\\0.0\\1.0\\0.0 ", b"1,0\\0,0\\0,0\\0,0\\1,0\\0,0 "),
+])  # fmt: skip
+def test_a_decimal_comma_is_no_number(tmp_path, keyword, point, comma):
+    series(tmp_path, everywhere(RescaleIntercept="-1024.5", RescaleSlope="2.5"))
+    raw = (tmp_path / "0.dcm").read_bytes()
+    assert point in raw
+    (tmp_path / "0.dcm").write_bytes(raw.replace(point, comma))
+    with pytest.raises(InputError, match=f"decimal points as {keyword}"):
+        open_series(tmp_path)
+
+
+def icon():
+    icon = pydicom.Dataset()
+    icon.PhotometricInterpretation, icon.Rows, icon.Columns = "PALETTE COLOR", 2, 2
+    icon.SamplesPerPixel, icon.BitsAllocated, icon.BitsStored, icon.HighBit, icon.PixelRepresentation = 1, 8, 8, 7, 0
+    for colour in ("Red", "Green", "Blue"):
+        setattr(icon, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(icon, f"{colour}PaletteColorLookupTableData", bytes(512))
+    icon.PixelData = bytes(4)
+    return icon
+
+
+def test_an_icon_with_a_palette_does_not_make_the_image_one(tmp_path):
+    series(tmp_path, everywhere(IconImageSequence=[icon()]))
+    assert open_series(tmp_path).shape == (5, 6, COUNT)
+
+
+def test_an_icon_whose_palette_has_no_table_does_not_end_the_process(tmp_path):
+    bare = icon()
+    del bare.RedPaletteColorLookupTableDescriptor
+    series(tmp_path, everywhere(IconImageSequence=[bare]))
+    with pytest.raises(InputError, match="remove the IconImageSequence"):
+        open_series(tmp_path)
