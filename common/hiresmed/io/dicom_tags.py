@@ -93,7 +93,8 @@ def check_pixels(tags: Mapping[str, str], path: Path) -> None:
         raise InputError(
             f"{path.name} must say how its pixels are stored, got no {', '.join(missing)}; export the series again."
         )
-    whole = {k: int(numbers(tags, k, 1, path.name)[0]) for k in PIXELS if k != "PhotometricInterpretation"}
+    counts = [k for k in PIXELS if k != "PhotometricInterpretation"]
+    whole = {k: int(number) for k in counts for number in numbers(tags, k, 1, path.name) or ()}
     stored = whole["BitsStored"]
     if not 0 < stored <= whole["BitsAllocated"] or whole["HighBit"] != stored - 1:
         raise InputError(
