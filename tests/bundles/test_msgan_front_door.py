@@ -118,6 +118,47 @@ def test_killed_in_the_middle_and_resumed_it_ends_with_the_same_bytes(tmp_path, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["chest_synthetic.nii", "preview.png", "report.json"]
 
 
+def test_stopped_by_sigterm_it_says_how_to_go_on_and_leaves_no_copy_of_the_patient(tmp_path, weights, image, whole):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    out = tmp_path / "out"
+    knobs = settings(weights, out, image=str(image), output_format="nii")
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    process = subprocess.Popen(
+        command(knobs), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    journal, until = out / "chest.partial/result.0.tiles", time.monotonic() + 200
+    while not (journal.exists() and journal.read_bytes().count(1) >= 1):
+        assert process.poll() is None and time.monotonic() < until, "it ended before it could be stopped"
+        time.sleep(0.001)
+    process.terminate()
+    said = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM; the same command with --resume true goes on." in said and "Traceback" not in said
+    assert left_behind(out) == [] and not list(scratch.rglob("*.nii*"))
+    run(knobs | {"resume": "true"})
+    assert digest(out / "chest_synthetic.nii") == digest(whole)
+
+
+def test_an_interrupted_run_is_not_resumed_with_another_patient_of_the_same_name_and_shape(tmp_path, weights, image):
+    knobs = settings(weights, tmp_path / "out", image=str(image), output_format="nii")
+    process = subprocess.Popen(command(knobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "out/chest.partial/result.0.tiles"
+    while not (journal.exists() and journal.read_bytes().count(1) >= 1):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    given = nibabel.load(image)
+    values = np.asarray(given.dataobj).copy()
+    values[20, 17, 13] += 300  # one voxel of it
+    other = tmp_path / "other" / Path(image).name
+    other.parent.mkdir()
+    nibabel.save(nibabel.Nifti1Image(values, given.affine, given.header), other)
+    with pytest.raises(InputError, match="was begun with, but image changed"):
+        run(knobs | {"image": str(other), "resume": True})
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_same_bytes_and_one_of_them_speaks(tmp_path, weights, image, whole):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")

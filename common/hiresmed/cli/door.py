@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from ..core.errors import install_error_hook
+from ..core.errors import end_on_sigterm, install_error_hook
 from ..core.knobs import (
     MONAI_OWN,
     TEXT_KNOBS,
@@ -52,6 +52,7 @@ def open_door(workflow: str = "infer") -> None:
             rate that is none.
     """
     install_error_hook()
+    end_on_sigterm()
     if workflow == "infer":
         steady_allocator()
     else:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -55,6 +58,28 @@ def install_error_hook() -> None:
     if not isinstance(factory, _WithoutTraceback):
         logging.setLogRecordFactory(_WithoutTraceback(factory))
     warnings.filterwarnings("error", message=MODULE_AS_TARGET, category=UserWarning)
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM (a scheduler's time limit, `kill`) ends this process as an error does: what is half written is removed.
+
+    A handler of the program around this library is left alone.
+    """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _Termination())
+
+
+class _Termination:
+    """Handler of a signal, in the process that installed it; a forked one (a data loader's) just ends."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+
+    def __call__(self, number: int, frame: object) -> None:
+        if os.getpid() != self.process:
+            os._exit(128 + number)
+        print("Stopped by SIGTERM; the same command with --resume true goes on.", file=sys.stderr, flush=True)
+        raise SystemExit(128 + number)
 
 
 class _WithoutTraceback:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
+
+
+def scratch_folder() -> Path:
+    """A new folder for what must be unpacked to be read; removed when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="hiresmed_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from ..core.errors import InputError
+from ..core.output_files import scratch_folder
 from ..core.views import SliceView, TurnedView, picture_turn
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import to_unit_range
@@ -217,7 +217,7 @@ class MriSlices(Dataset):
         self.slices = None if slices is None else (int(slices[0]), int(slices[1]))
         self._check(window)
         self._window = window
-        self._folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
+        self._folder = Path(cache_dir) if cache_dir else scratch_folder()
         found: Sequence[Mapping]
         if cases is not None:
             found = slice_cases(cases, section, subjects)

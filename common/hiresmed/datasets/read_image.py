@@ -5,7 +5,6 @@ Letters: C = channels, S = the shape that all images are brought to.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from monai.transforms import Transform
 
 from ..core.errors import InputError
 from ..core.knobs import parse_int
+from ..core.output_files import scratch_folder
 from ..core.tiles import check_size
 from ..core.volumes import ArrayVolume, Volume, first_line
 from ..core.windows import robust_window, to_unit_range
@@ -62,7 +62,7 @@ class ReadImage(Transform):
             raise InputError(f"fit should be resize or crop, but is {fit!r}; choose one of them.")
         self.intensity = _checked_intensity(intensity)
         self.fit = fit
-        self.folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
+        self.folder = Path(cache_dir) if cache_dir else scratch_folder()
 
     def __call__(self, case: Mapping) -> dict:
         values = self._colours(case) if self.channels == 3 else self._grey(case)

@@ -5,12 +5,12 @@ Letters: S = the shape that all images are brought to.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.knobs import parse_int
+from ..core.output_files import scratch_folder
 from ..core.tiles import check_size
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import robust_window
@@ -51,7 +51,7 @@ def image_cases(
     step = parse_int(slice_step, "slice_step", 1)
     if dataset_dir is None and cases_list is None:
         cases_list = _phantoms(size, phantoms)
-    folder = Path(cache_dir or tempfile.mkdtemp(prefix="hiresmed_"))
+    folder = Path(cache_dir) if cache_dir else scratch_folder()
     listed = _in_sections(section, dataset_dir, cases_list, subject=subject, split=split)
     return [image for case in listed for image in _images_of(case, len(size), (low, high, step), folder)]
 

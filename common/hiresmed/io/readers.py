@@ -140,12 +140,25 @@ def _converted(volume: Volume, sources: Sequence[Path], work_dir: Path, box: Seq
     return NiftiVolume(plain, name=volume.name)
 
 
+def file_stamp(path: Path) -> tuple[str, int, int]:
+    """Path, size and time of last change of a file: a corrected file under its old name has another stamp."""
+    state = path.stat()
+    return str(path.resolve()), state.st_size, state.st_mtime_ns
+
+
+def source_stamps(path: str | Path) -> list[tuple[str, int, int]]:
+    """Stamps of a case's file, or of all files of its folder, sorted."""
+    source = Path(path).expanduser()
+    files = sorted(f for f in source.rglob("*") if f.is_file()) if source.is_dir() else [source]
+    return [file_stamp(file) for file in files]
+
+
 def _made_once(
     sources: Sequence[Path], work_dir: Path, make: Callable[[Path], object], name: str | None = None
 ) -> Path:
     """The `.nii` made from `sources`; its name holds a hash of their paths, sizes and times, so that it is made anew
     for other or changed files."""
-    stamps = [(str(s.resolve()), s.stat().st_size, s.stat().st_mtime_ns) for s in sources]
+    stamps = [file_stamp(source) for source in sources]
     key = hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
     target = work_dir / f"{case_name(name or sources[0].name)}-{key}.nii"
     if target.exists():

@@ -44,6 +44,7 @@ def test_an_xray_is_kept_as_uint16_through_the_window_of_its_whole(tmp_path, cac
     expected = WindowedView(volume, robust_window(volume)).read((0, 0), values.shape)
     if region:
         expected = expected[8:40, 4:36]
+    times = None
     for _ in range(2):  # the second time from the cache
         case = prepared(tmp_path / "in", cache, cases_list=listed, intensity="robust")[0]
         fine, coarse = case.images[:2]
@@ -53,8 +54,9 @@ def test_an_xray_is_kept_as_uint16_through_the_window_of_its_whole(tmp_path, cac
         mean = expected.reshape(h, 2, w, 2).mean((1, 3))
         assert np.abs(coarse.read((0, 0), coarse.shape) - mean).max() <= 0.51
         assert coarse.read((0, 0), coarse.shape).max() > 40000  # int16 would have cut it
-        if cached:
-            (tmp_path / "in" / "a.png").unlink(missing_ok=True)
+        made = [path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("image.nii")]
+        assert len(made) == int(cached) and times in (None, made), "once"
+        times = made
 
 
 def test_sketches_are_those_of_the_windowed_image(tmp_path):
@@ -131,3 +133,30 @@ def test_phantoms_are_of_the_networks_kind_and_the_last_quarter_validates(tmp_pa
 def test_an_unknown_intensity_is_refused(tmp_path):
     with pytest.raises(InputError, match="robust or null"):
         prepared(tmp_path, intensity="full")
+
+
+def test_a_cache_holds_what_the_files_and_settings_are_now(tmp_path):
+    """A corrected file under its old name, another window, another sketch: nothing old is taken."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def seen(brightness: int, sketcher=None, window=(-1024.0, 1024.0)) -> tuple[list[float], list[float]]:
+        values = np.full((48, 48, 40), -1000, np.int16)
+        values[10:38, 10:38, 8:32] = brightness
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / "case7.nii.gz")
+        listed = [{"image": str(folder / "case7.nii.gz")}]
+        (case,) = training_cases(
+            None, "training", network(3), sketcher or GradientSketch(), window, 16, str(tmp_path / "cache"), listed
+        )
+        return (
+            [float(level.read([0] * 3, level.shape).max()) for level in case.images],
+            [float(level.read([0] * 3, level.shape).mean()) for level in case.sketches],
+        )
+
+    first = seen(40)
+    assert first[0][0] == 40 and all(value > -1000 for value in first[0])
+    corrected = seen(400)
+    assert corrected[0][0] == 400 and all(a < b for a, b in zip(first[0], corrected[0]))
+    assert seen(400, window=(-1024.0, 4096.0))[1] != corrected[1], "the sketch is of the image in its window"
+    assert seen(400, GradientSketch(binary=True))[1] != corrected[1]
+    assert seen(400) == corrected, "and what is still true is found again"

@@ -28,7 +28,7 @@ from ...core.pyramids import MemoryStores
 from ...core.receptive_field import receptive_field_of
 from ...core.tiles import Box, check_region, check_size, full_box
 from ...core.views import RegionView, ResampledView, TurnedView, as_canonical
-from ...core.volumes import ArrayVolume, Volume
+from ...core.volumes import ArrayVolume, Volume, content_digest
 from ...core.windows import to_unit_range
 from .conditions import Conditions, SketchVolume, shared_tiles
 from .levels import number_of_scales, plan_levels
@@ -127,7 +127,7 @@ class CascadeInferer(Inferer):
 
     def recipe(self, case: Mapping) -> dict:
         """What a case's pyramids depend on, for the check on resume."""
-        inputs = {k: [v.name, list(v.shape)] for k, v in case.items() if isinstance(v, Volume)}
+        inputs = {k: [v.name, list(v.shape), content_digest(v)] for k, v in case.items() if isinstance(v, Volume)}
         names = ("base_size", "num_scales", "window", "dtype", "seed", "noise", "first_image", "size")
         settings = {n: getattr(self, n) for n in names}
         if self.sketcher.kind != "edges":

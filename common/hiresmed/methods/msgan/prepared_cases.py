@@ -16,10 +16,10 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.tiles import check_region
 from ...core.views import RegionView, ResampledView
-from ...core.volumes import ArrayVolume, NiftiVolume, Volume, real_world_cast
+from ...core.volumes import ArrayVolume, NiftiVolume, Volume, content_digest, real_world_cast
 from ...core.windows import FULL, WindowedView, robust_window, to_unit_range
 from ...datasets.datalists import list_cases
-from ...io.readers import open_volume
+from ...io.readers import open_volume, source_stamps
 from ...io.writers import write_nifti
 from .patches import PreparedCase, prepare_case, stored_dtype
 
@@ -64,11 +64,11 @@ def training_cases(
     shares = [_share(s) for s in base_crops] if section == "training" else []
     prepared = []
     for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):
-        folder = (
-            None
-            if cache_dir is None
-            else pathlib.Path(cache_dir) / f"{case['name']}_{_digest(case, intensity, sketcher)}"
-        )
+        folder = None
+        if cache_dir is not None:
+            sketch = (type(sketcher).__name__, sorted(vars(sketcher).items()))
+            digest = _digest(case, intensity, encode, sketch, base_size, network.factor)
+            folder = pathlib.Path(cache_dir) / f"{case['name']}_{digest}"
         volume = _volume(case, folder, intensity)
         if len(volume.shape) != network.spatial_dims:
             raise InputError(
@@ -112,8 +112,9 @@ def _reduced(volume: Volume, size: int) -> ArrayVolume:
 def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -> Volume:
     """A case's image or region: in RAM without a folder; with one, what a window shows is kept there as NIfTI."""
     if folder is None:
-        volume = _view(case, pathlib.Path(tempfile.mkdtemp(prefix="hiresmed_")), intensity)
-        values = volume.read([0] * len(volume.shape), volume.shape)
+        with tempfile.TemporaryDirectory(prefix="hiresmed_") as scratch:  # of what must be unpacked to be read
+            volume = _view(case, pathlib.Path(scratch), intensity)
+            values = volume.read([0] * len(volume.shape), volume.shape)
         return ArrayVolume(real_world_cast(values, np.dtype(stored_dtype(volume))), volume.affine, volume.name)
     if intensity is None:
         return _view(case, folder, None)
@@ -132,10 +133,9 @@ def _view(case: Mapping, folder: pathlib.Path, intensity: str | None) -> Volume:
     return RegionView(volume, check_region(case["region"], volume.shape)) if case.get("region") else volume
 
 
-def _digest(case: Mapping, intensity: str | None, sketcher) -> str:
+def _digest(case: Mapping, intensity: str | None, encode: partial, *settings: object) -> str:
+    """Of all that a case's pyramids and sketches are made from: the files as they are, and every setting."""
     image = case["image"]
-    identity = (image.name, image.shape) if isinstance(image, Volume) else str(image)
-    shown = [] if intensity is None else [intensity]
-    if sketcher.kind != "edges":
-        shown.append(sketcher.kind)
-    return hashlib.sha256(repr((identity, case.get("region"), *shown)).encode()).hexdigest()[:8]
+    identity = (image.name, content_digest(image)) if isinstance(image, Volume) else source_stamps(image)
+    made_from = (identity, case.get("region"), intensity, encode.keywords, settings)
+    return hashlib.sha256(repr(made_from).encode()).hexdigest()[:12]
