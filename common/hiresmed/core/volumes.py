@@ -23,6 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from .errors import InputError
 from .nifti_geometry import nifti_affine
+from .packed_size import check_packed
 from .tiles import box_index
 
 _BLOCK = 2**20  # bytes
@@ -117,8 +118,15 @@ class NiftiVolume(Volume):
         self.shape = spatial_shape(image.shape, self.name)
         self.dtype = self._real_dtype()
         self.affine = checked_affine(nifti_affine(image, self.path, self.name), len(self.shape), self.name)
-        if not header_only:
+        if self.path.name.lower().endswith(".gz"):
+            check_packed(self.path, self.file_bytes)
+        elif not header_only:
             self._check_length()
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the plain file, by its header."""
+        return int(self._values.offset) + math.prod(self._values.shape) * self._values.dtype.itemsize
 
     def _real_dtype(self) -> np.dtype:
         stored = self._values.dtype
@@ -134,13 +142,11 @@ class NiftiVolume(Volume):
         return np.dtype(np.float32 if exact_in_float32 else np.float64)
 
     def _check_length(self) -> None:
-        stored = self._values.dtype
-        expected_bytes = int(self._values.offset) + math.prod(self._values.shape) * stored.itemsize
         actual_bytes = self.path.stat().st_size
-        if actual_bytes < expected_bytes:
+        if actual_bytes < self.file_bytes:
             raise InputError(
-                f"{self.name} must be {expected_bytes} bytes long by its header ({tuple(self._values.shape)} "
-                f"{stored}), got {actual_bytes}; the file is truncated: copy or export it again."
+                f"{self.name} must be {self.file_bytes} bytes long by its header ({tuple(self._values.shape)} "
+                f"{self._values.dtype}), got {actual_bytes}; the file is truncated: copy or export it again."
             )
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.nifti_geometry import nifti_affine
+from ..core.packed_size import check_packed
 from ..core.volumes import ArrayVolume, NiftiVolume, Volume, check_finite, checked_affine, first_line
 from ..phantoms.brain import BrainPhantom
 from .brats import Case, brats_case
@@ -121,7 +123,11 @@ def _read_channels(path: Path, order: Sequence[int]) -> tuple[np.ndarray, np.nda
                 f"{path.name} should be one of t1, t1ce, t2, flair by its name, or a NIfTI of four channels, but has "
                 f"shape {tuple(file.shape)}; rename it as BraTS does, or stack the four sequences."
             )
+        if path.name.lower().endswith(".gz"):
+            check_packed(path, math.prod(file.shape) * file.get_data_dtype().itemsize)
         values = np.asarray(file.dataobj, dtype=np.float32).reshape(shape)
+    except InputError:
+        raise
     except (OSError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
         raise InputError(
             f"{path.name} should be a NIfTI image, but nibabel cannot read it ({first_line(error)}); check the file."

@@ -16,18 +16,24 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..core.errors import InputError
+from ..core.packed_size import DEFLATE, check_packed
 from ..core.volumes import ArrayVolume, Volume, first_line, picture_affine, require_finite
-from .tiff import open_tiff, resolution_spacing
+from .tiff import open_tiff, resolution_spacing, white_is_zero
+
+FORMATS = ("PNG", "JPEG", "TIFF")
+# the most that the densest packing of a kind reaches; in a TIFF (LZMA, ZSTD, fax) it has no such bound
+RATIOS = {"PNG": DEFLATE, "JPEG": 2**10, "MPO": 2**10, "TIFF": 2**14}
+MONOCHROME_OF_TIFF = 262  # tag PhotometricInterpretation; 0: white is zero
 
 
 def read_picture(path: str | Path) -> Volume:
     """A PNG, JPEG or TIFF as a 2-D volume (rows, columns), grey; transparency is dropped.
 
     Values are the stored ones (8 or 16 bit, 32 bit, float); colours become ITU-R 601 luma. Spacing in mm comes from
-    the resolution of a PNG or TIFF, else it is 1 mm (a JPEG's 72 dpi mean nothing). Columns run to the left, rows to
-    the back of the patient, as DICOM and ITK place an image without orientation; rows and columns are those that a
-    viewer shows, turned as the file's EXIF says. PNG, JPEG and TIFFs of another kind
-    than `open_tiff` streams are held in memory.
+    the resolution of a PNG or TIFF, else it is 1 mm (a screen's 72 or 96 dpi mean nothing). Columns run to the left,
+    rows to the back of the patient, as DICOM and ITK place an image without orientation; rows and columns are those
+    that a viewer shows, turned as the file's EXIF says. PNG, JPEG and TIFFs of another kind than `open_tiff` streams
+    are held in memory.
 
     Raises:
         InputError: not such a picture, truncated, several pages, NaN or infinite values.
@@ -43,6 +49,7 @@ def read_picture(path: str | Path) -> Volume:
                 raise InputError(
                     f"{path.name} must be one 2-D image, got {pages} pages; save one of them, or the stack as NIfTI."
                 )
+            _check_justified(picture, path)
             turn = _exif_turn(picture)
             spacing = _spacing(picture)
             values = _grey(picture)
@@ -68,9 +75,12 @@ def read_colours(path: str | Path) -> np.ndarray:
     path = Path(path)
     try:
         with _opened(path) as picture:
+            _check_justified(picture, path)
             picture.load()
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, SyntaxError, ValueError, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
             "truncated or of another kind: export it again."
@@ -94,7 +104,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as picture:
+        # Pillow would start Ghostscript for a PostScript file, whatever its suffix
+        with Image.open(path, formats=FORMATS) as picture:
             picture.filename = ""  # Pillow maps a named file into memory, and then turns a rotated TIFF wrongly
             yield picture
     finally:
@@ -121,6 +132,13 @@ def _exif_turn(picture: Image.Image) -> Callable[[np.ndarray], np.ndarray] | Non
     return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
 
 
+def _check_justified(picture: Image.Image, path: Path) -> None:
+    """InputError before anything is allocated for more pixels than the file's bytes can be."""
+    columns, rows = picture.size
+    bits = {"1": 1, "P": 1, "L": 2}.get(picture.mode, 8) if picture.format == "PNG" else 8  # at the least
+    check_packed(path, rows * columns * bits // 8, RATIOS[picture.format or "TIFF"])
+
+
 def _grey(picture: Image.Image) -> np.ndarray:
     if picture.mode == "1":
         return np.asarray(picture.convert("L"))
@@ -129,7 +147,10 @@ def _grey(picture: Image.Image) -> np.ndarray:
             return np.asarray(picture.getchannel(0))
         picture = picture.convert("RGB").convert("L")
     values = np.asarray(picture)
-    return values.astype(values.dtype.newbyteorder("="))
+    values = values.astype(values.dtype.newbyteorder("="))
+    if isinstance(picture, TiffImageFile) and picture.tag_v2.get(MONOCHROME_OF_TIFF) == 0 and picture.mode != "L":
+        return white_is_zero(values)  # Pillow inverts 8 bits and fewer only
+    return values
 
 
 def _spacing(picture: Image.Image) -> tuple[float, float]:

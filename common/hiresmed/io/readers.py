@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
-import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SUFFIXES = (*reversed(NIFTI), *ITK_FORMATS, *PICTURES, ".dcm", ".zarr")
 CHUNK = 2**20  # bytes decompressed at a time
+TAIL = 2**20  # bytes behind the voxels that a writer may have padded its file with
 SLAB = 16  # slices converted at a time
 
 
@@ -113,19 +114,26 @@ def _open_zarr(source: Path) -> Volume:
 
 
 def _open_compressed(source: Path, work_dir: Path) -> NiftiVolume:
-    NiftiVolume(source, header_only=True)  # a mistake in the header shows before gigabytes are written
+    # a mistake in the header shows before gigabytes are written
+    wanted = NiftiVolume(source, header_only=True).file_bytes
 
     def decompress(target: Path) -> None:
         try:
             with gzip.open(source, "rb") as packed, open(target, "wb") as plain:
-                shutil.copyfileobj(packed, plain, CHUNK)
+                while chunk := packed.read(CHUNK):  # to the end, as that is where the checksum stands
+                    plain.write(chunk)
+                    if plain.tell() > wanted + TAIL:
+                        raise InputError(
+                            f"{source.name} must unpack to the {wanted} bytes of its header, got more than "
+                            f"{wanted + TAIL}; it is damaged: copy or export it again."
+                        )
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
                 f"{source.name} should be a whole gzip file, but is truncated or damaged ({first_line(error)}); "
                 "copy or export it again."
             ) from error
 
-    return NiftiVolume(_made_once([source], work_dir, decompress), name=source.name)
+    return NiftiVolume(_made_once([source], work_dir, decompress, needed_bytes=wanted), name=source.name)
 
 
 def _open_dicom(source: Path, work_dir: Path) -> Volume:
@@ -136,7 +144,8 @@ def _open_dicom(source: Path, work_dir: Path) -> Volume:
 
 
 def _converted(volume: Volume, sources: Sequence[Path], work_dir: Path, box: Sequence[int]) -> NiftiVolume:
-    plain = _made_once(sources, work_dir, lambda target: write_nifti(volume, target, box=box), volume.name)
+    needed = math.prod(volume.shape) * volume.dtype.itemsize
+    plain = _made_once(sources, work_dir, lambda target: write_nifti(volume, target, box=box), volume.name, needed)
     return NiftiVolume(plain, name=volume.name)
 
 
@@ -154,10 +163,14 @@ def source_stamps(path: str | Path) -> list[tuple[str, int, int]]:
 
 
 def _made_once(
-    sources: Sequence[Path], work_dir: Path, make: Callable[[Path], object], name: str | None = None
+    sources: Sequence[Path],
+    work_dir: Path,
+    make: Callable[[Path], object],
+    name: str | None = None,
+    needed_bytes: int = 0,
 ) -> Path:
-    """The `.nii` made from `sources`; its name holds a hash of their paths, sizes and times, so that it is made anew
-    for other or changed files."""
+    """The `.nii` of `needed_bytes` made from `sources`; its name holds a hash of their paths, sizes and times, so
+    that it is made anew for other or changed files."""
     stamps = [file_stamp(source) for source in sources]
     key = hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
     target = work_dir / f"{case_name(name or sources[0].name)}-{key}.nii"
@@ -167,7 +180,7 @@ def _made_once(
     aside = target.with_name(f"{target.name}.{os.getpid()}.nii")
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        check_space(work_dir, sum(size for _, size, _ in stamps))
+        check_space(work_dir, needed_bytes)
         try:
             make(aside)
             os.replace(aside, target)

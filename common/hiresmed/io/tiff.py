@@ -24,6 +24,8 @@ CLASSIC_BYTES = 2**32 - 2**25  # beyond, 32-bit offsets may not reach the last t
 SEGMENT_BYTES = 2**26  # largest tile or strip that is decoded at once
 CACHED_BYTES = 2**22  # decoded tiles kept: a halo asks for its neighbours' tiles again
 DEFLATE = (8, 32946)
+INCH = 25.4  # mm
+SCREEN_DPI = (72, 96, 120, 144, 192)
 
 # what it says of a damaged file comes as our own sentence
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -117,7 +119,7 @@ class TiffVolume(Volume):
         else:
             values = self._from_segments(start, shape)
         if self._inverted:
-            values = (np.iinfo(self.dtype).max if self.dtype.kind == "u" else 0) - values
+            values = white_is_zero(values)
         return require_finite(values, self.name, start)
 
     def _from_segments(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
@@ -159,8 +161,18 @@ def _number(page: tifffile.TiffPage, tag: int) -> float:
     return over / under if under else 0.0
 
 
+def white_is_zero(values: np.ndarray) -> np.ndarray:
+    """Stored values of a TIFF whose zeros are white, as shown: bright is large."""
+    return (np.iinfo(values.dtype).max if values.dtype.kind == "u" else 0) - values
+
+
 def resolution_spacing(x: float, y: float, unit_mm: float) -> tuple[float, float]:
-    """Distance of rows and of columns in mm, of x columns and y rows to a unit; 1 where that makes no sense."""
+    """Distance of rows and of columns in mm, of x columns and y rows to a unit; 1 where that makes no sense.
+
+    A screen's dots per inch (72, 96 and their multiples), which programs write unasked, say nothing of a detector.
+    """
+    if unit_mm == INCH and x == y and any(abs(x - dpi) < 0.02 for dpi in SCREEN_DPI):
+        return 1.0, 1.0
     usable = x > 0 and y > 0 and unit_mm > 0 and np.isfinite([x, y]).all()
     return (unit_mm / y, unit_mm / x) if usable else (1.0, 1.0)
 
