@@ -79,7 +79,7 @@ def test_a_four_channel_nifti_is_a_case(tmp_path, shape):
     values = np.zeros(shape, dtype=np.int16)
     values[1:] = np.arange(1, 5)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "stack.nii.gz")
-    image, label, _, case = read_brats(tmp_path / "stack.nii.gz")
+    image, label, _, case = read_brats(tmp_path / "stack.nii.gz", channel_order=SEQUENCES)
     assert image.shape == (4, 5, 6, 4) and [c.max() for c in image] == [1, 2, 3, 4]
     assert label is None and case["name"] == "stack"
 

@@ -1,29 +1,67 @@
 """BraTS cases: four sequences of one patient found by their names, and split as PatchDDM did (reading: brats_read).
 
-File names of BraTS 2018-2024 and their relatives: the last word of a name that is a sequence's tells which one it is
-(`x_t1ce.nii.gz`, `x-t1c.nii`, `x_fla.nii.gz`), what stands before it is the subject. Words that begin with `seg`
-mark labels. A sequence may also be a folder of DICOM images, known by its name or by its series' description. The
+File names of BraTS 2018-2024 and their relatives: the last words of a name that are a sequence's tell which one it is
+(`x_t1ce.nii.gz`, `x-t1c.nii`, `x_t1_post.nii.gz`), what stands before them is the subject (brats_names). Words that
+begin with `seg` mark labels. A sequence may also be a folder of DICOM images, known by its name and by its header. The
 order is always t1, t1ce, t2, flair.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 
 from ..core.errors import InputError
 from ..core.knobs import parse_int
 from ..phantoms.brain import BrainPhantom
-from .brats_dicom import dicom_series, open_mr_series, series_folders, series_sequence
-from .brats_names import ALIASES, SEQUENCES, named, stem
+from .brats_dicom import dicom_series, open_mr_series, series_folders, series_in_words, told_by_series
+from .brats_labels import is_no_tumour, label_codings
+from .brats_names import (
+    ALIASES,
+    SEQUENCES,
+    Acquisition,
+    Telling,
+    checked_by_acquisition,
+    named,
+    stem,
+    told_by_file,
+)
 from .sections import section_of
 
 Case = dict[str, Any]
+ENDS = (".nii", ".nii.gz", ".hdr")  # .hdr: half of a pair, found so that it can be said that it is to be converted
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class Group:
+    """The files of one subject in one folder.
+
+    Attributes:
+        sequences: {t1, t1ce, t2 or flair: files or folders of DICOM images}.
+        labels: segmentations.
+        doubts: what may be a sequence of several.
+    """
+
+    sequences: dict[str, list[Path]] = field(default_factory=dict)
+    labels: list[Path] = field(default_factory=list)
+    doubts: list[tuple[Path, Telling]] = field(default_factory=list)
+
+    def add(self, path: Path, told: Telling) -> None:
+        if told.sequence in SEQUENCES:
+            self.sequences.setdefault(told.sequence, []).append(path)
+        elif told.candidates:
+            self.doubts.append((path, told))
 
 
 def brats_case(source, label: str | Path | None = None) -> Case:
@@ -31,12 +69,12 @@ def brats_case(source, label: str | Path | None = None) -> Case:
 
     Args:
         source: a case folder, the path of one sequence (its siblings are found beside it), a dict or list of four
-            paths, a 4-channel NIfTI, or a BrainPhantom. A list whose names tell nothing is taken in order. A sequence
-            is a NIfTI file or a folder of DICOM images.
+            paths, a 4-channel NIfTI, or a BrainPhantom. A list is taken in its order, t1, t1ce, t2, flair, unless the
+            names tell all four and another order. A sequence is a NIfTI file or a folder of DICOM images.
         label: the path of the segmentation, or, if several lie there, the end of the wanted one's stem (`seg_mav`).
 
     Raises:
-        InputError: nothing there, a sequence missing or doubled, several cases, not four channels.
+        InputError: nothing there, a sequence missing, doubled or in doubt, several cases, not four channels.
     """
     if isinstance(source, BrainPhantom):
         return {"image": source, "subject": source.name, "name": source.name}
@@ -58,15 +96,23 @@ def brats_case(source, label: str | Path | None = None) -> Case:
                 "of their files as image, or the folder as dataset_dir."
             )
         subject, files = next(iter(groups.items()))
-        return _complete(subject or path.name, files, path, label)
-    subject, sequence = named(path)
-    if sequence in SEQUENCES:
-        return _complete(subject or path.parent.name, _groups(path.parent)[subject], path.parent, label)
+        return _complete(subject or path.resolve().name, files, path, label)
+    told = told_by_file(path)
+    if told.sequence in SEQUENCES or told.candidates:
+        beside = _groups(path.parent)[told.subject]
+        return _complete(told.subject or path.resolve().parent.name, beside, path.parent, label)
     return {"image": path, "subject": stem(path), "name": stem(path)}  # four channels; checked when read
 
 
-def brats_cases(dataset_dir: str | Path, label: str | None = None) -> list[Case]:
-    """All cases below a folder, sorted: case folders (any depth), or files of several subjects side by side.
+def brats_cases(dataset_dir: str | Path, label: str | None = None, keep_refused: bool = False) -> list[Case]:
+    """All cases below a folder, sorted: case folders (any depth, links too), or files of several subjects side by side.
+
+    Cases of NIfTI files and of DICOM series may lie beside one another. "coding" is how the data set's labels are to be
+    read (brats_labels.label_codings).
+
+    Args:
+        keep_refused: a case that is not complete becomes {"image": its folder, "refused": the sentence, "subject",
+            "name"} among the others; else the first such one is raised.
 
     Raises:
         InputError: no folder, nothing in it, or any error of brats_case.
@@ -74,18 +120,105 @@ def brats_cases(dataset_dir: str | Path, label: str | None = None) -> list[Case]
     root = Path(dataset_dir).expanduser()
     if not root.is_dir():
         raise InputError(f"dataset_dir should be a folder of cases, but {dataset_dir} is none; check the path.")
-    folders = sorted({p.parent for p in root.rglob("*.nii*") if named(p)[1] in SEQUENCES})
-    folders = folders or sorted(p for p in [root, *root.rglob("*")] if p.is_dir() and series_folders(p))
-    if not folders:
+    found: list[Case] = []
+    inside: list[Path] = []  # folders of cases
+    left_out: list[Path] = []
+    for folder in _folders(root):
+        within = any(case in folder.parents for case in inside)
+        try:
+            cases = list(_cases_of(folder, label, keep_refused))
+        except InputError as mistake:
+            if within:
+                continue
+            if not keep_refused:
+                raise
+            cases = [_refused(folder, folder.name, mistake)]
+        if within and cases and all("refused" in case for case in cases):
+            left_out.append(folder)
+            continue
+        if cases:
+            inside.append(folder)
+        found += cases
+    if not found:
         raise InputError(
             f"dataset_dir should hold cases of four NIfTI files or DICOM folders (t1, t1ce, t2, flair), but none is in "
             f"{root}; check the path and the names."
         )
-    return [
-        _complete(subject or folder.name, files, folder, label)
-        for folder in folders
-        for subject, files in _groups(folder).items()
-    ]
+    if left_out:
+        LOGGER.warning("Folders within a case are left out: %s.", _some([str(p.relative_to(root)) for p in left_out]))
+    found.sort(key=lambda case: str(case["folder"]))
+    for case, coding in zip(found, label_codings(found)):
+        del case["folder"]
+        if coding is not None:
+            case["coding"] = coding
+    return found
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """The folder and all below it, through links, none twice, hidden ones left out."""
+    visited: set[str] = set()
+    for here, folders, _ in os.walk(root, followlinks=True):
+        real = os.path.realpath(here)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        yield Path(here)
+
+
+def _cases_of(folder: Path, label: str | None, keep_refused: bool) -> Iterator[Case]:
+    """The cases whose images lie in this folder, or in DICOM folders in it.
+
+    Raises:
+        InputError: images that belong to no case.
+    """
+    groups = _told_groups(folder)
+    if groups:
+        for subject, group in groups.items():
+            name = subject or folder.resolve().name
+            try:
+                yield _complete(name, group, folder, label) | {"folder": folder}
+            except InputError as mistake:
+                if not keep_refused:
+                    raise
+                yield _refused(folder, name, mistake)
+        return
+    files = [p for p in _niftis(folder) if named(p)[1] != "label"]
+    if files and not folder.name.lower().startswith(("label", "derivatives")):
+        stacks = [p for p in files if _is_stack(p)]
+        for path in stacks:
+            beside = folder.parent / folder.name.replace("images", "labels") / path.name
+            truth = {"label": beside} if beside != path and beside.is_file() else {}
+            yield {"image": path, "subject": stem(path), "name": stem(path), "folder": folder} | truth
+        if not stacks:
+            raise InputError(
+                f"{folder} should hold t1, t1ce, t2 and flair of a case, but no name in it tells a sequence "
+                f"({_some([p.name for p in files])}); rename them as BraTS does."
+            )
+    elif any(dicom_series(p) for p in folder.iterdir() if p.is_dir()) and not dicom_series(folder):
+        raise InputError(
+            f"{folder} should hold t1, t1ce, t2 and flair of a case, but none of its series tells a sequence "
+            f"({_some([series_in_words(p) for p in sorted(series_folders(folder))])}); rename their folders to t1, "
+            "t1ce, t2 and flair."
+        )
+
+
+def _refused(folder: Path, name: str, mistake: InputError) -> Case:
+    return {"image": folder, "subject": name, "name": name, "refused": str(mistake), "folder": folder}
+
+
+def _is_stack(path: Path) -> bool:
+    """Whether a NIfTI holds four channels, by its header."""
+    try:
+        shape = [n for n in nibabel.load(path).shape if n != 1]  # type: ignore[attr-defined]
+    except Exception:  # any damage: said when it is read, but then as a case
+        return False
+    return len(shape) == 4 and shape[3] == 4
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def brats2020_split() -> dict[str, list[int]]:
@@ -103,6 +236,7 @@ def brain_cases(
     phantom: Mapping | None = None,
     label: str | None = None,
     cases_list: Sequence[Mapping] | None = None,
+    keep_refused: bool = False,
 ) -> list[Case]:
     """Cases of one section (training, validation, test), or all of them.
 
@@ -116,6 +250,7 @@ def brain_cases(
             {"phantoms": [first seed, last seed], further arguments of BrainPhantom}, each with "section" (training if
             it has none) and "repeat" (how often it counts). "tumour": false where nothing is tumour, whatever a label
             there marks; "lesion": filled where what it marks is to become healthy tissue (patchddm.FillLesiond).
+        keep_refused: see brats_cases.
 
     Raises:
         InputError: an unknown or empty section; a case without label for training or validation.
@@ -132,9 +267,15 @@ def brain_cases(
         seeds = spans.get(section or "", range(phantoms))
         found = [brats_case(BrainPhantom(**{"shape": (64, 64, 64), **(phantom or {}), "seed": seed})) for seed in seeds]
     else:
-        found = [
-            c for c in brats_cases(dataset_dir, label) if section is None or _section(str(c["subject"])) == section
-        ]
+        every = brats_cases(dataset_dir, label, keep_refused)
+        sections = [_section(str(case["subject"])) for case in every]
+        found = [case for case, own in zip(every, sections) if section in (None, own)]
+        if not found:
+            others = ", ".join(f"{case['name']} is for {own}" for case, own in list(zip(every, sections))[:4])
+            raise InputError(
+                f"the {section} section should hold at least one of the {len(every)} cases of {dataset_dir}, but their "
+                f"names put none into it ({others}); add cases, or give a cases_list with their sections."
+            )
     if not found:
         raise InputError(f"the {section} section should hold at least one case, but holds none; add cases.")
     for case in found:
@@ -166,44 +307,105 @@ def _listed(entry: Mapping, dataset_dir: str | Path | None, phantom: Mapping | N
 
 
 def _niftis(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith((".nii", ".nii.gz")))
+    """NIfTI files in a folder, sorted, and of pairs the header; hidden ones (`._x` of macOS) are none."""
+    files = (p for p in folder.iterdir() if p.name.lower().endswith(ENDS) and not p.name.startswith("."))
+    return sorted(p for p in files if p.is_file())
 
 
-def _groups(folder: Path) -> dict[str, dict[str, list[Path]]]:
-    """{subject: {sequence or "label": paths}} of one folder; InputError where no sequence lies in it."""
-    groups: dict[str, dict[str, list[Path]]] = {}
+def _told_groups(folder: Path) -> dict[str, Group]:
+    """{subject: its files} of one folder, NIfTI or else DICOM; empty where no name tells a sequence."""
+    groups: dict[str, Group] = {}
     labels = []
     for path in _niftis(folder):
-        subject, sequence = named(path)
-        if sequence == "label":
-            labels.append((subject, path))
-        elif sequence is not None and not path.name.startswith("."):
-            groups.setdefault(subject, {}).setdefault(sequence, []).append(path)
+        told = told_by_file(path)
+        if told.sequence == "label":
+            labels.append((told.subject, path))
+        elif not told.silent:
+            told = checked_by_acquisition(told, _acquisition_beside(path))
+            groups.setdefault(told.subject, Group()).add(path, told)
+    groups = {subject: group for subject, group in groups.items() if group.sequences or group.doubts}
     if not groups:
-        series = series_folders(folder)
-        groups = {folder.resolve().name: series} if series else {}
+        series = Group()
+        for path, told in series_folders(folder).items():
+            series.add(path, told)
+        groups = {folder.resolve().name: series} if series.sequences or series.doubts else {}
+    for subject, path in labels:  # some labels bear another name than their images
+        owner = subject if subject in groups else next(iter(groups)) if len(groups) == 1 else None
+        if owner is not None:
+            groups[owner].labels.append(path)
+    return groups
+
+
+def _groups(folder: Path) -> dict[str, Group]:
+    """{subject: its files} of one folder; InputError where no sequence lies in it."""
+    groups = _told_groups(folder)
     if not groups:
         raise InputError(
             f"{folder} should hold the NIfTI files or DICOM folders of t1, t1ce, t2 and flair of one case, but none is "
             "named so; check the path, or give the four as a list."
         )
-    for subject, path in labels:  # some labels bear another name than their images
-        owner = subject if subject in groups else next(iter(groups)) if len(groups) == 1 else None
-        if owner is not None:
-            groups[owner].setdefault("label", []).append(path)
     return groups
 
 
-def _complete(subject: str, files: Mapping[str, list[Path]], folder: Path, wanted: str | Path | None) -> Case:
+def _acquisition_beside(path: Path) -> Acquisition:
+    """What the JSON beside a NIfTI says (BIDS, dcm2niix: times in seconds); nothing where there is none."""
+    beside = path.with_name(f"{stem(path)}.json")
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8"))
+        agent = said.get("ContrastBolusIngredient") or said.get("ContrastBolusAgent") or ""
+        times = [float(said[name]) * 1000 if name in said else None for name in ("EchoTime", "InversionTime")]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return Acquisition()
+    return Acquisition(
+        agent="" if str(agent).upper() in ("NONE", "NO") else str(agent), echo_ms=times[0], inversion_ms=times[1]
+    )
+
+
+def _complete(subject: str, group: Group, folder: Path, wanted: str | Path | None) -> Case:
+    """The case of a group.
+
+    Raises:
+        InputError: a sequence doubled, missing, or in doubt.
+    """
+    found = group.sequences
+    cure = "give the four in the order t1, t1ce, t2, flair as a list"
     for sequence in SEQUENCES:
-        if len(files.get(sequence, [])) > 1:
+        if len(found.get(sequence, [])) > 1:
             raise InputError(
-                f"{subject} should have one {sequence}, but has {', '.join(p.name for p in files[sequence])} in "
-                f"{folder}; remove one, or give the four files as a list."
+                f"{subject} should have one {sequence}, but has {', '.join(_in_words(p) for p in found[sequence])} in "
+                f"{folder}; remove one, or {cure}."
             )
-    case = _of_files({s: files[s][0] for s in SEQUENCES if s in files}, subject, folder)
-    label = _label(subject, files.get("label", []), wanted)
+    missing = [s for s in SEQUENCES if s not in found]
+    doubts = [(path, told) for path, told in group.doubts if {*told.candidates} & {*missing}]
+    if missing and doubts:
+        told = "; ".join(f"{_in_words(p)} may be {' or '.join(t.candidates)}, as {t.why}" for p, t in doubts[:4])
+        raise InputError(
+            f"{subject} should have t1, t1ce, t2 and flair, but {', '.join(missing)} is in doubt in {folder} ({told}); "
+            f"rename it, or {cure}."
+        )
+    if group.doubts:
+        LOGGER.warning(
+            "%s: left out, as the four sequences are there without it: %s.",
+            subject,
+            _some([f"{_in_words(p)} ({t.why})" for p, t in group.doubts]),
+        )
+    case = _of_files({s: found[s][0] for s in SEQUENCES if s in found}, subject, folder)
+    label = _label(subject, group.labels, wanted)
     return case | ({} if label is None else {"label": label})
+
+
+def _in_words(path: Path) -> str:
+    """A file's name; of a folder of DICOM images the name, number and description."""
+    words = series_in_words(path) if path.is_dir() else ""
+    return (
+        f"{path.name} ({words})" if words not in ("", path.name) and not words.endswith(f": {path.name}") else path.name
+    )
+
+
+def sequences_in_words(image: Sequence[Path]) -> dict[str, str]:
+    """{sequence: file, or series number and description} of a case's four paths, as it is reported."""
+    words = [series_in_words(path) if dicom_series(path) else path.name for path in image]
+    return dict(zip(SEQUENCES, words))
 
 
 def _label(subject: str, found: Sequence[Path], wanted: str | Path | None) -> Path | None:
@@ -214,6 +416,15 @@ def _label(subject: str, found: Sequence[Path], wanted: str | Path | None) -> Pa
     if wanted is not None and len(chosen) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise InputError(f"{subject} should have one label named {wanted}, but has {names}; correct the name.")
+    if wanted is None:
+        others = [p for p in chosen if is_no_tumour(p, subject)]
+        if others:
+            LOGGER.warning(
+                "%s: %s is no segmentation of a tumour by its name and is not used; name it as label if it is one.",
+                subject,
+                _some([p.name for p in others]),
+            )
+        chosen = [p for p in chosen if p not in others]
     plain = [p for p in chosen if re.search(r"(^|[-_. ])segm?$", stem(p), re.IGNORECASE)]
     if len(chosen) > 1 and len(plain) != 1:
         text = (
@@ -245,15 +456,22 @@ def _of_files(files: Mapping[str, Path], subject: str | None = None, folder: Pat
 
 
 def _of_list(paths: Sequence[Path]) -> Case:
+    """A case of four paths: in the list's order, or, where the names tell all four sequences, in theirs."""
     if len(paths) == 1:
         return brats_case(paths[0])
-    known = [series_sequence(p) if p.is_dir() else named(p)[1] for p in paths]
-    if len(paths) != 4 or len(set(known)) not in (1, 4) or (len(set(known)) == 1 and known[0] is not None):
+    if len(paths) != 4 or len({p.resolve() for p in paths}) != 4:
         raise InputError(
             f"image should be four files (t1, t1ce, t2, flair), each once, but is {[p.name for p in paths]}; correct "
             "the list, or give a dict of sequence and path."
         )
-    return _of_files(dict(zip(SEQUENCES if known[0] is None else [name or "unknown" for name in known], paths)))
+    known = [told_by_series(p).sequence if p.is_dir() else named(p)[1] for p in paths]
+    by_name = {*known} == {*SEQUENCES}
+    case = _of_files(dict(zip([str(name) for name in known] if by_name else SEQUENCES, paths)))
+    if not by_name:
+        others = [f"{p.name} as {s}" for p, k, s in zip(paths, known, SEQUENCES) if k in SEQUENCES and k != s]
+        if others:
+            LOGGER.warning("The list's order counts, though names tell otherwise: %s.", _some(others))
+    return case
 
 
 def _section(subject: str) -> str:

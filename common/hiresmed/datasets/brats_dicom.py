@@ -1,13 +1,17 @@
-"""Sequences of brain MR that are DICOM series: found by folder name or series description, read checked."""
+"""Sequences of brain MR that are DICOM series: told by folder name, description and acquisition, read checked."""
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.volumes import Volume
-from ..io.dicom import SeriesVolume, dicom_files, is_dicom, open_series, read_header
-from .brats_names import SEQUENCES, named_series
+from ..io.dicom import SeriesVolume, dicom_files, is_dicom, open_series
+from .brats_names import Acquisition, Telling, checked_by_acquisition, told_by_title
+
+_NO_AGENT = {"", "NO", "NONE", "NA", "N/A", "NULL", "0", "UNKNOWN", "OHNE", "WITHOUT", "NO CONTRAST", "-"}
 
 
 def dicom_series(path: Path) -> bool:
@@ -15,28 +19,82 @@ def dicom_series(path: Path) -> bool:
     return bool(dicom_files(path)) if path.is_dir() else path.is_file() and is_dicom(path)
 
 
-def series_sequence(folder: Path) -> str | None:
-    """The sequence that a folder of DICOM images holds, by its name, else by its first image's series description."""
-    files = dicom_files(folder)
-    if not files:
-        return None
-    wanted = named_series(folder.name)
-    if wanted is None:
+def series_acquisition(path: Path) -> Acquisition:
+    """What the header of a series' first image, or of this image, says; nothing where it holds no readable image."""
+    files = dicom_files(path) if path.is_dir() else [path]
+    return _acquisition(files[0], files[0].stat().st_mtime_ns) if files else Acquisition()
+
+
+@lru_cache(maxsize=4096)
+def _acquisition(file: Path, _changed: int) -> Acquisition:
+    import itk  # here, as loading ITK's modules costs seconds and about 450 MB, which NIfTI users need not pay
+
+    reader = itk.GDCMImageIO.New()
+    try:
+        reader.SetFileName(str(file))
+        reader.ReadImageInformation()
+    except RuntimeError:  # a segmentation, a report: no sequence
+        return Acquisition()
+    tags = reader.GetMetaDataDictionary()
+
+    def tag(key: str) -> str:
+        return str(tags[key]).strip(" \0") if tags.HasKey(key) else ""
+
+    def figure(key: str) -> float | None:
         try:
-            wanted = named_series(read_header(files[0]).title)
-        except InputError:  # a segmentation, a report: no sequence
+            return float(tag(key).split("\\")[0])
+        except ValueError:
             return None
-    return wanted
+
+    agent = tag("0018|0010")
+    return Acquisition(
+        number=tag("0020|0011"),
+        title=tag("0008|103e") or tag("0018|1030"),
+        agent="" if agent.upper() in _NO_AGENT else agent,
+        echo_ms=figure("0018|0081"),
+        inversion_ms=figure("0018|0082"),
+        diffusion=figure("0018|9087"),
+    )
 
 
-def series_folders(folder: Path) -> dict[str, list[Path]]:
-    """{sequence: sub-folders} of a case whose sequences are DICOM series; others (scouts, DWI) are left out."""
-    found: dict[str, list[Path]] = {}
-    for child in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        sequence = series_sequence(child)
-        if sequence in SEQUENCES:
-            found.setdefault(sequence, []).append(child)
-    return found
+def told_by_series(folder: Path) -> Telling:
+    """Which sequence a folder of DICOM images holds, by its name, its description and its acquisition together."""
+    made = series_acquisition(folder)
+    by_folder = told_by_title(folder.name)
+    by_title = told_by_title(made.title)
+    return checked_by_acquisition(_both(by_folder, by_title, folder.name, made.title), made)
+
+
+def _both(by_folder: Telling, by_title: Telling, folder: str, title: str) -> Telling:
+    letters = [re.sub(r"[^a-z0-9]", "", text.lower()) for text in (folder, title)]
+    # a folder named after the description loses signs such as the + of +C
+    if by_folder.silent or (letters[1] and letters[0].endswith(letters[1])):
+        return by_title
+    if by_title.silent or by_title == by_folder:
+        return by_folder
+    told = {by_folder.sequence, by_title.sequence}
+    if len(told) == 1 and None not in told:
+        return by_folder if by_folder.explicit else by_title
+    if by_folder.sequence == "t1ce" and by_title.sequence == "t1" and not by_title.explicit:
+        return by_folder  # a description need not tell the contrast medium
+    candidates = tuple(dict.fromkeys([s for s in (by_folder.sequence, by_title.sequence) if s]))
+    return by_folder.doubted(
+        candidates or by_folder.candidates or by_title.candidates,
+        f"the folder's name {folder} and the description {title!r} tell different sequences",
+    )
+
+
+def series_in_words(folder: Path) -> str:
+    """A series as reports name it, by its number and description, `series 3: AX T1 +C`, or its folder."""
+    made = series_acquisition(folder)
+    own = folder.name if folder.is_dir() else folder.parent.name
+    return f"series {made.number}: {made.title or own}" if made.number else f"{own}: {made.title}".rstrip(": ")
+
+
+def series_folders(folder: Path) -> dict[Path, Telling]:
+    """{sub-folder of DICOM images: what it tells} of a case whose sequences are DICOM series."""
+    children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return {child: told_by_series(child) for child in children if dicom_files(child)}
 
 
 def open_mr_series(path: Path) -> SeriesVolume:

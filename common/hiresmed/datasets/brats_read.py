@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Sequence
@@ -16,38 +17,46 @@ from ..core.nifti_geometry import nifti_affine
 from ..core.packed_size import check_packed
 from ..core.volumes import ArrayVolume, NiftiVolume, Volume, check_finite, checked_affine, first_line
 from ..phantoms.brain import BrainPhantom
-from .brats import Case, brats_case
+from .brats import Case, brats_case, sequences_in_words
 from .brats_dicom import dicom_series, open_mr_series
-from .brats_names import ALIASES, SEQUENCES
+from .brats_labels import DECATHLON
+from .brats_names import ALIASES, SEQUENCES, stem
 
 MSD_ORDER = ("flair", "t1", "t1ce", "t2")  # Medical Segmentation Decathlon, Task01_BrainTumour
 
 
 def read_brats(
-    source, label: str | Path | None = None, channel_order: str | Sequence[str] = SEQUENCES
+    source, label: str | Path | None = None, channel_order: str | Sequence[str] = "auto"
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, Case]:
     """Reads one case: (image (4, *S) float32, label (*S) as stored or None, affine (4, 4) to mm in RAS+, the case).
+
+    The case says in "sequences" which file, series or channel each one came from; a phantom has none.
 
     Args:
         source: see brats_case.
         label: path of the label, instead of the one found beside the images.
         channel_order: which sequences the channels of a 4-channel NIfTI are, by any of their names; "msd" for the
-            Medical Segmentation Decathlon's. Files of one sequence each are known by their names.
+            Medical Segmentation Decathlon's; "auto": that of a dataset.json beside or above it, or the Decathlon's for
+            a file named as its are, BRATS_NNN. Files of one sequence each are known by their names.
 
     Raises:
-        InputError: not each sequence once in channel_order; unreadable files, NaN, shapes or affines that differ, not
-            four channels.
+        InputError: not each sequence once in channel_order, or an order that nothing tells; unreadable files, NaN,
+            shapes or affines that differ, not four channels.
     """
-    order = _order(channel_order)
+    if channel_order != "auto":
+        _order(channel_order)  # a mistake is said whatever the files are
     case = brats_case(source, label)
     if label is not None:
         case.setdefault("label", Path(label))
     if isinstance(case["image"], BrainPhantom):
         return *case["image"].read(), case["image"].affine, case
     if isinstance(case["image"], Path):
-        image, affine = _read_channels(case["image"], order)
+        image, affine, order = _read_channels(case["image"], channel_order)
+        where = [f"{case['image'].name}, channel {n + 1} of 4" for n in order]
+        case["sequences"] = dict(zip(SEQUENCES, where))
     else:
         image, affine = _read_stack(case["image"])
+        case["sequences"] = sequences_in_words(case["image"])
     truth: np.ndarray | None = None
     if "label" in case:
         volume = NiftiVolume(case["label"], header_only=True)
@@ -113,8 +122,29 @@ def _order(names: str | Sequence[str]) -> list[int]:
     return [known.index(sequence) for sequence in SEQUENCES]
 
 
-def _read_channels(path: Path, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """A NIfTI of shape (*S, 4) or (*S, 1, 4), channels brought into the order t1, t1ce, t2, flair."""
+def channel_order_of(path: Path) -> list[int]:
+    """Places of t1, t1ce, t2, flair among a file's channels, by the dataset.json of its set or by its own name.
+
+    Raises:
+        InputError: nothing tells them.
+    """
+    for folder in (path.parent, path.parent.parent):
+        try:
+            said = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            listed = said.get("modality") or said.get("channel_names")
+            return _order([listed[str(n)] for n in range(4)])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue
+    if DECATHLON.fullmatch(stem(path)):
+        return _order("msd")
+    raise InputError(
+        f"{path.name} should tell the order of its four channels by a dataset.json or a name as the Decathlon's, "
+        "BRATS_NNN, but does not; set channel_order, to msd or to a list such as [t1, t1ce, t2, flair]."
+    )
+
+
+def _read_channels(path: Path, channel_order: str | Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """A NIfTI of shape (*S, 4) or (*S, 1, 4), channels brought into the order t1, t1ce, t2, flair; and their places."""
     try:
         file = cast(nibabel.Nifti1Image, nibabel.load(path))
         shape = [n for n in file.shape if n != 1] if len(file.shape) == 5 else list(file.shape)
@@ -125,6 +155,7 @@ def _read_channels(path: Path, order: Sequence[int]) -> tuple[np.ndarray, np.nda
             )
         if path.name.lower().endswith(".gz"):
             check_packed(path, math.prod(file.shape) * file.get_data_dtype().itemsize)
+        order = channel_order_of(path) if channel_order == "auto" else _order(channel_order)
         values = np.asarray(file.dataobj, dtype=np.float32).reshape(shape)
     except InputError:
         raise
@@ -132,7 +163,7 @@ def _read_channels(path: Path, order: Sequence[int]) -> tuple[np.ndarray, np.nda
         raise InputError(
             f"{path.name} should be a NIfTI image, but nibabel cannot read it ({first_line(error)}); check the file."
         ) from error
-    image = np.ascontiguousarray(np.moveaxis(values, 3, 0)[list(order)])
+    image = np.ascontiguousarray(np.moveaxis(values, 3, 0)[order])
     for channel, sequence in zip(image, SEQUENCES):
         check_finite(ArrayVolume(channel, name=f"{path.name} ({sequence})"), box=512)
-    return image, checked_affine(nifti_affine(file, path, path.name), 3, path.name)
+    return image, checked_affine(nifti_affine(file, path, path.name), 3, path.name), order

@@ -25,6 +25,7 @@ class CaseContent:
         window: values shown as black and white in the preview; None: see write_preview.
         footer: of the preview, after the bundle's name and version.
         synthetic: the result is an image that a network generated.
+        sequences: {sequence: file, or series number and description} of the input, where they are told apart.
     """
 
     panels: Sequence[Panel]
@@ -34,6 +35,7 @@ class CaseContent:
     window: tuple[float, float] | None = None
     footer: str = ""
     synthetic: bool = True
+    sequences: Mapping[str, str] | None = None
 
 
 class CaseReport(RunReport):
@@ -78,6 +80,9 @@ class CaseReport(RunReport):
         content = self.content({**case, **result})
         if self.metrics is not None and content.truth is not None:
             result["metrics"] = self.metrics(*content.truth)
+        if content.sequences:
+            told = ", ".join(f"{sequence} from {where}" for sequence, where in content.sequences.items())
+            print(f"{case['name']}: {told}.", flush=True)
         self.publish(
             self.output.case_folder(case["name"]),
             engine,
@@ -88,5 +93,6 @@ class CaseReport(RunReport):
             output=content.output,
             metrics=result.get("metrics"),
             synthetic=content.synthetic,
+            sequences=content.sequences,
         )
         self.output.finish(case)

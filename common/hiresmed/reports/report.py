@@ -14,9 +14,9 @@ from ..core.output_files import write_then_rename
 
 FIELDS = (
     "bundle", "version", "weights_sha256", "config", "seed", "input", "output", "seconds", "peak_rss_bytes",
-    "peak_device_bytes", "metrics", "synthetic", "warnings",
+    "peak_device_bytes", "metrics", "synthetic", "warnings", "sequences",
 )  # fmt: skip
-OPTIONAL = {"weights_sha256", "input", "peak_rss_bytes", "peak_device_bytes", "metrics", "warnings"}
+OPTIONAL = {"weights_sha256", "input", "peak_rss_bytes", "peak_device_bytes", "metrics", "warnings", "sequences"}
 # only these say something of an image; all else a reader may hold (names, dates, identifiers) stays out
 IMAGE_FIELDS = {"input": ("file", "shape", "spacing"), "output": ("files", "shape", "dtype")}
 # a path that starts like one, one of no blanks, or one that ends in a file name
@@ -83,6 +83,8 @@ def write_report(path: str | os.PathLike, **fields) -> dict:
         input: dict of `file` (name), `shape`, `spacing` (mm), or a list of such; other keys are left out.
         output: dict of `files`, `shape`, `dtype`, or a list of such.
         warnings: the sentences of warning that the run showed; none if left out.
+        sequences: {sequence: file, or series number and description} where they are told apart; else there is no such
+            field.
 
     Folders are cut from every path, and only the listed fields of images are kept, so that no patient's data leaves.
     Raises TypeError for an unknown or missing field.
@@ -92,6 +94,8 @@ def write_report(path: str | os.PathLike, **fields) -> dict:
         raise TypeError(f"write_report got unknown fields {sorted(unknown)} and lacks {sorted(missing)}")
     report = {name: fields.get(name) for name in FIELDS}
     report["warnings"] = list(fields.get("warnings") or [])
+    if not report["sequences"]:
+        del report["sequences"]
     for name, kept in IMAGE_FIELDS.items():
         report[name] = _image(report[name], kept)
     report = to_json_safe(report)

@@ -20,7 +20,7 @@ from monai.transforms import MapTransform, ScaleIntensityRangePercentiles
 from monai.utils import SpaceKeys
 
 from ...core.errors import InputError
-from ...datasets.brats import SEQUENCES
+from ...datasets.brats_labels import label_codings
 from ...datasets.brats_read import read_brats
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}  # whole tumour, tumour core, enhancing tumour: BraTS 2023 codes
@@ -31,6 +31,7 @@ CODINGS = {
     "msd": {0: 0, 1: 2, 2: 1, 3: 3},  # Medical Segmentation Decathlon, Task01: oedema, core, enhancing
 }
 BRAIN_LITRES = 2.6  # more than any brain; a head has 4 and more
+TUMOUR_SHARE = 0.6  # of the brain: more than any tumour with its oedema; tissues and brain masks mark nearly all
 
 
 class LoadImageBraind(MapTransform):
@@ -46,18 +47,20 @@ class LoadImageBraind(MapTransform):
         label_key: where a label's path stands, if it stands there, and where the label goes.
         skull_stripped: check raises an error where more than a brain is shown, warn warns, ignore does nothing.
         label_coding: brats2020 (4 is enhancing), brats2023 (3), brats2024 (3; 4, the cavity, becomes 0), msd (1 and
-            2 change places), or auto: one of the first two, as the label needs.
+            2 change places), or auto: as the case's "coding" says, which is decided for a data set (datasets.
+            brats_labels.label_codings), or for the case alone where it has none.
         reader: (source, label path or None) -> (image (4, *S), label (*S) or None, affine (4, 4), case with "name" and
             "image"); None: datasets.read_brats.
 
     Raises:
-        InputError: whatever the reader finds wrong; a sequence that is constant; skull; unknown label codes.
+        InputError: whatever the reader finds wrong, or the list of cases ("refused"); a sequence that is constant;
+            skull; unknown label codes; a label of most of the brain, which is none of a tumour.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        channel_order: str | Sequence[str] = SEQUENCES,
+        channel_order: str | Sequence[str] = "auto",
         label_key: str = "label",
         skull_stripped: str = "check",
         label_coding: str = "auto",
@@ -75,6 +78,8 @@ class LoadImageBraind(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
+        if "refused" in case:
+            raise InputError(str(case["refused"]))
         for key in self.key_iterator(case):
             image, label, affine, found = self.reader(case[key], case.get(self.label_key))
             name = case.setdefault("name", found["name"])
@@ -85,9 +90,29 @@ class LoadImageBraind(MapTransform):
                 self._check_skull(image, affine, str(name))
             case[key] = _with_meta(image, affine, found)
             if label is not None:
-                codes = contiguous_codes(label, self.label_coding, str(name))[None]
+                codes = contiguous_codes(label, self._coding(case, found), str(name))[None]
+                _check_tumour(codes[0], image, str(name))
                 case[self.label_key] = _with_meta(codes, affine, found)
         return case
+
+    def _coding(self, case: Mapping, found: Mapping) -> str:
+        """How the label's numbers are read.
+
+        Raises:
+            InputError: they do not tell.
+        """
+        if self.label_coding != "auto" or case.get("tumour") is False:
+            return self.label_coding
+        path = case.get(self.label_key)
+        own = [{**found, "label": path}] if isinstance(path, (str, Path)) else [found]
+        coding = case.get("coding") or label_codings(own)[0] or "auto"
+        if coding == "unclear":
+            raise InputError(
+                f"The label of {case['name']} should tell what its code 4 is, but it, or its data set, holds a 4 "
+                "beside a 3 or without a 1; set label_coding (inference: truth_coding) to brats2020 if 4 is enhancing "
+                "tumour, to brats2024 if it is a cavity."
+            )
+        return coding
 
     def _check_skull(self, image: np.ndarray, affine: np.ndarray, name: str) -> None:
         shown = (~background(image)).sum() * abs(np.linalg.det(affine[:3, :3])) / 1e6
@@ -265,6 +290,16 @@ def background(image: np.ndarray) -> np.ndarray:
     return np.logical_and.reduce([channel == channel.flat[0] for channel in image])
 
 
+def _check_tumour(codes: np.ndarray, image: np.ndarray, name: str) -> None:
+    brain = ~background(image)
+    marked = np.count_nonzero(codes[brain]) / max(1, np.count_nonzero(brain))
+    if marked > TUMOUR_SHARE:
+        raise InputError(
+            f"The label of {name} should mark a tumour, but marks {marked:.0%} of the brain; it is a segmentation of "
+            "tissues or a brain mask: name the tumour's as label, or move this one out of the folder."
+        )
+
+
 def _check_sequences(image: np.ndarray, name: str) -> None:
     for n, channel in enumerate(image):
         if channel.min() == channel.max():
@@ -286,4 +321,6 @@ def _with_meta(image: np.ndarray, affine: np.ndarray, found: Mapping) -> MetaTen
         "original_channel_dim": 0,
         "space": SpaceKeys.RAS,
     }
+    if found.get("sequences"):
+        meta["sequences"] = dict(found["sequences"])
     return MetaTensor(torch.from_numpy(image), affine=torch.from_numpy(affine), meta=meta)

@@ -36,6 +36,7 @@ class SegmentationContent:
             truth=None if case.get("label") is None else (case,),
             footer="research only, not for diagnosis",
             synthetic=False,
+            sequences=case["given"].meta.get("sequences"),
         )
 
     def _panels(self, image: ArrayVolume, case: Mapping, labels: np.ndarray) -> list[Panel]:

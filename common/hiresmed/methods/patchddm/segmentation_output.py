@@ -6,6 +6,7 @@ import importlib.util
 import math
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -77,18 +78,16 @@ class SegmentationOutput(CaseOutput):
         if image is not None and dataset_dir is not None:
             raise InputError(f"Either image or dataset_dir should be given, but both are ({image}, {dataset_dir}).")
         if dataset_dir is not None:
-            found = brain_cases(dataset_dir, section, label=label)
+            found = brain_cases(dataset_dir, section, label=label, keep_refused=True)
         else:
             found = [brats_case(BrainPhantom(**(phantom or {})) if image is None else _listed(image), label)]
             if label is not None and not isinstance(found[0]["image"], BrainPhantom):
                 found[0].setdefault("label", label)
         self.several = len(found) > 1
-        names = [str(case["name"]) for case in found]
+        _name_apart(found)
         for case in found:
             source = _first(case)
-            if source is not None and names.count(str(case["name"])) > 1:  # files that are called plainly t1, t2 ...
-                case["name"] = Path(source).parent.name
-            case["format"] = self._format(source)
+            case["format"] = self.output_format or "nii.gz" if "refused" in case else self._format(source)
             case["header"] = str(source or "")
             # FLAIR, on which the whole tumour shows, is what a DICOM SEG refers to
             case["series"] = str(case["image"][-1]) if isinstance(case["image"], list) else ""
@@ -147,6 +146,18 @@ class SegmentationOutput(CaseOutput):
     def finish(self, case: Mapping) -> None:
         """All is written, the report too."""
         shutil.rmtree(self.work_dir(case["name"]), ignore_errors=True)
+
+
+def _name_apart(cases: list[dict]) -> None:
+    """Gives cases of one name others: that of their folder, and if need be those of the folders above it."""
+    folders = [_first(case) for case in cases]
+    for depth in range(1, 20):
+        counts = Counter(str(case["name"]).lower() for case in cases)  # some disks do not tell a from A
+        twice = [n for n, case in enumerate(cases) if counts[str(case["name"]).lower()] > 1]
+        for n in twice:
+            folder = Path(folders[n] or ".").resolve()
+            folder = folder if "refused" in cases[n] else folder.parent
+            cases[n]["name"] = "_".join(folder.parts[-depth:])
 
 
 def _listed(image):
