@@ -129,6 +129,8 @@ def test_a_case_is_answered_on_its_own_grid_with_labels_maps_preview_report_and_
     assert report["bundle"] == "patchddm_brats" and report["synthetic"] is False
     assert report["weights_sha256"] == digest(weights) and report["config"]["num_samples"] == 2
     assert report["input"]["file"] == "glioma_t1.nii.gz" and report["input"]["shape"] == [31, 36, 27]
+    assert report["sequences"] == {s: f"glioma_{s}.nii.gz" for s in SEQUENCES}
+    assert "t1ce from glioma_t1ce.nii.gz" in done.stdout
     assert report["output"] == {"files": NAMES, "shape": [31, 36, 27], "dtype": "uint8"}
     assert str(tmp_path) not in (out / "report.json").read_text()
     last = done.stdout.strip().splitlines()[-1]
@@ -155,7 +157,7 @@ def stacked(folder: Path, order=SEQUENCES) -> Path:
 
 SOURCES = {
     "four files": lambda f, c: {"image": [str(c / f"glioma_{s}.nii.gz") for s in reversed(SEQUENCES)]},
-    "four channels": lambda f, c: {"image": str(stacked(f))},
+    "four channels": lambda f, c: {"image": str(stacked(f)), "channel_order": list(SEQUENCES)},
     "the Decathlon's order": lambda f, c: {
         "image": str(stacked(f, ("flair", "t1", "t1ce", "t2"))),
         "channel_order": "msd",
@@ -333,6 +335,10 @@ MISTAKES = {
     "three channels": (
         lambda f, c, w: {"image": save(f / "x.nii", np.zeros((8, 8, 8, 3), np.float32))},
         "a NIfTI of four channels",
+    ),
+    "four channels in an order that nothing tells": (
+        lambda f, c, w: {"image": stacked(f)},
+        "should tell the order of its four channels .* set channel_order",
     ),
     "a strange order of channels": (
         lambda f, c, w: {"image": stacked(f), "channel_order": ["t1", "t1", "t2", "flair"]},

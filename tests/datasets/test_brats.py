@@ -235,7 +235,9 @@ def test_a_list_of_cases_repeats_them_and_mixes_phantoms_with_patients(tmp_path)
 def test_a_batch_of_listed_cases_collates_whatever_the_list_says_of_each(tmp_path):
     """Cases with and without `tumour`, `lesion` and a label of their own, and a phantom, in any order."""
     for name in ("one", "two"):
-        write(make(tmp_path / name)["seg"], 1)
+        label = write(make(tmp_path / name)["seg"], 1)
+        values = np.asarray(nibabel.load(label).dataobj) * (np.arange(5) > 2)[:, None, None]  # half of the brain
+        nibabel.save(nibabel.Nifti1Image(values, nibabel.load(label).affine), label)
     listed = [
         {"case": "one", "lesion": "filled"},
         {"case": "two"},
