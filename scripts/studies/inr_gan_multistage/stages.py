@@ -42,7 +42,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # study.py, which studies share
-from study import BUNDLES, markdown, save_aside, save_json, slug, with_spread
+from study import markdown, save_aside, save_json, slug, with_spread
 
 GROUP = 4  # images that the discriminator compares
 SHOWN = 12  # samples a row of the table's pictures
@@ -255,12 +255,12 @@ def blobs(args: argparse.Namespace) -> None:
 
 
 def real_images(data_dir: pathlib.Path | None, size: int) -> list[dict]:
-    """Training X-rays of demo_weights.yaml at the study's size, or phantom slices."""
+    """Training X-rays of sixteen.yaml at the study's size, or phantom slices."""
     listed = None
     if data_dir is not None:
         from monai.bundle import ConfigParser
 
-        config = BUNDLES / "inr_gan_multistage" / "configs" / "demo_weights.yaml"
+        config = pathlib.Path(__file__).with_name("sixteen.yaml")
         listed = ConfigParser.load_config_file(str(config))["cases_list"]
     cases = image_cases(
         None if data_dir is None else str(data_dir), "training", [size] * 2, cases_list=listed, phantoms=3
