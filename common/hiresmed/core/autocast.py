@@ -12,6 +12,7 @@ from torch import Tensor
 from .bfloat16 import InferencePrecision
 from .knobs import parse_bool
 from .memory import out_of_memory
+from .weights import check_output
 
 
 class AutocastInferer(Inferer):
@@ -39,4 +40,6 @@ class AutocastInferer(Inferer):
             return network(self.precision.noise(1, *inputs.shape[1:]), *args, **kwargs)
 
         with self.precision.context(tuple(inputs.shape[1:]), example):
-            return network(inputs, *args, **kwargs).float()
+            output = network(inputs, *args, **kwargs).float()
+        check_output(output)
+        return output

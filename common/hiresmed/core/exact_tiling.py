@@ -25,6 +25,7 @@ from .knobs import parse_bool
 from .memory import map_large_blocks, out_of_memory, release_heap
 from .receptive_field import ReceptiveField, receptive_field_of, refuse_spatial_statistics
 from .tiles import TileGrid, box_index, check_tile_size
+from .weights import check_output
 
 
 class ExactTiledInferer(Inferer):
@@ -151,6 +152,7 @@ class ExactTiledInferer(Inferer):
                     f"The network's output for {tuple(shape)} voxels must have "
                     f"{tuple(t + 2 * margin for t in grid.tile)}, got {tuple(y.shape[2:])}; leave halo out."
                 )
+            check_output(y)
             inside = grid.inside(number)
             write(number, y[box_index([margin] * len(inside), inside)].cpu())
             del x, y  # or this tile's result would stay in memory while the next one is computed

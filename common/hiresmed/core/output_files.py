@@ -13,6 +13,13 @@ from pathlib import Path
 
 from .errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_locked: dict[str, int] = {}  # folder -> open handle, which the system closes when the process ends
+
 
 def scratch_folder() -> Path:
     """A new folder for what must be unpacked to be read; removed when this process ends."""
@@ -53,6 +60,35 @@ def writable_folder(output_dir: str | os.PathLike) -> Path:
             f"output_dir must be a folder that can be written to, got {folder} ({error.strerror}); choose another one."
         ) from error
     return folder
+
+
+def lock_folder(folder: str | os.PathLike) -> None:
+    """Keeps a folder for this process until it ends: two runs would mix their tiles in one result.
+
+    Rank 0 holds the lock for its group. The lock is the system's, on the folder itself: it leaves no file and does not
+    outlive a killed process. Where the system has none (Windows, some network disks) nothing is locked.
+
+    Raises:
+        InputError: another process has it.
+    """
+    import ignite.distributed as idist  # here, as it loads torch, which the command's list does not need
+
+    key = os.path.realpath(folder)
+    if fcntl is None or idist.get_rank() != 0 or key in _locked:
+        return
+    handle = os.open(key, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise InputError(
+            f"output_dir must be one run's alone, got {folder}, where another run is at work; wait for its end, or "
+            "choose another output_dir."
+        ) from error
+    except OSError:  # this disk knows no locks
+        os.close(handle)
+        return
+    _locked[key] = handle
 
 
 def sha256_of(path: str | os.PathLike) -> str:

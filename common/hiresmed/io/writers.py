@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
-from ..core.output_files import writable_folder, write_then_rename
+from ..core.output_files import lock_folder, writable_folder, write_then_rename
 from ..core.tiles import box_index
 from ..core.volumes import Volume, grey_values, iter_boxes, real_world_cast
 from .tiff import write_tiff
@@ -220,6 +220,7 @@ def check_output(
             "true to continue it, or choose another output_dir."
         )
     check_space(folder, needed_bytes)
+    lock_folder(folder)
     return folder
 
 

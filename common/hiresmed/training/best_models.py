@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import nn
 from ..core.errors import InputError
 from ..core.knobs import parse_int
 from .checkpoint import flat_weights
+
+_OWN = re.compile(r"generator_epoch_\d+_[\w.=+-]+\.pt")
 
 
 class _Flat:
@@ -87,4 +90,6 @@ class BestModels:
         return {"saved": [(item.priority, item.filename) for item in self.saver._saved]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.saver._saved = [Checkpoint.Item(float(p), str(f)) for p, f in state["saved"]]
+        # what is not among the best any more is deleted, so that an edited checkpoint must not name other files
+        items = [Checkpoint.Item(float(p), str(f)) for p, f in state["saved"]]
+        self.saver._saved = [item for item in items if _OWN.fullmatch(item.filename)]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..core.distributed import unwrap
 from ..core.errors import InputError
 from ..core.knobs import parse_bool
+from ..core.output_files import lock_folder, sha256_of, write_then_rename
 from .seeding import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,15 @@ def save_atomically(value: Any, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
+
+
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """A weight file with its sha256 beside it, so that damage on the way to its use is noticed."""
+    note = path.with_name(path.name + ".sha256")
+    note.unlink(missing_ok=True)  # between the two there is none, rather than that of other weights
+    save_atomically(dict(state), path)
+    with write_then_rename(note) as aside:
+        aside.write_text(f"{sha256_of(path)}  {path.name}\n")
 
 
 def load_safely(path: Path) -> Any:
@@ -109,6 +119,7 @@ class Checkpoint:
                     "continue from it, overwrite to true to replace it, or choose another output_dir."
                 )
         _make_writable(self.path.parent)
+        lock_folder(self.path.parent)
         # registered only here, so that schedulers, validation and EMA of the epoch run before it
         if not engine.has_event_handler(self.epoch_completed, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
@@ -232,7 +243,7 @@ class BestModel:
                 return
             self.best = value
         if idist.get_rank() == 0:
-            save_atomically(flat_weights(self.network), self.path)
+            save_weights(flat_weights(self.network), self.path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}

@@ -26,6 +26,7 @@ from ...core.knobs import parse_bool, parse_int
 from ...core.memory import out_of_memory, release_heap
 from ...core.pyramids import Level
 from ...core.tiles import Box, TileGrid, box_index, check_size, check_tile_size, full_box
+from ...core.weights import check_output
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ class ImplicitInferer(Inferer):
                     for part in places.flatten(1).split(self.places, 1)
                 ]
                 tile = torch.cat(made, 1).view(-1, *self.grid.tile)
+                check_output(tile)
                 write(number, tile[(slice(None), *(slice(0, n) for n in self.grid.inside(number)))])
                 del places, made, tile
                 release_heap()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...core.errors import InputError
 from ...core.memory import out_of_memory
+from ...core.weights import check_output
 from .inferer import DiffusionInferer
 
 CURE = (
@@ -43,5 +44,6 @@ class SegmentationInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         with out_of_memory(CURE):
             drawn = self.diffusion.sample(inputs, cast(nn.Module, network))
+            check_output(drawn.mean)
             size = self.high - self.low
             return torch.cat([((drawn.mean - self.low) / size).clamp(0, 1), drawn.variance / size**2], 1)
