@@ -12,7 +12,7 @@ import torch
 from hiresmed.core.autocast import AutocastInferer
 from hiresmed.core.errors import InputError
 from hiresmed.core.exact_tiling import ExactTiledInferer
-from hiresmed.core.output_files import lock_folder, scratch_folder
+from hiresmed.core.output_files import lock_folder, scratch_folder, unlock_folders
 from hiresmed.core.weights import load_weights
 from hiresmed.training.checkpoint import save_weights
 from torch import nn
@@ -81,6 +81,11 @@ def test_a_folder_is_one_process_alone_until_it_ends_and_that_leaves_no_file(tmp
     other.wait()
     lock_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    code = "import sys; from hiresmed.core.output_files import lock_folder; lock_folder(sys.argv[1])"
+    next_run = [sys.executable, "-c", code, str(tmp_path)]
+    assert b"must be one run's alone" in subprocess.run(next_run, capture_output=True).stderr
+    unlock_folders()
+    subprocess.run(next_run, check=True)
 
 
 def test_what_was_unpacked_is_removed_at_the_end(tmp_path):

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from . import weights
 from .errors import InputError
 from .knobs import parse_bool, parse_int
+from .output_files import unlock_folders
 
 _wrapped: weakref.WeakSet[nn.parallel.DistributedDataParallel] = weakref.WeakSet()
 
@@ -44,11 +45,14 @@ def initialize(seed: int = 0, timeout_minutes: float = 30.0) -> None:
 
 
 def finalize() -> None:
-    """Leaves the process group, if there is one; networks of prepare_network cannot be trained any further.
+    """Gives back the output folder and leaves the process group, if there is one.
+
+    Networks of prepare_network cannot be trained any further then.
 
     Gloo's threads end with the last reference to the group. One that still releases a tensor while Python shuts down
     aborts the process (pytorch #179291), and torchrun kills the others: one in twenty runs on a busy machine.
     """
+    unlock_folders()
     if dist.is_available() and dist.is_initialized():
         idist.finalize()
         for network in _wrapped:

@@ -63,7 +63,7 @@ def writable_folder(output_dir: str | os.PathLike) -> Path:
 
 
 def lock_folder(folder: str | os.PathLike) -> None:
-    """Keeps a folder for this process until it ends: two runs would mix their tiles in one result.
+    """Keeps a folder for this process until `unlock_folders`: two runs would mix their tiles in one result.
 
     Rank 0 holds the lock for its group. The lock is the system's, on the folder itself: it leaves no file and does not
     outlive a killed process. Where the system has none (Windows, some network disks) nothing is locked.
@@ -89,6 +89,12 @@ def lock_folder(folder: str | os.PathLike) -> None:
         os.close(handle)
         return
     _locked[key] = handle
+
+
+def unlock_folders() -> None:
+    """Gives back the folders that `lock_folder` keeps: a run has ended, but not its process (a notebook's)."""
+    while _locked:
+        os.close(_locked.popitem()[1])
 
 
 def sha256_of(path: str | os.PathLike) -> str:
