@@ -19,11 +19,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "common" / "hiresmed"
 # pages that are files elsewhere in the repository: {page: file}
-ELSEWHERE = {"add_a_bundle.md": "CONTRIBUTING.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+ELSEWHERE = {
+    "add_a_bundle.md": "CONTRIBUTING.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+    "security.md": "SECURITY.md",
+}
 WALK = "## How to add a bundle"  # the part of CONTRIBUTING.md that is a page of its own
-HOW_TO = ["command.md", "own_data.md", "dicom.md", "what_is_checked.md", "monai_label.md", "distributed.md"]
+HOW_TO = [
+    "command.md",
+    "own_data.md",
+    "dicom.md",
+    "what_is_checked.md",
+    "determinism.md",
+    "monai_label.md",
+    "distributed.md",
+]
 HOW_TO += ["add_a_bundle.md"]
-LAST = ["glossary.md", "contributing.md", "changelog.md"]
+LAST = ["architecture.md", "glossary.md", "security.md", "contributing.md", "changelog.md"]
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 
