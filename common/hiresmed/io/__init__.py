@@ -2,6 +2,7 @@
 
 from .evaluator_batch import case_batch, single_case
 from .host import ToHostd
+from .image_kind import ImageKind
 from .load import LoadImageStreamd
 from .outputs import CaseOutput
 from .readers import cases, open_volume
@@ -12,6 +13,7 @@ from .writers import save_volume
 
 __all__ = [
     "CaseOutput",
+    "ImageKind",
     "LoadImageStreamd",
     "MemoryStores",
     "RequestedLatentd",

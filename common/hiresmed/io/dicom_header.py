@@ -18,6 +18,25 @@ STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysi
 SERIES_NUMBER = 9001  # far from the scanner's own numbers
 
 
+def _terms(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# what stays true of a synthetic image and names nobody, in the standard's own terms (PS3.16, annex L; PS3.3); any other
+# text could hold a name
+TERMS = {
+    "BodyPartExamined": _terms(
+        "ABDOMEN ABDOMENPELVIS AORTA BRAIN BREAST CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE CSPINE ELBOW EXTREMITY "
+        "FEMUR FOOT HAND HEAD HEADNECK HEART HIP HUMERUS KIDNEY KNEE LEG LIVER LSPINE LSSPINE LUNG MEDIASTINUM NECK "
+        "NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV PANCREAS PELVIS RIB SHOULDER SKULL SPINE SSPINE STERNUM THORAX "
+        "TLSPINE TRUNK TSPINE WHOLEBODY WRIST"
+    ),
+    "PatientPosition": _terms("HFP HFS HFDR HFDL FFP FFS FFDR FFDL"),
+    "ViewPosition": _terms("AP PA LL RL LAT LLD RLD LLO RLO LPO RPO LAO RAO"),
+    "PatientOrientation": _terms("L R A P H F"),
+}
+
+
 def dicom_package():
     """The package pydicom.
 
@@ -98,6 +117,15 @@ def describe_synthetic(ds, made: Identifiers, description: str, source, keep_pat
     set_patient(ds, source, keep_patient)
     if keep_patient and "StudyInstanceUID" in source:
         ds.StudyInstanceUID = source.StudyInstanceUID
+
+
+def keep_terms(ds, source, keywords: Iterable[str]) -> None:
+    """Copies what stays true of the source where it is one of the standard's terms."""
+    for keyword in keywords:
+        value = source.get(keyword)
+        parts = [value] if isinstance(value, str) else list(value or [])
+        if parts and all(str(part).upper() in TERMS[keyword] for part in parts):
+            setattr(ds, keyword, [str(part) for part in parts] if len(parts) > 1 else str(parts[0]))
 
 
 def set_patient(ds, source, keep_patient: bool) -> None:

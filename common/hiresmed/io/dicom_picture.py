@@ -13,7 +13,8 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.output_files import write_then_rename
 from ..core.volumes import Volume, grey_values, real_world_cast
-from .dicom_header import Identifiers, describe_synthetic, dicom_package, reference_header, save_file
+from .dicom_header import Identifiers, describe_synthetic, dicom_package, keep_terms, reference_header, save_file
+from .dicom_tags import RADIOGRAPHS
 
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 KEPT = ("PatientOrientation", "BodyPartExamined", "ViewPosition")  # how to hang it; they name nobody
@@ -53,14 +54,13 @@ def write_secondary_capture(
     ds = pydicom.Dataset()
     ds.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
     ds.SOPInstanceUID = made.uid("image")
-    ds.Modality = source.get("Modality", "OT")
+    modality = source.get("Modality")
+    ds.Modality = modality if modality in RADIOGRAPHS else "OT"
     ds.ConversionType = "SYN"
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.InstanceNumber = 1
     describe_synthetic(ds, made, description, source, keep_patient)
-    for keyword in KEPT:
-        if keyword in source:
-            ds[keyword] = source[keyword]
+    keep_terms(ds, source, KEPT)
     if keep_patient and "SOPInstanceUID" in source:
         ds.SourceImageSequence = [pydicom.Dataset()]
         ds.SourceImageSequence[0].ReferencedSOPClassUID = source.SOPClassUID

@@ -23,10 +23,14 @@ NESTED = {
     2: ("oedema", "SCT", "Edema"),
     3: ENHANCING,
 }
-IDENTIFYING = (
-    "PatientComments", "OtherPatientIDs", "OtherPatientIDsSequence", "PatientBirthTime", "PatientAge", "PatientWeight",
-    "PatientSize", "EthnicGroup", "IssuerOfPatientID", "StudyDescription", "InstitutionName", "RequestingPhysician",
+# all that a SEG takes from its source; names, institutions, comments and whatever else stands there stay behind
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+GEOMETRY = (
+    "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness",
+    "SpacingBetweenSlices", "InstanceNumber", "LossyImageCompression", "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
 )  # fmt: skip
+BLANK = (*PATIENT, *STUDY, "PositionReferenceIndicator", "Manufacturer", "ManufacturerModelName")
 
 
 def highdicom_package():
@@ -63,8 +67,6 @@ def write_segmentation(
     Raises:
         InputError: highdicom missing; another grid than the source's; a source that lacks what a SEG must refer to.
     """
-    highdicom = highdicom_package()
-    pydicom = dicom_package()
     path = Path(path)
     series = open_series(source)
     if not isinstance(series, SeriesVolume) or series.shape != labels.shape:
@@ -72,7 +74,51 @@ def write_segmentation(
             f"{path.name} should have the grid of its source {series.name}, {tuple(series.shape)}, but has "
             f"{labels.shape}; give the series that was segmented."
         )
-    images = [pydicom.dcmread(s.path, stop_before_pixels=True) for s in series.slices]
+    headers = _headers(series)
+    made = _segmentation(labels, headers, regions, description, series.name)
+    _set_whose(made, headers[0], keep_patient)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_then_rename(path) as aside:
+        made.save_as(aside)
+    return path
+
+
+def check_segmentation_source(source: str | Path, regions: Sequence[str] = ("WT",)) -> None:
+    """InputError, before any work, where no SEG could refer to a series: it is made once, of one voxel, in memory."""
+    series = open_series(source)
+    if not isinstance(series, SeriesVolume):
+        return  # refused where it is read as a volume
+    labels = np.zeros(series.shape, np.uint8)
+    labels[tuple(n // 2 for n in series.shape)] = 1
+    _segmentation(labels, _headers(series), regions, "check", series.name)
+
+
+def _headers(series: SeriesVolume) -> list:
+    pydicom = dicom_package()
+    headers = [pydicom.dcmread(s.path, stop_before_pixels=True) for s in series.slices]
+    for slice_, header in zip(series.slices, headers):
+        missing = [keyword for keyword in REQUIRED if not header.get(keyword)]
+        if missing:
+            raise InputError(
+                f"{series.name} must have all that a DICOM SEG refers to, got no {', '.join(missing)} in "
+                f"{slice_.path.name}; export the series again, or set output_format to nii.gz."
+            )
+    return headers
+
+
+def _without_names(header):
+    """A header of what a SEG refers to and where it lies, in which nobody is named."""
+    bare = dicom_package().Dataset()
+    for keyword in (*REQUIRED, *GEOMETRY):
+        if keyword in header:
+            bare[keyword] = header[keyword]
+    for keyword in BLANK:
+        setattr(bare, keyword, "")
+    return bare
+
+
+def _segmentation(labels: np.ndarray, headers: Sequence, regions: Sequence[str], description: str, name: str):
+    highdicom = highdicom_package()
     codes = np.where(labels == 4, 3, labels).astype(np.uint8)
     segments = _segments(highdicom, regions)
     numbers = np.zeros(256, np.uint8)  # code -> number of the segment, from 1 on without gaps
@@ -80,8 +126,8 @@ def write_segmentation(
     # it tells at length that frames without segment are left out
     logging.getLogger("highdicom").setLevel(logging.ERROR)
     try:
-        made = highdicom.seg.Segmentation(
-            source_images=images,
+        return highdicom.seg.Segmentation(
+            source_images=[_without_names(header) for header in headers],
             pixel_array=np.ascontiguousarray(numbers[codes].transpose(2, 1, 0)),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=list(segments.values()),
@@ -99,14 +145,9 @@ def write_segmentation(
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{series.name} should hold all that a DICOM SEG must refer to, but does not ({first_line(error)}); export "
+            f"{name} should hold all that a DICOM SEG must refer to, but does not ({first_line(error)}); export "
             "the series again, or set output_format to nii.gz."
         ) from error
-    _set_whose(made, images[0], keep_patient)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_then_rename(path) as aside:
-        made.save_as(aside)
-    return path
 
 
 def _segments(highdicom, regions: Sequence[str]) -> dict[int, object]:
@@ -140,9 +181,10 @@ def _segments(highdicom, regions: Sequence[str]) -> dict[int, object]:
 
 def _set_whose(made, source, keep_patient: bool) -> None:
     study = made.StudyInstanceUID
-    if not keep_patient:
-        for keyword in (*IDENTIFYING, *PATIENT, *STUDY):
-            if keyword in made:
-                del made[keyword]
+    if "ContributingEquipmentSequence" in made:  # of the source's scanner
+        del made.ContributingEquipmentSequence
+    for keyword in (*PATIENT, *STUDY):
+        if keyword in made:
+            del made[keyword]
     set_patient(made, source, keep_patient)
     made.StudyInstanceUID = study

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..core.errors import InputError
 from ..core.volumes import Volume, real_world_cast
-from .dicom import RAS_FROM_LPS
-from .dicom_header import Identifiers, describe_synthetic, dicom_package, reference_header, save_file
+from .dicom import RAS_FROM_LPS, open_series
+from .dicom_header import Identifiers, describe_synthetic, dicom_package, keep_terms, reference_header, save_file
 
 SLAB_BYTES = 2**25  # what is held at a time when a series is written: 32 MiB
 
@@ -46,11 +46,7 @@ def write_ct_series(
         InputError: pydicom missing; not 3-D; in-plane axes not at right angles; `folder` holds other files.
     """
     pydicom = dicom_package()
-    if len(volume.shape) != 3:
-        raise InputError(
-            f"A DICOM series should be made of a 3-D image, but {volume.name} has shape {volume.shape}; "
-            "set output_format to dcm, png or tiff."
-        )
+    check_ct_series(volume)
     folder = Path(folder)
     _check_replaceable(folder)
     series = _CtSeries(pydicom, volume, seed, description)
@@ -64,6 +60,26 @@ def write_ct_series(
         shutil.rmtree(folder)
     os.replace(aside, folder)
     return folder
+
+
+def check_ct_series(volume: Volume) -> None:
+    """InputError, before any work, where a volume on this grid could not be written as a series.
+
+    Raises:
+        InputError: pydicom missing; not 3-D; rows and columns that are not at right angles.
+    """
+    dicom_package()
+    if len(volume.shape) != 3:
+        raise InputError(
+            f"A DICOM series should be made of a 3-D image, but {volume.name} has shape {volume.shape}; "
+            "set output_format to dcm, png or tiff."
+        )
+    axes = volume.affine[:3, :2] / np.linalg.norm(volume.affine[:3, :2], axis=0)
+    if abs(axes[:, 0] @ axes[:, 1]) > 1e-4:
+        raise InputError(
+            f"A DICOM slice should have rows and columns at right angles, but the affine of {volume.name} shears "
+            f"them ({volume.affine.tolist()}); write nii instead."
+        )
 
 
 class _CtSeries:
@@ -86,19 +102,27 @@ class _CtSeries:
         for keyword in ("PatientPosition", "PositionReferenceIndicator", "KVP", "AcquisitionNumber"):
             setattr(ds, keyword, "")
         describe_synthetic(ds, self.made, description, source, keep_patient)
+        keep_terms(ds, source, ("BodyPartExamined", "PatientPosition"))
+        self._keep_thickness(source, reference)
         ds.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or self.made.uid("frame")
-        if keep_patient and "PatientPosition" in source:
-            ds.PatientPosition = source.PatientPosition
+
+    def _keep_thickness(self, source, reference: str | Path | None) -> None:
+        """The source's slices stay as thick as they were, where the grid's slices are the source's."""
+        thickness = source.get("SliceThickness")
+        if reference is None or not thickness:
+            return
+        try:
+            spacing = open_series(reference).spacing
+        except InputError:
+            return
+        if len(spacing) == 3 and abs(spacing[2] - self.spacing[2]) < 1e-3 * spacing[2]:
+            self.common.SliceThickness = self.pydicom.valuerep.format_number_as_ds(float(thickness))
 
     def _set_geometry(self, volume: Volume) -> None:
         as_text = self.pydicom.valuerep.format_number_as_ds
-        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        check_ct_series(volume)
+        spacing = self.spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
         axes = self.affine[:3, :2] / spacing[:2]
-        if abs(axes[:, 0] @ axes[:, 1]) > 1e-4:
-            raise InputError(
-                f"A DICOM slice should have rows and columns at right angles, but the affine of {volume.name} shears "
-                f"them ({volume.affine.tolist()}); write nii instead."
-            )
         ds = self.common
         ds.Columns, ds.Rows = volume.shape[:2]
         ds.PixelSpacing = [as_text(float(spacing[1])), as_text(float(spacing[0]))]  # between rows, between columns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..core.errors import InputError
 from ..core.views import as_picture
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import WindowedView, robust_window
+from .dicom import dicom_files, is_dicom, open_series
 
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -34,31 +35,53 @@ class LoadImageStreamd(MapTransform):
         size: output grid if it is not the input's own.
         intensity: None leaves values as they are; "robust" shows the key "image" (no sketch, no mask) as 0 ... 65535
             between its 0.5th and 99.5th percentile, see hiresmed.core.windows.robust_window.
+        kind: a hiresmed.io.image_kind.ImageKind, which the key "image" is checked by; None: no check.
 
     Raises:
-        InputError: another intensity.
+        InputError: another intensity; an image that is certainly not of the kind.
     """
 
-    def __init__(self, keys: KeysCollection, output, size=None, intensity: str | None = None) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output,
+        size=None,
+        intensity: str | None = None,
+        kind: Callable[[Any, Volume], None] | None = None,
+    ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if intensity not in (None, "robust"):
             raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
         self.output = output
         self.size = size
         self.intensity = intensity
+        self.kind = kind
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         if "name" not in case:
-            return case | {key: self._shown(key, self._tensor(case[key])) for key in self.key_iterator(case)}
+            return case | {key: self._shown(key, self._requested(key, case[key])) for key in self.key_iterator(case)}
         shape = None
         for key in self.key_iterator(case):
-            case[key] = self.output.open(case[key], case["name"])
+            source = case[key]
+            case[key] = self.output.open(source, case["name"])
+            if key == "image" and self.kind is not None:
+                self.kind(source, case[key])
             shape = shape or case[key].shape
         self.output.check(case, self.size or shape)
         if self.intensity and "image" in case:
             case["image"] = WindowedView(case["image"], robust_window(case["image"]))
         return case
+
+    def _requested(self, key: Hashable, path) -> torch.Tensor:
+        """A server's or a notebook's image, checked as those of a run are."""
+        if isinstance(path, str | Path) and (dicom_files(Path(path)) if Path(path).is_dir() else is_dicom(Path(path))):
+            open_series(path)  # MONAI's reader fills in what a header lacks
+        image = self._tensor(path)
+        if key == "image" and self.kind is not None:
+            values = image.numpy()[0]
+            self.kind(path, ArrayVolume(values, getattr(image, "affine", None), Path(str(path)).name))
+        return image
 
     def _tensor(self, path) -> torch.Tensor:
         """MONAI reads volumes; but of pictures it makes columns of rows, drops the spacing, and keeps colours."""

@@ -19,6 +19,7 @@ from ..core.tiles import check_region, check_size
 from ..core.views import SliceView, TurnedView
 from ..core.volumes import Volume
 from .dicom import dicom_files, is_dicom, lone_image
+from .dicom_series import check_ct_series
 from .pictures import picture_shape
 from .readers import cases, open_volume
 from .stores import ZarrStores
@@ -112,6 +113,9 @@ class CaseOutput:
         kind = {"png": "PNG", "dcm": "DICOM file of one picture"}.get(self.format_of(case))
         if kind is not None:
             check_png([b - a for a, b in check_region(self.region, shape)], kind)
+        volume = case.get("image", case.get("sketch"))
+        if self.format_of(case) == "dicom" and isinstance(volume, Volume):
+            check_ct_series(volume)
         check_output(self.final(case).parent, math.prod(check_size(shape)) * _BYTES_PER_VOXEL)
         if idist.get_rank() == 0 and not self.resume:
             for pyramid in self.work_dir(case["name"]).glob("*.ome.zarr"):

@@ -43,7 +43,7 @@ def read_picture(path: str | Path) -> Volume:
     if streamed is not None:
         return streamed
     try:
-        with _opened(path) as picture:
+        with opened_picture(path) as picture:
             pages = getattr(picture, "n_frames", 1)
             if pages > 1:
                 raise InputError(
@@ -74,7 +74,7 @@ def read_colours(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with _opened(path) as picture:
+        with opened_picture(path) as picture:
             _check_justified(picture, path)
             picture.load()
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
@@ -90,7 +90,7 @@ def read_colours(path: str | Path) -> np.ndarray:
 def picture_shape(path: str | Path) -> tuple[int, int] | None:
     """(rows, columns) by the header alone; None where the file is no picture."""
     try:
-        with _opened(Path(path)) as picture:
+        with opened_picture(Path(path)) as picture:
             rows, columns = picture.size[::-1]
             turn = _exif_turn(picture)
             return (rows, columns) if turn is None else turn(np.empty((rows, columns, 0))).shape[:2]
@@ -99,7 +99,8 @@ def picture_shape(path: str | Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """A PNG, JPEG or TIFF, its header read; OSError and others where it is none."""
     # large images are what this library is for
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None

@@ -13,7 +13,7 @@ from ignite.engine import Engine
 
 from ..core.memory import peak_device_bytes, peak_rss_bytes
 from .preview import Panel, write_preview
-from .report import last_line, write_report
+from .report import last_line, without_folders, write_report
 
 
 class ShownWarnings(logging.Handler):
@@ -49,10 +49,18 @@ class RunReport:
         self.about = {"bundle": self.bundle["name"], "version": self.bundle["version"]}
         self.about |= {"weights_sha256": weights_sha256, "seed": self.config.get("seed", 0)}
         self.started = time.perf_counter()
-        self.shown_before = len(SHOWN.sentences)
+        self._warned = len(SHOWN.sentences)  # of other runs of this process
+        self._general: list[str] = []  # of all cases of this run
 
     def _start(self, engine: Engine) -> None:
         self.started = time.perf_counter()
+        if engine.state.iteration == 0:
+            self._general += SHOWN.sentences[self._warned :]
+        self._warned = len(SHOWN.sentences)
+
+    def warnings(self) -> list[str]:
+        """The sentences shown for the run as a whole and for the case at hand, each once."""
+        return list(dict.fromkeys([*self._general, *SHOWN.sentences[self._warned :]]))
 
     def write_report(self, folder: Path, engine: Engine, **fields) -> dict:
         """folder/report.json of these fields and the run's own; returns what it says.
@@ -68,7 +76,7 @@ class RunReport:
             seconds=round(time.perf_counter() - self.started, 2),
             peak_rss_bytes=peak_rss_bytes(),
             peak_device_bytes=peak_device_bytes(state.device),
-            warnings=dict.fromkeys(SHOWN.sentences[self.shown_before :]),
+            warnings=self.warnings(),
             **{"synthetic": True, **fields},
         )
 
@@ -90,7 +98,9 @@ class RunReport:
             fields: of the report; see write_report.
         """
         name = f"{self.bundle['name']} {self.bundle['version']}"
-        write_preview(folder / "preview.png", panels, window, f"{name}   {footer}")
+        # the last is of this case rather than of the run
+        warned = f"   WARNING: {without_folders(self.warnings()[-1])}" if self.warnings() else ""
+        write_preview(folder / "preview.png", panels, window, f"{name}   {footer}{warned}")
         report = self.write_report(folder, engine, **fields)
         print(last_line(report, folder), flush=True)
         return report

@@ -19,7 +19,7 @@ from ...core.knobs import parse_bool
 from ...core.volumes import ArrayVolume
 from ...datasets.brats import brain_cases, brats_case
 from ...datasets.brats_dicom import dicom_series
-from ...io.dicom_seg import highdicom_package, write_segmentation
+from ...io.dicom_seg import check_segmentation_source, highdicom_package, write_segmentation
 from ...io.outputs import CaseOutput
 from ...io.writers import check_output, write_nifti
 from ...phantoms.brain import BrainPhantom
@@ -91,7 +91,11 @@ class SegmentationOutput(CaseOutput):
             case["header"] = str(source or "")
             # FLAIR, on which the whole tumour shows, is what a DICOM SEG refers to
             case["series"] = str(case["image"][-1]) if isinstance(case["image"], list) else ""
-        return found if self.overwrite else self._left(found)
+        left = found if self.overwrite else self._left(found)
+        for case in left:
+            if case["format"] == "dcm":
+                check_segmentation_source(case["series"], self.regions)
+        return left
 
     def _format(self, source: str | Path | None) -> str:
         if source is None or not dicom_series(Path(source)):
