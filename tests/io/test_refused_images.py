@@ -173,7 +173,7 @@ def not_a_jpeg(path):
     path.write_bytes(b"lorem ipsum " * 99)
 
 
-@wrong("a.tif", "has 2 pages")
+@wrong("a.tif", "got 2 pages")
 def two_pages(path):
     Image.fromarray(GREY8).save(path, save_all=True, append_images=[Image.fromarray(GREY8)])
 
