@@ -44,8 +44,8 @@ def open_tiff(path: str | Path) -> Volume | None:
         with tifffile.TiffFile(path) as file:
             if len(file.pages) > 1:
                 raise InputError(
-                    f"{path.name} must be one 2-D image, got {len(file.pages)} pages; save one of them, or the stack as "
-                    "NIfTI."
+                    f"{path.name} must be one 2-D image, got {len(file.pages)} pages; save one of them, or the stack "
+                    "as NIfTI."
                 )
             page = file.pages.first
             return TiffVolume(path, page) if _streams(page) else None
