@@ -64,7 +64,7 @@ class FolderOfImages(Sequence):
             return self.window
         if str(volume.dtype) not in FULL_RANGE:
             raise InputError(
-                f"{volume.name} should have 8 or 16 bit without sign, but has {volume.dtype}: say with --window which "
+                f"{volume.name} must have 8 or 16 bit without sign, got {volume.dtype}: say with --window which "
                 'of its values are black and white, as in --window "[-1000, 600]".'
             )
         return FULL_RANGE[str(volume.dtype)]
@@ -126,14 +126,14 @@ def window_of(text: str | None) -> tuple[float, float] | None:
     except (ValueError, SyntaxError, TypeError):
         low, high = 0.0, 0.0
     if not low < high:
-        raise InputError(f"window should be two rising numbers, as [-1000, 600], but is {text!r}; correct it.")
+        raise InputError(f"window must be two rising numbers, as [-1000, 600], got {text!r}; correct it.")
     return low, high
 
 
 def compare(args: argparse.Namespace, work_dir: pathlib.Path) -> None:
     target = args.output_dir / "metrics.json"
     if target.exists() and not args.overwrite:
-        raise InputError(f"{target} should not exist yet, but does; give --overwrite, or another --output_dir.")
+        raise InputError(f"{target} must not exist yet, but does; give --overwrite, or another --output_dir.")
     options = {k: v for k, v in (("weights", args.weights), ("sha256", args.sha256)) if v is not None}
     metrics = ImageSetMetrics(args.extractor, options, args.nearest_k, args.pairs, seed=args.seed)
     window = window_of(args.window)
@@ -145,9 +145,7 @@ def compare(args: argparse.Namespace, work_dir: pathlib.Path) -> None:
     }
     alike = args.size is not None or same_shape(list(sets.values()))
     if args.pairs and not alike:
-        raise InputError(
-            "All images should have one size for the MS-SSIM, but have several; give --size, or --pairs 0."
-        )
+        raise InputError("All images must have one size for the MS-SSIM, got several; give --size, or --pairs 0.")
     figures = metrics(sets["generated"], sets["real"], sets.get("training"))
     if idist.get_rank() == 0:
         args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -156,7 +156,7 @@ def main() -> None:
     args.knobs = {**recipe.knobs, **knobs_of(words)}
     args.epochs = args.epochs or recipe.epochs
     if len(args.epochs) != len(recipe.epochs):
-        parser.error(f"--epochs should be {len(recipe.epochs)} numbers for {args.recipe}, but is {args.epochs}")
+        parser.error(f"--epochs must be {len(recipe.epochs)} numbers for {args.recipe}, got {args.epochs}")
     run = args.install_from or recipe.train(bundle, args)
     print(f"installed {install(bundle, recipe, run)}")
 

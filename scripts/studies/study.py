@@ -208,7 +208,7 @@ def literal(value):
 def knobs_of(words: Sequence[str]) -> dict[str, str]:
     """`--name value` pairs that a script hands on to the training."""
     if len(words) % 2 or any(not name.startswith("--") for name in words[::2]):
-        sys.exit(f"error: knobs for the training should come as --name value pairs, but {' '.join(words)} came.")
+        sys.exit(f"error: knobs for the training must come as --name value pairs, but {' '.join(words)} came.")
     return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2])}
 
 

@@ -294,7 +294,7 @@ def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(
         ({"interpolate": [0, 1], "steps": 0}, "steps must be a whole number"),
         ({"interpolate": 5}, "interpolate must be the numbers of at least two samples"),
         ({"first_sample": -1}, "first_sample must be a whole number"),
-        ({"output_format": "bmp"}, "output_format should be one of"),
+        ({"output_format": "bmp"}, "output_format must be one of"),
         ({"output_format": "ome-zarr"}, "output_format must be png, tiff, nii, nii.gz or dicom"),
         ({"window": [9, 1]}, "window must be two rising numbers"),
         ({"region": [[0, 17], [0, 9]]}, "region must be"),
@@ -302,7 +302,7 @@ def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(
         ({"dataset_dir": "/data"}, "use evaluate.yaml to compare"),
         ({"overwrite": "perhaps"}, "overwrite must be true or false"),
         ({"amp": "perhaps"}, "amp must be true or false"),
-        ({"size": 48}, "size should be a power of two"),
+        ({"size": 48}, "size must be a power of two"),
         ({"size": 32}, "must hold the weights of DcganGenerator as configured"),
         ({"weights_path": "none.pt"}, "the weights must be in none.pt"),
         ({"output_dir": "/proc/none"}, "output_dir must be a folder that can be written"),
@@ -335,7 +335,7 @@ def test_damaged_weights_and_an_output_that_exists_are_refused(tmp_path, weights
     with pytest.raises(InputError, match="damaged or was replaced"):
         run(settings(SHARED.damaged(tmp_path, weights), tmp_path / "out"))
     before = digests(samples)
-    with pytest.raises(InputError, match=r"should not yet hold sample_0000_synthetic\.png, but does"):
+    with pytest.raises(InputError, match=r"must not yet hold sample_0000_synthetic\.png, got one"):
         run(settings(weights, samples, num_samples=2))
     assert digests(samples) == before
 
@@ -359,10 +359,10 @@ def listing(folder: Path, text: str) -> str:
 
 REAL = {"subjects": "a training\nb validation\n", "slices": [4, 20]}
 MISTAKES = {
-    "no folder": (lambda t: {"dataset_dir": str(t / "none")}, "dataset_dir should be a folder of cases"),
-    "empty folder": (lambda t: {"dataset_dir": str(t)}, "dataset_dir should hold cases of four NIfTI files"),
+    "no folder": (lambda t: {"dataset_dir": str(t / "none")}, "dataset_dir must be a folder of cases"),
+    "empty folder": (lambda t: {"dataset_dir": str(t)}, "dataset_dir must hold cases of four NIfTI files"),
     "a sequence missing": (
-        lambda t: {"dataset_dir": str(brats(t / "d", missing=["t2"]))}, "a should have t1, t1ce, t2 and flair"
+        lambda t: {"dataset_dir": str(brats(t / "d", missing=["t2"]))}, "a must have t1, t1ce, t2 and flair"
     ),
     "truncated": (lambda t: {"dataset_dir": str(half(brats(t / "d")))}, "a_flair.nii"),
     "NaN": (lambda t: {"dataset_dir": str(brats(t / "d", value=np.nan))}, "got NaN or infinity"),
@@ -371,15 +371,15 @@ MISTAKES = {
     "unknown subject": (
         lambda t: {"dataset_dir": str(brats(t / "d")), "subjects": listing(t, "a\nz\n")}, "names 1 subjects that are"
     ),
-    "no contrast": (lambda t: {"contrasts": ["t7"]}, "contrasts should be some of"),
-    "too few subjects": (lambda t: {"num_subjects": 9}, "num_subjects should be at most the 3 subjects"),
+    "no contrast": (lambda t: {"contrasts": ["t7"]}, "contrasts must be some of"),
+    "too few subjects": (lambda t: {"num_subjects": 9}, "num_subjects must be at most the 3 subjects"),
     "batch too large": (lambda t: {"batch_size": 4000}, "batch_size must be at most the number of training images, 27"),
     "negative rate": (lambda t: {"learning_rate": -1.0}, "learning_rate must be a number above 0"),
     "rate as text": (lambda t: {"learning_rate": "1e-4x"}, "learning_rate must be a number above 0"),
     "no epochs": (lambda t: {"max_epochs": 0}, "max_epochs must be a whole number from 1 on"),
-    "size": (lambda t: {"size": 50}, "size should be a power of two"),
-    "norm": (lambda t: {"norm": "layer"}, "norm should be one of"),
-    "range": (lambda t: {"value_range": [1, 1]}, "value_range should be two rising numbers"),
+    "size": (lambda t: {"size": 50}, "size must be a power of two"),
+    "norm": (lambda t: {"norm": "layer"}, "norm must be one of"),
+    "range": (lambda t: {"value_range": [1, 1]}, "value_range must be two rising numbers"),
     "metric": (lambda t: {"metric": "fid"}, "metric must be one of"),
 }  # fmt: skip
 

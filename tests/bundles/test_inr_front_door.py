@@ -179,7 +179,7 @@ def test_colours_are_written_as_png_and_tiff_of_the_same_values(tmp_path):
         assert a.mode == b.mode == "RGB" and np.array_equal(a, b)
         assert min(np.asarray(a).std((0, 1))) > 5 and np.ptp(np.asarray(a).astype(int), axis=2).max() > 20
         assert np.allclose(a.info["dpi"], 12.7, rtol=1e-3)
-    with pytest.raises(InputError, match="colour picture should be png"):
+    with pytest.raises(InputError, match="colour picture must be png"):
         run(settings(path, tmp_path / "nii", **knobs, output_format="nii"))
 
 
@@ -193,7 +193,7 @@ def test_evaluation_says_n_and_the_network_of_every_figure_and_is_not_written_ov
     others = {"random_frechet_distance", "random_frechet_ratio", "random_prdc", "random_memorisation"}
     assert others | {"ms_ssim_diversity"} <= set(figures)
     assert len(list(tmp_path.glob("sample_*_synthetic.png"))) == 5, "the images that were measured are there to look at"
-    with pytest.raises(InputError, match=r"should not yet hold sample_0000_synthetic\.png"):
+    with pytest.raises(InputError, match=r"must not yet hold sample_0000_synthetic\.png"):
         run(knobs, "evaluate.yaml")
 
 
@@ -202,9 +202,9 @@ MISTAKES = {
     "no samples": (lambda f: {"num_samples": 0}, "num_samples must be a whole number from 1 on"),
     "a negative seed": (lambda f: {"seed": -1}, "seed must be a whole number from 0 on"),
     "size of three axes": (lambda f: {"size": [8, 8, 8]}, "size must give a positive number .* each of 2"),
-    "no spacing": (lambda f: {"spacing": 0}, "spacing should be a positive length in mm"),
-    "offset in words": (lambda f: {"offset": "left"}, "offset should be a finite length in mm"),
-    "no trained spacing": (lambda f: {"trained_spacing": -1}, "trained_spacing should be a positive length"),
+    "no spacing": (lambda f: {"spacing": 0}, "spacing must be a positive length in mm"),
+    "offset in words": (lambda f: {"offset": "left"}, "offset must be a finite length in mm"),
+    "no trained spacing": (lambda f: {"trained_spacing": -1}, "trained_spacing must be a positive length"),
     "region outside": (lambda f: {"region": [[0, 17], [0, 9]]}, r"region must be .* inside \(16, 24\)"),
     "half a region": (lambda f: {"region": [5]}, "region must be"),
     "a number of steps": (lambda f: {"interpolate": 6}, "interpolate must be the numbers of at least two samples"),
@@ -214,7 +214,7 @@ MISTAKES = {
     "an unknown dtype": (lambda f: {"dtype": "uint17"}, "window must be two rising numbers that dtype can hold"),
     "tiles of none": (lambda f: {"tile_size": 0}, "tile_size must be a positive number"),
     "places of none": (lambda f: {"places": 0}, "places must be a whole number from 1 on"),
-    "an unknown format": (lambda f: {"output_format": "bmp"}, "output_format should be one of"),
+    "an unknown format": (lambda f: {"output_format": "bmp"}, "output_format must be one of"),
     "a PNG too large": (lambda f: {"size": [9000, 9000], "output_format": "png"}, "set output_format to tiff"),
     "a disk too small": (lambda f: {"size": [10**7, 10**7]}, "GB free"),
     "a folder that is a file": (
@@ -246,7 +246,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_under_a_final_name(mistake
 
 def test_results_that_exist_are_not_replaced_unless_asked(weights, gallery):
     before = digest(gallery / "report.json")
-    with pytest.raises(InputError, match=r"should not yet hold sample_0000_synthetic\.png"):
+    with pytest.raises(InputError, match=r"must not yet hold sample_0000_synthetic\.png"):
         run(settings(weights, gallery, num_samples=1, large_size=[32, 48]))
     assert digest(gallery / "report.json") == before
 

@@ -122,20 +122,20 @@ def test_colour_photographs_volumes_and_phantom_slices_train(tmp_path, photograp
 
 
 TRAINING_MISTAKES = {
-    "an odd size": ({"image_size": [18, 16]}, "image_size should be divisible by patch_factor"),
-    "too many stages": ({"num_stages": 4, "stage_epochs": [1] * 4}, "image_size should be divisible"),
-    "epochs of two stages": ({"stage_epochs": [1, 1]}, "stage_epochs should give the epochs of each of the 3 stages"),
+    "an odd size": ({"image_size": [18, 16]}, "image_size must be divisible by patch_factor"),
+    "too many stages": ({"num_stages": 4, "stage_epochs": [1] * 4}, "image_size must be divisible"),
+    "epochs of two stages": ({"stage_epochs": [1, 1]}, "stage_epochs must give the epochs of each of the 3 stages"),
     "no epochs": ({"stage_epochs": [1, 0, 1]}, "stage_epochs must be a whole number from 1 on"),
     "no batch": ({"batch_size": 0}, "batch_size must be a whole number from 1 on"),
-    "two channels": ({"image_channels": 2}, "image_channels should be 1"),
-    "unknown intensity": ({"intensity": "bright"}, "intensity should be robust, full, or two"),
-    "falling intensity": ({"intensity": [5, 1]}, "intensity should be two rising numbers"),
-    "unknown fit": ({"fit": "squeeze"}, "fit should be resize or crop"),
-    "no folder": ({"dataset_dir": "/nowhere"}, "should be an existing file or folder"),
+    "two channels": ({"image_channels": 2}, "image_channels must be 1"),
+    "unknown intensity": ({"intensity": "bright"}, "intensity must be robust, full, or two"),
+    "falling intensity": ({"intensity": [5, 1]}, "intensity must be two rising numbers"),
+    "unknown fit": ({"fit": "squeeze"}, "fit must be resize or crop"),
+    "no folder": ({"dataset_dir": "/nowhere"}, "must be an existing file or folder"),
     "no such image": ({"cases_list": [{"image": "none.png"}]}, "none.png"),
-    "unknown norm": ({"consistency#norm": "L7"}, "norm should be one of"),
+    "unknown norm": ({"consistency#norm": "L7"}, "norm must be one of"),
     "a softness below none": ({"consistency#tolerance": -1}, "tolerance from 0 on"),
-    "volumes of pictures": ({"image_size": [8, 8, 8]}, "should have 3 axes as image_size"),
+    "volumes of pictures": ({"image_size": [8, 8, 8]}, "must have 3 axes as image_size"),
     "a used folder": ({"used": True}, "set resume to true"),
 }  # fmt: skip
 

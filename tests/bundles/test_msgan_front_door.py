@@ -110,7 +110,7 @@ def test_killed_in_the_middle_and_resumed_it_ends_with_the_same_bytes(tmp_path, 
     assert process.wait() == -signal.SIGKILL
     finished = journal.read_bytes().count(1)
     assert 2 <= finished < tiles and left_behind(tmp_path) == []
-    with pytest.raises(InputError, match=r"image\.ome\.zarr was begun with, but seed changed"):
+    with pytest.raises(InputError, match=r"image\.ome\.zarr was begun with, got another seed"):
         run(knobs | {"resume": True, "seed": 1})
     assert journal.read_bytes().count(1) == finished
     run(knobs | {"resume": "true"})
@@ -215,12 +215,12 @@ def filled(folder: Path) -> Path:
 
 
 MISTAKES = {
-    "missing file": (lambda f, i, w: {"image": f / "none.nii.gz"}, "there is no .*none.nii.gz"),
-    "empty path": (lambda f, i, w: {"image": ""}, "path of an image, but is empty"),
-    "empty file": (lambda f, i, w: {"image": text_file(f, "nil.nii", b"")}, "but the file is empty"),
-    "truncated gzip": (lambda f, i, w: {"image": truncated(f, i)}, "half.nii.gz should be a whole gzip file"),
+    "missing file": (lambda f, i, w: {"image": f / "none.nii.gz"}, "got .*none.nii.gz, which does not exist"),
+    "empty path": (lambda f, i, w: {"image": ""}, "path of an image, got nothing"),
+    "empty file": (lambda f, i, w: {"image": text_file(f, "nil.nii", b"")}, "got an empty file"),
+    "truncated gzip": (lambda f, i, w: {"image": truncated(f, i)}, "half.nii.gz must be a whole gzip file"),
     "truncated file": (lambda f, i, w: {"image": short(f)}, "short.nii must be .* bytes long"),
-    "text": (lambda f, i, w: {"image": text_file(f, "notes.txt")}, "notes.txt should be an image"),
+    "text": (lambda f, i, w: {"image": text_file(f, "notes.txt")}, "notes.txt must be an image"),
     "text as NIfTI": (lambda f, i, w: {"image": text_file(f, "notes.nii")}, "notes.nii must be a NIfTI image"),
     "bytes as gzip": (lambda f, i, w: {"image": text_file(f, "x.nii.gz")}, "x.nii.gz must be"),
     "four axes": (
@@ -236,10 +236,10 @@ MISTAKES = {
         r"s.nii must be a 3-D volume of more than one slice, got shape \(",
     ),
     "singular affine": (lambda f, i, w: {"image": singular(f)}, "flat.nii must have an invertible"),
-    "image and folder": (lambda f, i, w: {"dataset_dir": f}, "Either image or dataset_dir should be given"),
+    "image and folder": (lambda f, i, w: {"dataset_dir": f}, "Either image or dataset_dir must be given"),
     "folder of nothing": (
         lambda f, i, w: {"image": None, "dataset_dir": text_file(f, "note.txt").parent},
-        "dataset_dir should hold",
+        "dataset_dir must hold",
     ),
     "no weights": (lambda f, i, w: {"weights_path": f / "none.pt"}, "weights must be in .*none.pt"),
     "damaged weights": (lambda f, i, w: {"weights_path": damaged(f, w)}, "model.pt must have the sha256"),
@@ -249,7 +249,7 @@ MISTAKES = {
         lambda f, i, w: {"weights_path": other_file(f, "c.pt", generator(3, width=16).state_dict())},
         "c.pt must hold the weights of MultiScaleGenerator as configured",
     ),
-    "an output that exists": (lambda f, i, w: {"output_dir": filled(f)}, "should not yet hold chest_synthetic.nii.gz"),
+    "an output that exists": (lambda f, i, w: {"output_dir": filled(f)}, "must not yet hold chest_synthetic.nii.gz"),
     "nothing to resume": (lambda f, i, w: {"output_dir": filled(f), "resume": True}, "there is nothing to resume"),
     "a file as output_dir": (lambda f, i, w: {"output_dir": text_file(f, "out")}, "out.* cannot"),
     "size of nothing": (lambda f, i, w: {"size": [0, 16, 16]}, "size must give a positive number"),
@@ -261,16 +261,16 @@ MISTAKES = {
     "base of nothing": (lambda f, i, w: {"base_size": -8}, "base_size must be a whole number from 1 on"),
     "region outside": (lambda f, i, w: {"region": [[0, 10], [0, 10], [20, 28]]}, "region must be .* inside"),
     "region of one box edge": (lambda f, i, w: {"region": [0, 10]}, "region must be"),
-    "window of one number": (lambda f, i, w: {"window": 400}, "window should be two increasing numbers"),
-    "window upside down": (lambda f, i, w: {"window": [400, -1000]}, "window should be two increasing numbers"),
-    "unknown format": (lambda f, i, w: {"output_format": "jpeg2000"}, "output_format should be one of"),
+    "window of one number": (lambda f, i, w: {"window": 400}, "window must be two increasing numbers"),
+    "window upside down": (lambda f, i, w: {"window": [400, -1000]}, "window must be two increasing numbers"),
+    "unknown format": (lambda f, i, w: {"output_format": "jpeg2000"}, "output_format must be one of"),
     "unknown start": (lambda f, i, w: {"first_image": "dreamt"}, "first_image must be generated or real"),
     "perhaps": (lambda f, i, w: {"overwrite": "perhaps"}, "overwrite"),
     "mask elsewhere": (
         lambda f, i, w: {"mask": save_nifti(f / "m.nii", np.ones((8, 8, 8), np.uint8))},
         "mask must have the image's",
     ),
-    "an image as sketch": (lambda f, i, w: {"sketch": i}, "sketch should hold edge strengths from 0 to 1"),
+    "an image as sketch": (lambda f, i, w: {"sketch": i}, "sketch must hold edge strengths from 0 to 1"),
 }
 
 
@@ -355,7 +355,7 @@ def test_a_folder_of_cases_is_worked_through_and_resumed_at_the_first_unfinished
         assert nibabel.Nifti1Image.from_bytes(packed.read()).shape == (20, 17, 14)
 
     shutil.rmtree(made["b"].parent)
-    with pytest.raises(InputError, match=r"should not yet hold a_synthetic\.nii"):
+    with pytest.raises(InputError, match=r"must not yet hold a_synthetic\.nii"):
         run(knobs)
     run(knobs | {"resume": True})
     assert (digest(made["a"]), made["a"].stat().st_mtime_ns) == before["a"], "what is finished is left alone"

@@ -244,7 +244,7 @@ def test_a_folder_of_cases_is_worked_through_and_resumed_at_the_first_unfinished
     made = {name: tmp_path / "out" / name / f"{name}_labels.nii.gz" for name in ("a", "b")}
     before = {name: (digest(path), path.stat().st_mtime_ns) for name, path in made.items()}
     made["b"].unlink()
-    with pytest.raises(InputError, match=r"should not yet hold a_labels\.nii\.gz"):
+    with pytest.raises(InputError, match=r"must not yet hold a_labels\.nii\.gz"):
         run(knobs)
     run(knobs | {"resume": "true"})
     assert (digest(made["a"]), made["a"].stat().st_mtime_ns) == before["a"], "what is finished is left alone"
@@ -292,23 +292,23 @@ def filled(folder: Path) -> Path:
 
 
 MISTAKES = {
-    "missing path": (lambda f, c, w: {"image": f / "none"}, "there is no .*none"),
+    "missing path": (lambda f, c, w: {"image": f / "none"}, "got .*none', which does not exist"),
     "empty path": (lambda f, c, w: {"image": ""}, "case folder or a file of one"),
-    "empty folder": (lambda f, c, w: {"image": (f / "e").mkdir() or f / "e"}, "should hold the NIfTI files or DICOM"),
-    "text": (lambda f, c, w: {"image": text_file(f, "notes.nii")}, "notes.nii should be a NIfTI image"),
-    "a sequence missing": (lambda f, c, w: {"image": changed(f, c, t2=None)}, "should have t1, t1ce.* t2 is missing"),
-    "a sequence doubled": (lambda f, c, w: {"image": doubled(f, c)}, "should have one t1ce, but has .*t1gd"),
+    "empty folder": (lambda f, c, w: {"image": (f / "e").mkdir() or f / "e"}, "must hold the NIfTI files or DICOM"),
+    "text": (lambda f, c, w: {"image": text_file(f, "notes.nii")}, "notes.nii must be a NIfTI image"),
+    "a sequence missing": (lambda f, c, w: {"image": changed(f, c, t2=None)}, "must have t1, t1ce.* got no t2"),
+    "a sequence doubled": (lambda f, c, w: {"image": doubled(f, c)}, "must have one t1ce, got .*t1gd"),
     "a sequence twice in the list": (
         lambda f, c, w: {"image": [str(c / f"glioma_{s}.nii.gz") for s in ("t1", "t1", "t2", "flair")]},
-        "should be four files .* each once",
+        "must be four files .* each once",
     ),
     "another shape": (
         lambda f, c, w: {"image": changed(f, c, t2=lambda d, a: (d[:-1], a))},
-        "glioma_t2.nii.gz should have the shape of glioma_t1.nii.gz",
+        "glioma_t2.nii.gz must have the shape of glioma_t1.nii.gz",
     ),
     "another affine": (
         lambda f, c, w: {"image": changed(f, c, flair=shifted)},
-        "glioma_flair.nii.gz should have the affine of .* differs by up to 5 mm",
+        "glioma_flair.nii.gz must have the affine of .* got a difference of up to 5 mm",
     ),
     "infinity": (
         lambda f, c, w: {"image": changed(f, c, t1=lambda d, a: (np.where(d > 0, np.inf, d), a))},
@@ -316,7 +316,7 @@ MISTAKES = {
     ),
     "a constant sequence": (
         lambda f, c, w: {"image": changed(f, c, t1ce=lambda d, a: (d * 0, a))},
-        "should show something in every sequence, but t1ce is 0 everywhere",
+        "must show something in every sequence, got a t1ce that is 0 everywhere",
     ),
     "a skull": (
         lambda f, c, w: {
@@ -330,7 +330,7 @@ MISTAKES = {
     ),
     "two cases": (
         lambda f, c, w: {"image": write_case(Path(shutil.copytree(c, f / "two")), name="other")},
-        "should hold one case, but holds 2",
+        "must hold one case, got 2",
     ),
     "three channels": (
         lambda f, c, w: {"image": save(f / "x.nii", np.zeros((8, 8, 8, 3), np.float32))},
@@ -338,26 +338,26 @@ MISTAKES = {
     ),
     "four channels in an order that nothing tells": (
         lambda f, c, w: {"image": stacked(f)},
-        "should tell the order of its four channels .* set channel_order",
+        "must tell the order of its four channels .* set channel_order",
     ),
     "a strange order of channels": (
         lambda f, c, w: {"image": stacked(f), "channel_order": ["t1", "t1", "t2", "flair"]},
-        "channel_order should be msd or name",
+        "channel_order must be msd or name",
     ),
     "image and folder": (lambda f, c, w: {"dataset_dir": f}, "Either image or dataset_dir"),
-    "folder of nothing": (lambda f, c, w: {"image": None, "dataset_dir": f}, "dataset_dir should hold"),
+    "folder of nothing": (lambda f, c, w: {"image": None, "dataset_dir": f}, "dataset_dir must hold"),
     "a section of nothing": (
         lambda f, c, w: {"image": None, "dataset_dir": c, "section": "exam"},
-        "section should be training",
+        "section must be training",
     ),
     "strange labels": (
         lambda f, c, w: {"image": changed(f, c, seg=lambda d, a: (d * 9, a))},
-        "should hold the codes .* but holds",
+        "must hold the codes .* got",
     ),
-    "no such label": (lambda f, c, w: {"label": "seg_expert"}, "should have one label named seg_expert"),
+    "no such label": (lambda f, c, w: {"label": "seg_expert"}, "must have one label named seg_expert"),
     "a label elsewhere": (
         lambda f, c, w: {"label": save(f / "l.nii", np.zeros((8, 8, 8), np.uint8))},
-        "l.nii should have the shape",
+        "l.nii must have the shape",
     ),
     "no weights": (lambda f, c, w: {"weights_path": f / "none.pt"}, "weights must be in .*none.pt"),
     "damaged weights": (lambda f, c, w: {"weights_path": SHARED.damaged(f, w)}, "model.pt must have the sha256"),
@@ -365,18 +365,18 @@ MISTAKES = {
         lambda f, c, w: {"weights_path": weights_file(f, 3)},
         "must hold the weights of PatchDDMUNet as configured",
     ),
-    "an output that exists": (lambda f, c, w: {"output_dir": filled(f)}, "should not yet hold glioma_labels"),
+    "an output that exists": (lambda f, c, w: {"output_dir": filled(f)}, "must not yet hold glioma_labels"),
     "a file as output_dir": (lambda f, c, w: {"output_dir": text_file(f, "out")}, "output_dir must be a folder that"),
-    "unknown format": (lambda f, c, w: {"output_format": "mha"}, "output_format should be nii"),
+    "unknown format": (lambda f, c, w: {"output_format": "mha"}, "output_format must be nii"),
     "unknown recipe": (lambda f, c, w: {"recipe": "slow"}, "recipe must be one of fast, paper"),
     "unknown solver": (lambda f, c, w: {"solver": "euler"}, "solver must be one of ddim, dpm, heun"),
-    "unknown inference": (lambda f, c, w: {"inference": "half"}, "inference should be one of whole, sliding"),
-    "unknown coordinates": (lambda f, c, w: {"coordinates": "polar"}, "coordinates should be one of"),
-    "unknown region": (lambda f, c, w: {"regions": ["XX"]}, "regions should be some of WT, TC, ET"),
-    "unknown coding": (lambda f, c, w: {"label_coding": "mine"}, "label_coding should be brats2020 or brats2023"),
+    "unknown inference": (lambda f, c, w: {"inference": "half"}, "inference must be one of whole, sliding"),
+    "unknown coordinates": (lambda f, c, w: {"coordinates": "polar"}, "coordinates must be one of"),
+    "unknown region": (lambda f, c, w: {"regions": ["XX"]}, "regions must be some of WT, TC, ET"),
+    "unknown coding": (lambda f, c, w: {"label_coding": "mine"}, "label_coding must be brats2020 or brats2023"),
     "no steps": (lambda f, c, w: {"steps": 0}, "steps must be a whole number from 1 on"),
     "no draws": (lambda f, c, w: {"num_samples": -1}, "num_samples must be a whole number from 1 on"),
-    "no spacing": (lambda f, c, w: {"spacing": 0}, "spacing should be a positive number of mm"),
+    "no spacing": (lambda f, c, w: {"spacing": 0}, "spacing must be a positive number of mm"),
     "a window in words": (
         lambda f, c, w: {"tile_size": "large", "inference": "sliding"},
         "patch_size .*tile_size.* must be a whole number|tile_size must be a whole number|patch_size must be",

@@ -89,14 +89,14 @@ def test_each_overlay_trains_and_validates(tmp_path, overlay):
 
 
 MISTAKES = {
-    "a patch larger than the grid": ({"patch_size": 40}, "patch_size should fit into the padded grid"),
+    "a patch larger than the grid": ({"patch_size": 40}, "patch_size must fit into the padded grid"),
     "an unknown recipe": ({"recipe": "slow"}, "recipe must be one of fast, paper"),
-    "an unknown law": ({"crop_law": "poisson"}, "law should be one of trapezoid"),
-    "no crops": ({"crops": 0}, "num_samples must be|num_samples should be at least 1"),
-    "a folder without cases": ({"dataset_dir": "."}, "dataset_dir should hold cases"),
-    "a patch that the levels do not divide": ({"patch_size": 13}, "Every side should be a multiple of 2"),
+    "an unknown law": ({"crop_law": "poisson"}, "law must be one of trapezoid"),
+    "no crops": ({"crops": 0}, "num_samples must be|num_samples must be at least 1"),
+    "a folder without cases": ({"dataset_dir": "."}, "dataset_dir must hold cases"),
+    "a patch that the levels do not divide": ({"patch_size": 13}, "Every side must be a multiple of 2"),
     "an existing training": ({"output_dir": None}, "set resume to true"),
-    "an unknown skip": ({"skip": "sum"}, "skip should be one of"),
+    "an unknown skip": ({"skip": "sum"}, "skip must be one of"),
 }
 
 

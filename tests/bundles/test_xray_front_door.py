@@ -180,7 +180,7 @@ def test_broken_off_in_the_middle_and_resumed_it_ends_with_the_same_bytes(tmp_pa
         with pytest.raises(Killed):
             run(knobs)
     assert left_behind(tmp_path) == []
-    with pytest.raises(InputError, match="was begun with, but seed changed"):
+    with pytest.raises(InputError, match="was begun with, got another seed"):
         run(knobs | {"resume": True, "seed": 1})
     marked.clear()
     with monkeypatch.context() as patch:
@@ -252,22 +252,22 @@ MISTAKES = {
     ),
     "pages": (lambda f: {"image": pages(f / "pages.tiff")}, "pages.tiff must be one 2-D image, got 2 pages"),
     "one grey": (lambda f: {"image": png(f / "flat.png", np.full(SHAPE, 7, np.uint8))}, "flat.png must hold at least"),
-    "text": (lambda f: {"image": SHARED.text_file(f, "notes.png")}, "notes.png should be a PNG, JPEG or TIFF"),
-    "half a file": (lambda f: {"image": half(png(f / "half.png", grey()))}, "half.png should be a PNG, JPEG or TIFF"),
+    "text": (lambda f: {"image": SHARED.text_file(f, "notes.png")}, "notes.png must be a PNG, JPEG or TIFF"),
+    "half a file": (lambda f: {"image": half(png(f / "half.png", grey()))}, "half.png must be a PNG, JPEG or TIFF"),
     "NaN": (lambda f: {"image": tiff(f / "nan.tiff", hole())}, "nan.tiff must hold finite values only"),
     "size of three axes": (lambda f: {"size": [16, 16, 16]}, "size must give a positive number .* each of 2"),
     "region of three axes": (lambda f: {"region": [[0, 5]] * 3}, r"region must be .* for each axis \(rows, columns\)"),
     "region outside": (lambda f: {"region": [[0, 84], [0, 9]]}, r"region must be .* inside \(83, 70\)"),
     "a PNG too large": (lambda f: {"size": [9000, 9000], "output_format": "png"}, "set output_format to tiff"),
     "tiles of three axes": (lambda f: {"tile_size": [16, 16, 16]}, "tile_size must give 2 numbers"),
-    "unknown intensity": (lambda f: {"intensity": "bright"}, "intensity should be robust or null, but is 'bright'"),
+    "unknown intensity": (lambda f: {"intensity": "bright"}, "intensity must be robust or null, got 'bright'"),
     "mask elsewhere": (
         lambda f: {"mask": png(f / "m.png", np.ones((8, 8), np.uint8))},
         r"mask must have the image's \(83, 70\)",
     ),
     "an X-ray as sketch": (
         lambda f: {"image": None, "sketch": png(f / "x.png", grey().astype(np.uint16) * 250)},
-        "a sketch should hold edge strengths from 0 to 1",
+        "a sketch must hold edge strengths from 0 to 1",
     ),
     "weights of the 3-D bundle": (
         lambda f: {"weights_path": SHARED.other_file(f, "ct.pt", generator(3).state_dict())},

@@ -263,7 +263,7 @@ from hiresmed.core.errors import InputError, install_error_hook
 install_error_hook()
 try:
     try:
-        raise {kind}("the knob should be 3, but is 4; set it to 3.")
+        raise {kind}("the knob must be 3, got 4; set it to 3.")
     except Exception as error:
         raise RuntimeError("Failed to instantiate component 'x'") from error
 except Exception as error:
@@ -277,7 +277,7 @@ def spoken(kind: str) -> subprocess.CompletedProcess:
 
 def test_a_users_mistake_ends_as_one_line_and_ours_as_a_traceback():
     theirs, ours = spoken("InputError"), spoken("KeyError")
-    assert (theirs.returncode, theirs.stderr) == (1, "error: the knob should be 3, but is 4; set it to 3.\n")
+    assert (theirs.returncode, theirs.stderr) == (1, "error: the knob must be 3, got 4; set it to 3.\n")
     assert ours.returncode == 1 and "Traceback" in ours.stderr and "error: the knob" not in ours.stderr
 
 

@@ -211,7 +211,7 @@ def test_the_doctor_finds_damaged_weights_and_missing_packages(adder, capsys):
     folder.metadata["required_packages_version"] = {"torch": "2", "nowhere": "1.0"}
     assert examine({"adder": folder}) == 1
     said = capsys.readouterr().out
-    assert "wrong: nowhere should be installed, but is not; run: pip install nowhere==1.0." in said
+    assert "wrong: nowhere must be installed, got none; run: pip install nowhere==1.0." in said
     assert "(as noted)" in said and "free in" in said and "\n  GPU" in said
     assert processor_name() in said and "\n  bfloat16 on cpu      " in said and "\n  Python " in said
     (adder / "models" / "model.pt").write_bytes(b"abd")

@@ -103,36 +103,36 @@ def test_a_data_set_is_found_in_folders_and_side_by_side(tmp_path):
 
 def test_a_missing_sequence_is_named_with_what_was_found(tmp_path):
     make(tmp_path)["t2"].unlink()
-    with pytest.raises(InputError, match=r"t2 is missing in .*t1ce \(BraTS20_Training_007_t1ce.nii\)"):
+    with pytest.raises(InputError, match=r"got no t2 in .*t1ce \(BraTS20_Training_007_t1ce.nii\)"):
         brats_case(tmp_path)
 
 
 def test_a_doubled_sequence_is_named_with_both_files(tmp_path):
     make(tmp_path)
     write(tmp_path / "BraTS20_Training_007_t1gd.nii.gz", 1)
-    with pytest.raises(InputError, match=r"one t1ce, but has .*_t1ce.nii, .*_t1gd.nii.gz"):
+    with pytest.raises(InputError, match=r"one t1ce, got .*_t1ce.nii, .*_t1gd.nii.gz"):
         brats_case(tmp_path)
 
 
 def test_shapes_and_affines_that_differ_are_named(tmp_path):
     files = make(tmp_path)
     write(files["flair"], 1, shape=(5, 6, 5))
-    with pytest.raises(InputError, match=r"_flair.nii should have the shape .*\(5, 6, 4\), but has \(5, 6, 5\)"):
+    with pytest.raises(InputError, match=r"_flair.nii must have the shape .*\(5, 6, 4\), got \(5, 6, 5\)"):
         read_brats(tmp_path)
     write(files["flair"], 1, affine=np.diag([-1.0, -1, 1.5, 1]))
-    with pytest.raises(InputError, match=r"_flair.nii should have the affine .* 0.5 mm"):
+    with pytest.raises(InputError, match=r"_flair.nii must have the affine .* 0.5 mm"):
         read_brats(tmp_path)
     write(files["flair"], 1)
     write(files["seg"], 1, shape=(4, 6, 4))
-    with pytest.raises(InputError, match=r"_seg.nii should have the shape"):
+    with pytest.raises(InputError, match=r"_seg.nii must have the shape"):
         read_brats(tmp_path)
 
 
 def test_other_mistakes_end_in_one_sentence(tmp_path):
     mistakes = {
-        "no.nii": "there is no",
-        "": "there is no",
-        str(tmp_path): "none is named so",
+        "no.nii": "which does not exist",
+        "": "which does not exist",
+        str(tmp_path): "got none of such a name",
         str(write(tmp_path / "odd.nii", 1)): "four channels",
         (write(tmp_path / "a_t1.nii", 1), tmp_path / "a_t2.nii"): "each once",
     }
@@ -142,7 +142,7 @@ def test_other_mistakes_end_in_one_sentence(tmp_path):
             source = tmp_path / "empty"
         with pytest.raises(InputError, match=words):
             read_brats(list(source) if isinstance(source, tuple) else source)
-    with pytest.raises(InputError, match="none is in"):
+    with pytest.raises(InputError, match="got none in"):
         brats_cases(tmp_path / "empty")
 
 
@@ -181,7 +181,7 @@ def test_sections_follow_the_authors_for_brats_2020_and_names_elsewhere(tmp_path
     sections = {s: [c["subject"][-3:] for c in brain_cases(tmp_path, s)] for s in ("training", "validation", "test")}
     assert sections == {"training": ["001"], "validation": ["029"], "test": ["010"]}
     (tmp_path / "BraTS20_Training_001_seg.nii").unlink()
-    with pytest.raises(InputError, match="BraTS20_Training_001 should have a label"):
+    with pytest.raises(InputError, match="BraTS20_Training_001 must have a label"):
         brain_cases(tmp_path, "training")
 
 
@@ -226,7 +226,7 @@ def test_a_list_of_cases_repeats_them_and_mixes_phantoms_with_patients(tmp_path)
     assert len(brain_cases(tmp_path, cases_list=listed)) == 7
     (held,) = brain_cases(tmp_path, "validation", cases_list=listed)
     assert "label" not in held
-    with pytest.raises(InputError, match="should have a label for training"):
+    with pytest.raises(InputError, match="must have a label for training"):
         brain_cases(tmp_path, "training", cases_list=[{"case": "two"}])
     with pytest.raises(InputError, match="must name a case or phantoms"):
         brain_cases(tmp_path, "training", cases_list=[{"image": "one"}])

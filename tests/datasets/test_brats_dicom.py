@@ -149,13 +149,13 @@ def all_in_one(case: Path) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (mixed, "t2 should hold one series, but holds 2"),
+        (mixed, "t2 must hold one series, got 2"),
         (missing_slice, "a slice is missing"),
-        (other_grid, "t2 should have the shape of t1"),
-        (ct, "t1 should be a series of MR, but its modality is CT"),
-        (absent, "flair is missing"),
-        (doubled, "should have one t1, but has t1, t1_again"),
-        (all_in_one, "dump should hold one series, but holds 4"),
+        (other_grid, "t2 must have the shape of t1"),
+        (ct, "t1 must be a series of MR, got CT"),
+        (absent, "got no flair"),
+        (doubled, "must have one t1, got t1, t1_again"),
+        (all_in_one, "dump must hold one series, got 4"),
     ],
 )
 def test_what_is_wrong_with_a_series_is_one_sentence(case, spoil, told):

@@ -105,7 +105,7 @@ def test_base_crops_are_made_of_no_validation_case_and_of_none_that_teaches_fine
     assert len(cropped(tmp_path, "validation")) == 1
     assert len(cropped(tmp_path, stages=[1])) == 1
     for wrong in (0, 1.5, "half"):
-        with pytest.raises(InputError, match="base_crops should be shares"):
+        with pytest.raises(InputError, match="base_crops must be shares"):
             cropped(tmp_path, shares=(wrong,))
 
 

@@ -89,7 +89,7 @@ def test_a_folders_subjects_are_split_once_and_for_all_and_counted_by_name(folde
     training, validation = (subjects(mri_cases(folder, section)) for section in ("training", "validation"))
     assert sorted(training + validation) == [f"s{n}" for n in range(10)] and training and validation
     assert subjects(mri_cases(folder, "training", num_subjects=3)) == sorted(training)[:3]
-    with pytest.raises(InputError, match=f"at most the {len(training)} subjects .* but is 11"):
+    with pytest.raises(InputError, match=f"at most the {len(training)} subjects .* got 11"):
         mri_cases(folder, "training", num_subjects=11)
 
 
@@ -109,9 +109,9 @@ def test_a_list_mixes_files_of_one_sequence_and_phantoms(folder):
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        ([{"t1": "a.nii"}], "number 0 has \\['t1'\\]"),
+        ([{"t1": "a.nii"}], "got \\['t1'\\] in number 0"),
         ([{"subject": "a"}], "name its subject and a file"),
-        ([{"phantom": 1, "section": "validation"}], "training section of cases_list should hold a case"),
+        ([{"phantom": 1, "section": "validation"}], "training section of cases_list must hold a case"),
     ],
 )
 def test_a_bad_list_is_named(entries, sentence):

@@ -91,12 +91,12 @@ def test_without_a_folder_there_are_phantom_slices_in_both_sections():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"channels": 2}, "image_channels should be 1"),
-        ({"channels": 3, "image": "v.nii"}, "should be a PNG, JPEG or TIFF as image_channels is 3"),
-        ({"intensity": "bright"}, "intensity should be robust, full, or two"),
-        ({"fit": "squeeze"}, "fit should be resize or crop"),
-        ({"image": "text.png"}, "should be a PNG, JPEG or TIFF"),
-        ({"image": "text.png", "channels": 3}, "should be a PNG, JPEG or TIFF"),
+        ({"channels": 2}, "image_channels must be 1"),
+        ({"channels": 3, "image": "v.nii"}, "must be a PNG, JPEG or TIFF as image_channels is 3"),
+        ({"intensity": "bright"}, "intensity must be robust, full, or two"),
+        ({"fit": "squeeze"}, "fit must be resize or crop"),
+        ({"image": "text.png"}, "must be a PNG, JPEG or TIFF"),
+        ({"image": "text.png", "channels": 3}, "must be a PNG, JPEG or TIFF"),
     ],
 )
 def test_what_cannot_be_read_or_asked_for_is_refused(arguments, words, tmp_path):
@@ -109,5 +109,5 @@ def test_what_cannot_be_read_or_asked_for_is_refused(arguments, words, tmp_path)
 
 @pytest.mark.parametrize("slices", [[0.8, 0.2], [0.5], "all", [-1, 0.5]])
 def test_slices_that_are_no_rising_shares_are_refused(slices):
-    with pytest.raises(InputError, match="slices should be two rising shares"):
+    with pytest.raises(InputError, match="slices must be two rising shares"):
         image_cases(None, "training", (16, 16), slices=slices)

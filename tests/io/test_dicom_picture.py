@@ -95,5 +95,5 @@ def test_what_it_cannot_hold_is_said(tmp_path):
     source = make_radiograph(tmp_path / "a.dcm")
     output = CaseOutput(str(tmp_path / "out"), output_format="dcm")
     (case,) = output.cases(image=str(source))
-    with pytest.raises(InputError, match="DICOM file of one picture should have at most"):
+    with pytest.raises(InputError, match="DICOM file of one picture must have at most"):
         output.check(case, (10000, 10000))

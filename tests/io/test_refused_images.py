@@ -30,17 +30,17 @@ def wrong(name, sentence):
 WRONG = []
 
 
-@wrong("a.nii", "file is empty")
+@wrong("a.nii", "got an empty file")
 def empty_file(path):
     path.touch()
 
 
-@wrong("nowhere.nii", "there is no")
+@wrong("nowhere.nii", "which does not exist")
 def missing(path):
     pass
 
 
-@wrong("a", "no file in it is DICOM")
+@wrong("a", "got none in it")
 def empty_folder(path):
     path.mkdir()
 
@@ -68,13 +68,13 @@ def nifti_cut_by_one_byte(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@wrong("a.nii.gz", "whole gzip file, but is truncated or damaged")
+@wrong("a.nii.gz", "whole gzip file, got a truncated or damaged one")
 def gzip_cut(path):
     save_nifti(path, random_array())
     path.write_bytes(path.read_bytes()[:-20])
 
 
-@wrong("a.nii.gz", "whole gzip file, but is truncated or damaged")
+@wrong("a.nii.gz", "whole gzip file, got a truncated or damaged one")
 def gzip_with_a_wrong_checksum(path):
     save_nifti(path, random_array())
     raw = bytearray(path.read_bytes())
@@ -135,7 +135,7 @@ def infinite_affine(path):
     spoil_sform(path, [np.inf, 0, 0, 0])
 
 
-@wrong("a.mha", r"one channel, but has 3 per voxel \(shape \(3, 7, 6, 5\)\)")
+@wrong("a.mha", r"one channel, got 3 per voxel \(shape \(3, 7, 6, 5\)\)")
 def metaimage_vectors(path):
     save_itk(path, random_array(np.uint8, (5, 6, 7, 3)), vector=True)
 
@@ -145,18 +145,18 @@ def metaimage_of_four_axes(path):
     save_itk(path, random_array(np.uint8, (4, 5, 6, 7)), dims=4)
 
 
-@wrong("a.nrrd", "should be a NRRD or MetaImage file")
+@wrong("a.nrrd", "must be a NRRD or MetaImage file")
 def not_a_nrrd(path):
     path.write_bytes(b"lorem ipsum " * 99)
 
 
-@wrong("a.mha", "ITK cannot read")
+@wrong("a.mha", "that ITK can read")
 def metaimage_cut(path):
     save_itk(path, random_array(shape=(40, 30, 20)))
     path.write_bytes(path.read_bytes()[:20000])
 
 
-@wrong("a.nrrd", "ITK cannot read")
+@wrong("a.nrrd", "that ITK can read")
 def nrrd_cut(path):
     save_itk(path, random_array(shape=(40, 30, 20)))
     path.write_bytes(path.read_bytes()[:20000])
@@ -178,7 +178,7 @@ def two_pages(path):
     Image.fromarray(GREY8).save(path, save_all=True, append_images=[Image.fromarray(GREY8)])
 
 
-@wrong("a.docx", "should be an image .*none of these")
+@wrong("a.docx", "must be an image .*none of these")
 def not_an_image(path):
     path.write_bytes(b"lorem ipsum " * 99)
 
@@ -199,7 +199,7 @@ def test_a_wrong_input_is_refused_in_one_sentence_and_leaves_no_copy(tmp_path, n
 
 def test_an_empty_path_is_not_the_current_folder(tmp_path):
     for call in (lambda: open_volume("", tmp_path), lambda: cases(image=""), lambda: cases(dataset_dir=" ")):
-        with pytest.raises(InputError, match="is empty"):
+        with pytest.raises(InputError, match="got nothing"):
             call()
 
 

@@ -208,7 +208,7 @@ def test_save_volume_writes_the_name_that_final_name_announces(tmp_path):
         made = save_volume(volume, tmp_path / "new" / "case.1", output_format)
         assert made == [tmp_path / "new" / final_name("case.1", output_format)]
         assert made[0].is_file()
-    with pytest.raises(InputError, match=r"output_format should be one of nii, nii\.gz, dicom, dcm, png, tiff"):
+    with pytest.raises(InputError, match=r"output_format must be one of nii, nii\.gz, dicom, dcm, png, tiff"):
         save_volume(random_volume(), tmp_path / "case", "mp4")
 
 

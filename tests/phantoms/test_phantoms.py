@@ -135,7 +135,7 @@ def test_memory_follows_the_box_not_the_volume():
 
 @pytest.mark.parametrize("shape", [(0, 5, 5), (5, 5), (4.5, 4, 4), (-1, 4, 4)])
 def test_an_impossible_size_is_refused_in_one_sentence(shape):
-    with pytest.raises(InputError, match="ThoraxPhantom wants 3 positive whole numbers"):
+    with pytest.raises(InputError, match="ThoraxPhantom must have 3 positive whole numbers"):
         ThoraxPhantom(shape)
 
 

@@ -88,9 +88,9 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
     few = pictures(tmp_path / "few", count=3)
     pixels = ("--extractor", "pixels", "--output_dir", tmp_path / "out")
     for words, sentence in (
-        ((real, floats, *pixels), "a.nii should have 8 or 16 bit without sign, but has float32"),
-        ((real, made, *pixels, "--window", "[5, 1]"), "window should be two rising numbers"),
-        ((real, mixed, *pixels), "All images should have one size for the MS-SSIM"),
+        ((real, floats, *pixels), "a.nii must have 8 or 16 bit without sign, got float32"),
+        ((real, made, *pixels, "--window", "[5, 1]"), "window must be two rising numbers"),
+        ((real, mixed, *pixels), "All images must have one size for the MS-SSIM"),
         ((real, tmp_path / "empty", *pixels), "empty"),
         ((real, tmp_path / "none", *pixels), "none"),
         ((real, few, *pixels), "at least four images of each side, got 3 generated"),
@@ -101,7 +101,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
         assert sentence in str(caught.value)
     assert not (tmp_path / "out").exists()
     main(monkeypatch, real, floats, *pixels, "--window", "[0, 1]")
-    with pytest.raises(InputError, match="should not exist yet, but does"):
+    with pytest.raises(InputError, match="must not exist yet, but does"):
         main(monkeypatch, real, made, *pixels)
     main(monkeypatch, real, mixed, *pixels, "--overwrite", "--size", "16")
     assert figures(tmp_path / "out")["size"] == 16

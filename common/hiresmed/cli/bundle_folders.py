@@ -69,24 +69,24 @@ class BundleFolder:
         Raises:
             InputError: there is none.
         """
-        wanted = re.sub(r"^configs/|\.(yaml|yml|json)$", "", name)
-        if wanted not in self.configs:
-            near = nearest_name(wanted, self.configs)
+        stem = re.sub(r"^configs/|\.(yaml|yml|json)$", "", name)
+        if stem not in self.configs:
+            near = nearest_name(stem, self.configs)
             hint = f"did you mean {near}?" if near else f"it has {', '.join(sorted(self.configs))}."
             raise InputError(f"{name} is no config of {self.name}; {hint}")
-        return self.configs[wanted]
+        return self.configs[stem]
 
     def files(self, names: Sequence[str] = ()) -> list[Path]:
         """The files to be read for a workflow and its overlays, in order; none named: inference.
 
         An overlay is a short file over others; the command in its header says over which.
         """
-        wanted: list[Path] = []
+        paths: list[Path] = []
         for name in names or ("inference",):
-            begun = any("run" in loaded(path) for path in wanted)
+            has_workflow = any("run" in loaded(path) for path in paths)
             # `inference multiclass`: an overlay of training may lie over another workflow that was named before it
-            wanted += [p for p in self._stack(name) if p not in wanted and not (begun and "run" in loaded(p))]
-        return wanted
+            paths += [p for p in self._stack(name) if p not in paths and not (has_workflow and "run" in loaded(p))]
+        return paths
 
     def _stack(self, name: str) -> list[Path]:
         """A config and what it lies over, as the command or the title in its header says; else over train."""
@@ -186,13 +186,13 @@ def is_bundle(folder: Path) -> bool:
 
 def bundles() -> dict[str, BundleFolder]:
     """All bundles that are found, by name, sorted."""
-    found: dict[str, BundleFolder] = {}
+    folders: dict[str, BundleFolder] = {}
     for folder in search_path():
         if folder.is_dir():
             for child in folder.iterdir():
                 if child.is_dir() and is_bundle(child):
-                    found.setdefault(child.name, BundleFolder(child))
-    return dict(sorted(found.items()))
+                    folders.setdefault(child.name, BundleFolder(child))
+    return dict(sorted(folders.items()))
 
 
 def bundle(name: str) -> BundleFolder:

@@ -49,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="list | info | run | export | doctor")
 
     def verb(name: str, do, about: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, description=about, **form)
-        made.set_defaults(do=do)
-        return made
+        command = verbs.add_parser(name, description=about, **form)
+        command.set_defaults(do=do)
+        return command
 
     verb("list", _list, "The bundles that are found, and where.")
     info = verb("info", _info, "What a bundle does, its weights, workflows, overlays and knobs.")
@@ -68,14 +68,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(_: argparse.Namespace) -> int:
-    found = bundles()
-    if not found:
+    folders = bundles()
+    if not folders:
         places = ", ".join(dict.fromkeys(str(p) for p in search_path()))
-        raise InputError(f"bundles should lie in one of {places}, but none does; set HIRESMED_BUNDLES to their folder.")
-    for name, folder in found.items():
+        raise InputError(f"bundles must lie in one of {places}, got none; set HIRESMED_BUNDLES to their folder.")
+    for name, folder in folders.items():
         state = "" if folder.weights.is_file() else " (no weights yet)"
         print(f"{name:<20} {folder.metadata['version']:<8} {folder.metadata['task']}{state}")
-    print("\nin " + ", ".join(dict.fromkeys(str(folder.root.parent) for folder in found.values())))
+    print("\nin " + ", ".join(dict.fromkeys(str(folder.root.parent) for folder in folders.values())))
     print("hiresmed info <bundle> says more of one.")
     return 0
 
@@ -164,7 +164,7 @@ def _export(arguments: argparse.Namespace) -> int:
     script = chosen.root.parents[1] / "scripts" / "export_bundle.py"
     if not script.is_file():
         raise InputError(
-            f"export should find the repository's scripts/export_bundle.py around {chosen.root}, but there is none; "
+            f"export must find the repository's scripts/export_bundle.py around {chosen.root}, got none; "
             "clone the repository and run it there, or name a bundle inside it."
         )
     command = [sys.executable, str(script), str(chosen.root), "--output_dir", str(Path(arguments.output_dir).resolve())]

@@ -44,7 +44,7 @@ def _environment() -> list[str]:
     _line("Python", platform.python_version(), sys.executable)
     _line("system", platform.platform(terse=True))
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
-        return [f"Python should be 3.11 to 3.13, but is {platform.python_version()}; make an environment with one."]
+        return [f"Python must be 3.11 to 3.13, got {platform.python_version()}; make an environment with one."]
     return []
 
 
@@ -64,11 +64,13 @@ def _packages(bundles: Mapping[str, BundleFolder]) -> list[str]:
         tested |= about["required_packages_version"]
     wrong = []
     for name, version in tested.items():
-        found = installed(name)
-        as_tested = found is not None and found.partition("+")[0] == version  # torch says +cpu, +cu128 ...
-        _line(name, found or "missing", "" if as_tested else f"(tested with {version})")
-        if found is None:
-            wrong.append(f"{name} should be installed, but is not; run: pip install {name}=={version}.")
+        version_here = installed(name)
+        as_tested = (
+            version_here is not None and version_here.partition("+")[0] == version
+        )  # torch says +cpu, +cu128 ...
+        _line(name, version_here or "missing", "" if as_tested else f"(tested with {version})")
+        if version_here is None:
+            wrong.append(f"{name} must be installed, got none; run: pip install {name}=={version}.")
     wrong += _unmet()
     for extra, names in EXTRAS.items():
         packages = [f"{name} {installed(name) or 'missing'}" for name in names]
@@ -82,11 +84,13 @@ def _unmet() -> list[str]:
     from packaging.requirements import Requirement
 
     with suppress(importlib.metadata.PackageNotFoundError):
-        wanted = [Requirement(text) for text in importlib.metadata.requires("hiresmed") or []]
+        requirements = [Requirement(text) for text in importlib.metadata.requires("hiresmed") or []]
         return [
-            f"{r.name} should be {r.specifier}, but is {found}; run: pip install '{r}'."
-            for r in wanted
-            if r.marker is None and (found := installed(r.name)) and not r.specifier.contains(found, prereleases=True)
+            f"{r.name} must be {r.specifier}, got {version}; run: pip install '{r}'."
+            for r in requirements
+            if r.marker is None
+            and (version := installed(r.name))
+            and not r.specifier.contains(version, prereleases=True)
         ]
     return []
 
@@ -117,7 +121,7 @@ def _devices() -> list[str]:
         assert float(torch.ones(8, device="cuda").sum()) == 8
     except RuntimeError as error:
         reason = re.split(r"[.\n]", str(error))[0]
-        return [f"torch should compute on the GPU, but does not ({reason}); install the build of torch for this card."]
+        return [f"torch must compute on the GPU, but does not ({reason}); install the build of torch for this card."]
     _bfloat16("cpu")
     _bfloat16("cuda")
     return []
@@ -129,13 +133,13 @@ def _bfloat16(device: str) -> None:
 
     from ..core.bfloat16 import probe_convolutions
 
-    found = probe_convolutions(torch.device(device))
-    wrong = [f"{size} x {size} x {size}" for size, likeness in found.items() if not likeness.alike]
-    seconds = sum(likeness.seconds for likeness in found.values())
+    comparisons = probe_convolutions(torch.device(device))
+    wrong = [f"{size} x {size} x {size}" for size, likeness in comparisons.items() if not likeness.alike]
+    seconds = sum(likeness.seconds for likeness in comparisons.values())
     if wrong:
         words = f"wrong gradients of 3-D convolutions on {', '.join(wrong)} voxels; with amp such runs take float32"
     else:
-        lowest = min(likeness.cosine for likeness in found.values())
+        lowest = min(likeness.cosine for likeness in comparisons.values())
         words = f"right: gradients have a cosine of {lowest:.4f} and more with those of float32"
     _line(f"bfloat16 on {device}", f"{words} ({seconds:.1f} s)")
 
@@ -148,7 +152,7 @@ def _disk() -> list[str]:
 
 def _bundles(bundles: Mapping[str, BundleFolder]) -> list[str]:
     print("\nBundles")
-    wrong = [] if bundles else ["bundles should be found, but none is; set HIRESMED_BUNDLES to their folder."]
+    wrong = [] if bundles else ["bundles must be found, got none; set HIRESMED_BUNDLES to their folder."]
     for name, folder in bundles.items():
         _line(name, folder.metadata["version"], folder.root)
         if not folder.weights.is_file():

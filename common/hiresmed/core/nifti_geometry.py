@@ -34,7 +34,7 @@ def nifti_affine(image: nibabel.Nifti1Image, path: Path, name: str) -> np.ndarra
         InputError: voxels that begin inside the header; a voxel size of 0 that the affine is made of; an sform and a
             qform with other orientations or voxel sizes.
     """
-    with ImageOpener(path, "rb") as file:
+    with ImageOpener(str(path), "rb") as file:
         header = type(image.header).from_fileobj(file, check=False)  # as stored: nibabel's checks repair it
     first = float(header["vox_offset"])
     if first < header.sizeof_hdr:
@@ -71,7 +71,7 @@ def _compare(header: nibabel.Nifti1Header, name: str) -> None:
     qform = header.get_qform()
     sizes = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (sform, qform)]
     axes = ["".join(code or "?" for code in nibabel.aff2axcodes(affine)) for affine in (sform, qform)]
-    if axes[0] != axes[1] or not np.allclose(*sizes, rtol=_SPACING_TOLERANCE, atol=1e-6):
+    if axes[0] != axes[1] or not np.allclose(sizes[0], sizes[1], rtol=_SPACING_TOLERANCE, atol=1e-6):
         said = [f"{a} with voxels of {' x '.join(f'{v:.3g}' for v in size)}" for a, size in zip(axes, sizes)]
         raise InputError(
             f"{name} must have one geometry, got an sform that says {said[0]} and a qform that says {said[1]}; set the "

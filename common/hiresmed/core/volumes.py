@@ -198,8 +198,8 @@ def content_digest(volume: Volume) -> str:
     else:
         box = [min(16, n) for n in volume.shape]
         for place in product(range(4), repeat=len(box)):
-            start = [k * (n - m) // 3 for k, n, m in zip(place, volume.shape, box)]
-            content.update(np.ascontiguousarray(volume.read(start, box)).tobytes())
+            first = [k * (n - m) // 3 for k, n, m in zip(place, volume.shape, box)]
+            content.update(np.ascontiguousarray(volume.read(first, box)).tobytes())
     return content.hexdigest()[:16]
 
 

@@ -43,30 +43,30 @@ def mri_cases(
 
     Raises InputError: nothing in the section, a bad list, too few subjects.
     """
-    found: list[Mapping]
+    cases: list[Mapping]
     if cases_list is not None:
         sections = {} if split is None else sections_of((_subject(entry) for entry in cases_list), split)
-        found = [
+        cases = [
             _listed(n, entry, dataset_dir, phantom)
             for n, entry in enumerate(cases_list)
             if sections.get(_subject(entry), entry.get("section", "training")) == section
         ]
-        if not found:
-            raise InputError(f"the {section} section of cases_list should hold a case, but holds none; add cases.")
+        if not cases:
+            raise InputError(f"the {section} section of cases_list must hold a case, got none; add cases.")
     elif dataset_dir is None:
         heads = brain_cases(None, section, phantoms, phantom)
-        found = [{**case, "slices": _middle(case["image"])} for case in heads]
+        cases = [{**case, "slices": _middle(case["image"])} for case in heads]
     else:
-        found = slice_cases(brats_cases(dataset_dir), section, subjects)
+        cases = slice_cases(brats_cases(dataset_dir), section, subjects)
     if num_subjects is None:
-        return found
-    wanted = parse_int(num_subjects, "num_subjects", least=1)
-    if len(found) < wanted:
+        return cases
+    count = parse_int(num_subjects, "num_subjects", least=1)
+    if len(cases) < count:
         raise InputError(
-            f"num_subjects should be at most the {len(found)} subjects of the {section} section, but is {wanted}; "
+            f"num_subjects must be at most the {len(cases)} subjects of the {section} section, got {count}; "
             "lower it, or give more subjects."
         )
-    return sorted(found, key=lambda case: str(case["subject"]))[:wanted]
+    return sorted(cases, key=lambda case: str(case["subject"]))[:count]
 
 
 def _subject(entry: Mapping) -> str:
@@ -82,8 +82,8 @@ def _listed(n: int, entry: Mapping, dataset_dir: str | Path | None, phantom: Map
     paths = [root / entry[s] if s in entry else None for s in SEQUENCES]
     if not any(paths) or "subject" not in entry:
         raise InputError(
-            f"Each case of cases_list should name its subject and a file of {', '.join(SEQUENCES)}, or a phantom, but "
-            f"number {n} has {sorted(entry)}; correct it."
+            f"Each case of cases_list must name its subject and a file of {', '.join(SEQUENCES)}, or a phantom, got "
+            f"{sorted(entry)} in number {n}; correct it."
         )
     return {"image": paths, "subject": str(entry["subject"]), **more}
 

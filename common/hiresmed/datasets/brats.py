@@ -84,7 +84,9 @@ def brats_case(source, label: str | Path | None = None) -> Case:
         return _of_list([Path(p) for p in source])
     path = Path(source).expanduser()
     if not str(source).strip() or not path.exists():
-        raise InputError(f"image should be a case folder or a file of one, but there is no '{source}'; check the path.")
+        raise InputError(
+            f"image must be a case folder or a file of one, got '{source}', which does not exist; check the path."
+        )
     if dicom_series(path) and not (path.is_dir() and _niftis(path)):  # one of four beside one another
         open_mr_series(path)  # two series in one folder are told here, not as a case without sequences
         path = (path if path.is_dir() else path.parent).resolve().parent
@@ -92,7 +94,7 @@ def brats_case(source, label: str | Path | None = None) -> Case:
         groups = _groups(path)
         if len(groups) > 1:
             raise InputError(
-                f"{path} should hold one case, but holds {len(groups)} ({', '.join(list(groups)[:3])} ...); name one "
+                f"{path} must hold one case, got {len(groups)} ({', '.join(list(groups)[:3])} ...); name one "
                 "of their files as image, or the folder as dataset_dir."
             )
         subject, files = next(iter(groups.items()))
@@ -119,7 +121,7 @@ def brats_cases(dataset_dir: str | Path, label: str | None = None, keep_refused:
     """
     root = Path(dataset_dir).expanduser()
     if not root.is_dir():
-        raise InputError(f"dataset_dir should be a folder of cases, but {dataset_dir} is none; check the path.")
+        raise InputError(f"dataset_dir must be a folder of cases, got {dataset_dir}; check the path.")
     found: list[Case] = []
     inside: list[Path] = []  # folders of cases
     left_out: list[Path] = []
@@ -141,7 +143,7 @@ def brats_cases(dataset_dir: str | Path, label: str | None = None, keep_refused:
         found += cases
     if not found:
         raise InputError(
-            f"dataset_dir should hold cases of four NIfTI files or DICOM folders (t1, t1ce, t2, flair), but none is in "
+            f"dataset_dir must hold cases of four NIfTI files or DICOM folders (t1, t1ce, t2, flair), got none in "
             f"{root}; check the path and the names."
         )
     if left_out:
@@ -193,12 +195,12 @@ def _cases_of(folder: Path, label: str | None, keep_refused: bool) -> Iterator[C
             yield {"image": path, "subject": stem(path), "name": stem(path), "folder": folder} | truth
         if not stacks:
             raise InputError(
-                f"{folder} should hold t1, t1ce, t2 and flair of a case, but no name in it tells a sequence "
+                f"{folder} must hold t1, t1ce, t2 and flair of a case, but no name in it tells a sequence "
                 f"({_some([p.name for p in files])}); rename them as BraTS does."
             )
     elif any(dicom_series(p) for p in folder.iterdir() if p.is_dir()) and not dicom_series(folder):
         raise InputError(
-            f"{folder} should hold t1, t1ce, t2 and flair of a case, but none of its series tells a sequence "
+            f"{folder} must hold t1, t1ce, t2 and flair of a case, but none of its series tells a sequence "
             f"({_some([series_in_words(p) for p in sorted(series_folders(folder))])}); rename their folders to t1, "
             "t1ce, t2 and flair."
         )
@@ -256,33 +258,33 @@ def brain_cases(
         InputError: an unknown or empty section; a case without label for training or validation.
     """
     if section not in (None, "training", "validation", "test"):
-        raise InputError(f"section should be training, validation or test, but is {section!r}; choose one of them.")
+        raise InputError(f"section must be training, validation or test, got {section!r}; choose one of them.")
     if cases_list is not None:
-        wanted = [e for e in cases_list if section in (None, e.get("section", "training"))]
-        found = [case for entry in wanted for case in _listed(entry, dataset_dir, phantom, label)]
+        entries = [e for e in cases_list if section in (None, e.get("section", "training"))]
+        cases = [case for entry in entries for case in _listed(entry, dataset_dir, phantom, label)]
     elif dataset_dir is None:
         phantoms = parse_int(phantoms, "phantoms", least=1)
         first = phantoms - phantoms // 4
         spans = {"training": range(first), "validation": range(first, phantoms), "test": range(1000, 1000 + phantoms)}
         seeds = spans.get(section or "", range(phantoms))
-        found = [brats_case(BrainPhantom(**{"shape": (64, 64, 64), **(phantom or {}), "seed": seed})) for seed in seeds]
+        cases = [brats_case(BrainPhantom(**{"shape": (64, 64, 64), **(phantom or {}), "seed": seed})) for seed in seeds]
     else:
         every = brats_cases(dataset_dir, label, keep_refused)
         sections = [_section(str(case["subject"])) for case in every]
-        found = [case for case, own in zip(every, sections) if section in (None, own)]
-        if not found:
+        cases = [case for case, own in zip(every, sections) if section in (None, own)]
+        if not cases:
             others = ", ".join(f"{case['name']} is for {own}" for case, own in list(zip(every, sections))[:4])
             raise InputError(
-                f"the {section} section should hold at least one of the {len(every)} cases of {dataset_dir}, but their "
+                f"the {section} section must hold at least one of the {len(every)} cases of {dataset_dir}, but their "
                 f"names put none into it ({others}); add cases, or give a cases_list with their sections."
             )
-    if not found:
-        raise InputError(f"the {section} section should hold at least one case, but holds none; add cases.")
-    for case in found:
+    if not cases:
+        raise InputError(f"the {section} section must hold at least one case, got none; add cases.")
+    for case in cases:
         known = "label" in case or isinstance(case["image"], BrainPhantom) or case.get("tumour") is False
         if section in ("training", "validation") and not known:
-            raise InputError(f"{case['name']} should have a label for {section}, but has none; add its *_seg.nii.gz.")
-    return found
+            raise InputError(f"{case['name']} must have a label for {section}, got none; add its *_seg.nii.gz.")
+    return cases
 
 
 def _listed(entry: Mapping, dataset_dir: str | Path | None, phantom: Mapping | None, label: str | None) -> list[Case]:
@@ -341,8 +343,8 @@ def _groups(folder: Path) -> dict[str, Group]:
     groups = _told_groups(folder)
     if not groups:
         raise InputError(
-            f"{folder} should hold the NIfTI files or DICOM folders of t1, t1ce, t2 and flair of one case, but none is "
-            "named so; check the path, or give the four as a list."
+            f"{folder} must hold the NIfTI files or DICOM folders of t1, t1ce, t2 and flair of one case, got none "
+            "of such a name; check the path, or give the four as a list."
         )
     return groups
 
@@ -372,7 +374,7 @@ def _complete(subject: str, group: Group, folder: Path, wanted: str | Path | Non
     for sequence in SEQUENCES:
         if len(found.get(sequence, [])) > 1:
             raise InputError(
-                f"{subject} should have one {sequence}, but has {', '.join(_in_words(p) for p in found[sequence])} in "
+                f"{subject} must have one {sequence}, got {', '.join(_in_words(p) for p in found[sequence])} in "
                 f"{folder}; remove one, or {cure}."
             )
     missing = [s for s in SEQUENCES if s not in found]
@@ -380,7 +382,7 @@ def _complete(subject: str, group: Group, folder: Path, wanted: str | Path | Non
     if missing and doubts:
         told = "; ".join(f"{_in_words(p)} may be {' or '.join(t.candidates)}, as {t.why}" for p, t in doubts[:4])
         raise InputError(
-            f"{subject} should have t1, t1ce, t2 and flair, but {', '.join(missing)} is in doubt in {folder} ({told}); "
+            f"{subject} must have t1, t1ce, t2 and flair, but {', '.join(missing)} is in doubt in {folder} ({told}); "
             f"rename it, or {cure}."
         )
     if group.doubts:
@@ -415,7 +417,7 @@ def _label(subject: str, found: Sequence[Path], wanted: str | Path | None) -> Pa
     chosen = [p for p in found if wanted is None or stem(p).endswith(str(wanted))]
     if wanted is not None and len(chosen) != 1:
         names = ", ".join(p.name for p in found) or "none"
-        raise InputError(f"{subject} should have one label named {wanted}, but has {names}; correct the name.")
+        raise InputError(f"{subject} must have one label named {wanted}, got {names}; correct the name.")
     if wanted is None:
         others = [p for p in chosen if is_no_tumour(p, subject)]
         if others:
@@ -441,15 +443,15 @@ def _of_files(files: Mapping[str, Path], subject: str | None = None, folder: Pat
     missing = [s for s in SEQUENCES if s not in files]
     if missing or len(files) != 4:
         where = f" in {folder}" if folder else ""
-        found = ", ".join(f"{s} ({p.name})" for s, p in files.items()) or "nothing"
+        names = ", ".join(f"{s} ({p.name})" for s, p in files.items()) or "nothing"
         raise InputError(
-            f"{subject or 'A case'} should have t1, t1ce, t2 and flair, but {', '.join(missing) or 'none'} is missing"
-            f"{where} (found: {found}); add the file, or rename it as BraTS does."
+            f"{subject or 'A case'} must have t1, t1ce, t2 and flair, got no {', '.join(missing) or 'further file'}"
+            f"{where} (found: {names}); add the file, or rename it as BraTS does."
         )
     paths = [files[s] for s in SEQUENCES]
     for path in paths:
         if not path.exists():
-            raise InputError(f"image should name existing files, but there is no {path}; check the path.")
+            raise InputError(f"image must name existing files, got {path}, which does not exist; check the path.")
     beside = paths[0].resolve().parent.name
     subject = subject or (beside if paths[0].is_dir() else named(paths[0])[0]) or beside
     return {"image": paths, "subject": subject, "name": subject}
@@ -461,7 +463,7 @@ def _of_list(paths: Sequence[Path]) -> Case:
         return brats_case(paths[0])
     if len(paths) != 4 or len({p.resolve() for p in paths}) != 4:
         raise InputError(
-            f"image should be four files (t1, t1ce, t2, flair), each once, but is {[p.name for p in paths]}; correct "
+            f"image must be four files (t1, t1ce, t2, flair), each once, got {[p.name for p in paths]}; correct "
             "the list, or give a dict of sequence and path."
         )
     known = [told_by_series(p).sequence if p.is_dir() else named(p)[1] for p in paths]

@@ -106,10 +106,10 @@ def open_mr_series(path: Path) -> SeriesVolume:
     volume: Volume = open_series(path)
     if not isinstance(volume, SeriesVolume):
         raise InputError(
-            f"{path} should hold the slices of a volume, but holds one image of shape {tuple(volume.shape)}; export "
+            f"{path} must hold the slices of a volume, got one image of shape {tuple(volume.shape)}; export "
             "the whole series."
         )
     modality = volume.slices[0].modality
     if modality not in ("MR", ""):
-        raise InputError(f"{path} should be a series of MR, but its modality is {modality}; give the MR series.")
+        raise InputError(f"{path} must be a series of MR, got {modality}; give the MR series.")
     return volume

@@ -72,7 +72,7 @@ def _values(volume: Volume) -> np.ndarray:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{volume.name} should be a whole NIfTI file, but is truncated or damaged ({first_line(error)}); copy or "
+            f"{volume.name} must be a whole NIfTI file, got a truncated or damaged one ({first_line(error)}); copy or "
             "export it again."
         ) from error
 
@@ -81,7 +81,7 @@ def _read_stack(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     volumes = [_open(path) for path in paths]
     first = volumes[0]
     if len(first.shape) != 3:
-        raise InputError(f"{first.name} should be a 3-D image, but has shape {first.shape}; choose a volume.")
+        raise InputError(f"{first.name} must be a 3-D image, got shape {first.shape}; choose a volume.")
     for volume in volumes[1:]:
         _check_same(volume, first.shape, first.affine, volume.name, first.name)
     image = np.empty((4, *first.shape), dtype=np.float32)
@@ -97,13 +97,13 @@ def _open(path: Path) -> Volume:
 def _check_same(volume: Volume, shape: Sequence[int], affine: np.ndarray, name: str, other: str) -> None:
     if tuple(volume.shape) != tuple(shape):
         raise InputError(
-            f"{name} should have the shape of {other}, {tuple(shape)}, but has {tuple(volume.shape)}; register and "
+            f"{name} must have the shape of {other}, {tuple(shape)}, got {tuple(volume.shape)}; register and "
             "resample all sequences and the label to one grid first."
         )
     apart = np.abs(volume.affine - affine).max()
     if apart > 1e-2:
         raise InputError(
-            f"{name} should have the affine of {other}, but differs by up to {apart:.3g} mm; register and resample "
+            f"{name} must have the affine of {other}, got a difference of up to {apart:.3g} mm; register and resample "
             "all sequences and the label to one grid first."
         )
 
@@ -117,7 +117,7 @@ def _order(names: str | Sequence[str]) -> list[int]:
     known = [ALIASES.get(str(n).lower()) for n in (MSD_ORDER if names == "msd" else names)]
     if sorted(map(str, known)) != sorted(SEQUENCES):
         raise InputError(
-            f"channel_order should be msd or name t1, t1ce, t2 and flair once each, but is {names!r}; correct it."
+            f"channel_order must be msd or name t1, t1ce, t2 and flair once each, got {names!r}; correct it."
         )
     return [known.index(sequence) for sequence in SEQUENCES]
 
@@ -138,7 +138,7 @@ def channel_order_of(path: Path) -> list[int]:
     if DECATHLON.fullmatch(stem(path)):
         return _order("msd")
     raise InputError(
-        f"{path.name} should tell the order of its four channels by a dataset.json or a name as the Decathlon's, "
+        f"{path.name} must tell the order of its four channels by a dataset.json or a name as the Decathlon's, "
         "BRATS_NNN, but does not; set channel_order, to msd or to a list such as [t1, t1ce, t2, flair]."
     )
 
@@ -150,7 +150,7 @@ def _read_channels(path: Path, channel_order: str | Sequence[str]) -> tuple[np.n
         shape = [n for n in file.shape if n != 1] if len(file.shape) == 5 else list(file.shape)
         if len(shape) != 4 or shape[3] != 4:
             raise InputError(
-                f"{path.name} should be one of t1, t1ce, t2, flair by its name, or a NIfTI of four channels, but has "
+                f"{path.name} must be one of t1, t1ce, t2, flair by its name, or a NIfTI of four channels, got "
                 f"shape {tuple(file.shape)}; rename it as BraTS does, or stack the four sequences."
             )
         if path.name.lower().endswith(".gz"):
@@ -161,7 +161,7 @@ def _read_channels(path: Path, channel_order: str | Sequence[str]) -> tuple[np.n
         raise
     except (OSError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
         raise InputError(
-            f"{path.name} should be a NIfTI image, but nibabel cannot read it ({first_line(error)}); check the file."
+            f"{path.name} must be a NIfTI image, got one that nibabel cannot read ({first_line(error)}); check it."
         ) from error
     image = np.ascontiguousarray(np.moveaxis(values, 3, 0)[order])
     for channel, sequence in zip(image, SEQUENCES):

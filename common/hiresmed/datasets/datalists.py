@@ -53,16 +53,16 @@ def list_cases(
     if cases_list is None:
         patients = [(subject_of(c["name"], subject), c) for c in cases(dataset_dir=dataset_dir)]
         sections = sections_of((patient for patient, _ in patients), split)
-        found = [c for patient, c in patients if sections[patient] == section]
+        in_section = [c for patient, c in patients if sections[patient] == section]
     else:
-        found = [
+        in_section = [
             _listed(entry, dataset_dir, phantom)
             for entry in _each(cases_list)
             if entry.get("section", "training") == section
         ]
-    if not found:
-        raise InputError(f"the {section} section should hold at least one case, but holds none; add images or a list.")
-    return found
+    if not in_section:
+        raise InputError(f"the {section} section must hold at least one case, got none; add images or a list.")
+    return in_section
 
 
 def _each(cases_list: Sequence[Mapping]) -> Iterator[Mapping]:
@@ -86,7 +86,7 @@ def _phantom(kind: str, seed: int, shape: Sequence[int] | None) -> Volume:
     if kind == "thorax":
         return ThoraxPhantom(shape or _THORAX_SHAPES[seed % len(_THORAX_SHAPES)], seed=seed)
     if kind != "xray":
-        raise InputError(f"phantom should be thorax or xray, but is {kind!r}; choose one of them.")
+        raise InputError(f"phantom must be thorax or xray, got {kind!r}; choose one of them.")
     shape = shape or _XRAY_SHAPES[seed % len(_XRAY_SHAPES)]
     pixel = math.sqrt(_XRAY_AREA_MM2 / math.prod(shape))
     return ChestXrayPhantom(shape, seed=seed, field_of_view_mm=[pixel * n for n in shape])

@@ -53,7 +53,7 @@ class ImageSet(Dataset):
         self.channels = parse_int(channels, "channels", least=1)
         self.low, self.high = (float(v) for v in value_range)
         if not self.low < self.high:
-            raise InputError(f"value_range should be two rising numbers, but is {list(value_range)}; correct it.")
+            raise InputError(f"value_range must be two rising numbers, got {list(value_range)}; correct it.")
         count = len(images) if most is None else min(len(images), parse_int(most, "most", least=1))
         if exactly is not None:
             count = parse_int(exactly, "exactly", least=1)

@@ -113,7 +113,7 @@ def fitted(image: torch.Tensor, size: int, fit: str, fill: float, name: str) -> 
     margins = [size - n for n in image.shape[1:]]
     if min(margins) < 0:
         raise InputError(
-            f"{name} should fit into {size} x {size} pixels, but its slices have {tuple(image.shape[1:])}; raise the "
+            f"{name} must fit into {size} x {size} pixels, got {tuple(image.shape[1:])}; raise the "
             "size, or give fit: bicubic."
         )
     top, left = (m // 2 for m in margins)
@@ -127,22 +127,24 @@ def listed_subjects(path: str | os.PathLike) -> dict[str, str | None]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"subjects should be a text file with a subject a line, but there is no {path}; check it.")
-    found: dict[str, str | None] = {}
+        raise InputError(
+            f"subjects must be a text file with a subject a line, got {path}, which does not exist; check it."
+        )
+    sections: dict[str, str | None] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         words = line.split("#")[0].split()
         if not words:
             continue
         section = words[1] if len(words) > 1 else None
-        if len(words) > 2 or section not in (None, "training", "validation", "test") or words[0] in found:
+        if len(words) > 2 or section not in (None, "training", "validation", "test") or words[0] in sections:
             raise InputError(
-                f"{path.name} should name each subject once, with training, validation or test after it or nothing, "
-                f"but has the line '{line.strip()}'; correct it."
+                f"{path.name} must name each subject once, with training, validation or test after it or nothing, "
+                f"got the line '{line.strip()}'; correct it."
             )
-        found[words[0]] = section
-    if not found:
-        raise InputError(f"{path.name} should name at least one subject, but names none; add some.")
-    return found
+        sections[words[0]] = section
+    if not sections:
+        raise InputError(f"{path.name} must name at least one subject, got none; add some.")
+    return sections
 
 
 def slice_cases(
@@ -160,12 +162,12 @@ def slice_cases(
             f"{Path(subjects or '').name} names {len(missing)} subjects that are not in the data, e.g. {missing[0]}; "
             "correct the list, or give the whole data set."
         )
-    found = [c for c in cases if str(c["subject"]) in listed]
+    matching = [c for c in cases if str(c["subject"]) in listed]
     if section is not None:
-        found = [c for c in found if (listed[str(c["subject"])] or section_of(str(c["subject"]))) == section]
-    if not found:
-        raise InputError(f"the {section} section should hold at least one subject, but holds none; add subjects.")
-    return found
+        matching = [c for c in matching if (listed[str(c["subject"])] or section_of(str(c["subject"]))) == section]
+    if not matching:
+        raise InputError(f"the {section} section must hold at least one subject, got none; add subjects.")
+    return matching
 
 
 class MriSlices(Dataset):
@@ -209,7 +211,7 @@ class MriSlices(Dataset):
         phantom: Mapping | None = None,
     ) -> None:
         if dataset_dir is not None and cases is not None:
-            raise InputError("Either dataset_dir or cases should be given, but both are; leave one out.")
+            raise InputError("Either dataset_dir or cases must be given, got both; leave one out.")
         self.contrasts = list(contrasts)
         self.size = size
         self.fit = fit
@@ -218,25 +220,25 @@ class MriSlices(Dataset):
         self._check(window)
         self._window = window
         self._folder = Path(cache_dir) if cache_dir else scratch_folder()
-        found: Sequence[Mapping]
+        in_section: Sequence[Mapping]
         if cases is not None:
-            found = slice_cases(cases, section, subjects)
+            in_section = slice_cases(cases, section, subjects)
         elif dataset_dir is not None:
-            found = slice_cases(brats_cases(Path(dataset_dir)), section, subjects)
+            in_section = slice_cases(brats_cases(Path(dataset_dir)), section, subjects)
         else:
-            found = brain_cases(None, section, phantoms, phantom)
+            in_section = brain_cases(None, section, phantoms, phantom)
         groups = [self.contrasts] if stack else [[c] for c in self.contrasts]
-        self._stacks = [self._opened(case, group) for case in found for group in groups]
+        self._stacks = [self._opened(case, group) for case in in_section for group in groups]
         self._ends = np.cumsum([last - first + 1 for _, _, _, (first, last) in self._stacks]).tolist()
 
     def _check(self, window: Sequence[float]) -> None:
         unknown = [c for c in self.contrasts if c not in SEQUENCES]
         if unknown or not self.contrasts:
-            raise InputError(f"contrasts should be some of {', '.join(SEQUENCES)}, but are {self.contrasts}.")
+            raise InputError(f"contrasts must be some of {', '.join(SEQUENCES)}, got {self.contrasts}.")
         if self.fit not in FITS:
-            raise InputError(f"fit should be one of {', '.join(FITS)}, but is {self.fit!r}; choose one of them.")
+            raise InputError(f"fit must be one of {', '.join(FITS)}, got {self.fit!r}; choose one of them.")
         if not 0 <= window[0] < window[1] <= 100:
-            raise InputError(f"window should be two rising percentiles in 0 ... 100, but is {list(window)}.")
+            raise InputError(f"window must be two rising percentiles in 0 ... 100, got {list(window)}.")
 
     def _opened(self, case: Mapping, contrasts: Sequence[str]) -> tuple:
         """(name, subject, [(slices, window) of each contrast], (first, last))."""
@@ -252,8 +254,8 @@ class MriSlices(Dataset):
             window = percentiles(slices, *self._window)
             if not window[0] < window[1]:
                 raise InputError(
-                    f"{slices.volume.name} should hold a picture, but its percentiles {list(self._window)} are both "
-                    f"{window[0]:g}; leave the subject out."
+                    f"{slices.volume.name} must hold a picture, got one whose percentiles {list(self._window)} are "
+                    f"both {window[0]:g}; leave the subject out."
                 )
             channels.append((slices, window))
         return f"{subject}_{'+'.join(contrasts)}", subject, channels, (first, last)

@@ -57,9 +57,9 @@ class ReadImage(Transform):
         self.size = check_size(image_size)
         self.channels = parse_int(channels, "image_channels", 1)
         if self.channels not in (1, 3):
-            raise InputError(f"image_channels should be 1 (grey) or 3 (colours), but is {channels}; choose one.")
+            raise InputError(f"image_channels must be 1 (grey) or 3 (colours), got {channels}; choose one.")
         if fit not in FITS:
-            raise InputError(f"fit should be resize or crop, but is {fit!r}; choose one of them.")
+            raise InputError(f"fit must be resize or crop, got {fit!r}; choose one of them.")
         self.intensity = _checked_intensity(intensity)
         self.fit = fit
         self.folder = Path(cache_dir) if cache_dir else scratch_folder()
@@ -68,7 +68,7 @@ class ReadImage(Transform):
         values = self._colours(case) if self.channels == 3 else self._grey(case)
         if values.ndim - 1 != len(self.size):
             raise InputError(
-                f"{case['name']} should have {len(self.size)} axes as image_size, but has {values.ndim - 1}; leave it "
+                f"{case['name']} must have {len(self.size)} axes as image_size, got {values.ndim - 1}; leave it "
                 "out, or change image_size."
             )
         return {"image": self._fitted(torch.from_numpy(np.ascontiguousarray(values))), "name": case["name"]}
@@ -88,7 +88,7 @@ class ReadImage(Transform):
         image = case["image"]
         if isinstance(image, (Volume, AxialSlices)) or not str(image).lower().endswith(PICTURES):
             raise InputError(
-                f"{case['name']} should be a PNG, JPEG or TIFF as image_channels is 3, but is another kind of image; "
+                f"{case['name']} must be a PNG, JPEG or TIFF as image_channels is 3, got another kind of image; "
                 "set image_channels to 1."
             )
         values = read_colours(image)
@@ -123,11 +123,11 @@ def _checked_intensity(intensity) -> str | tuple[float, float]:
         low, high = (float(v) for v in intensity)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"intensity should be robust, full, or two rising numbers, but is {intensity!r} ({first_line(error)}); "
+            f"intensity must be robust, full, or two rising numbers, got {intensity!r} ({first_line(error)}); "
             "change it."
         ) from error
     if not low < high:
-        raise InputError(f"intensity should be two rising numbers, but is {intensity!r}; exchange them.")
+        raise InputError(f"intensity must be two rising numbers, got {intensity!r}; exchange them.")
     return low, high
 
 

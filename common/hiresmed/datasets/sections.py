@@ -52,12 +52,10 @@ def subject_of(name: str, pattern: str | None) -> str:
     try:
         match = re.search(pattern, name)
     except re.error as error:
-        raise InputError(
-            f"subject should be a regular expression, but {pattern!r} is none ({error}); repair it."
-        ) from error
+        raise InputError(f"subject must be a regular expression, got {pattern!r} ({error}); repair it.") from error
     if match is None:
         raise InputError(
-            f"subject should find the patient in every case's name, but {pattern!r} finds none in {name}; change it, "
-            "or rename the file."
+            f"subject must find the patient in every case's name, got {pattern!r}, which finds none in {name}; "
+            "change it, or rename the file."
         )
     return (match.group(1) if match.re.groups else match.group()) or name

@@ -60,23 +60,23 @@ def _in_sections(section: str | None, *where, **how) -> list[dict]:
     """list_cases of one section, or (None) of all that are not empty."""
     if section is not None:
         return list_cases(where[0], section, *where[1:], **how)
-    found = []
+    listed = []
     mistake = None
     for one in ("training", "validation", "test"):
         try:
-            found += list_cases(where[0], one, *where[1:], **how)
+            listed += list_cases(where[0], one, *where[1:], **how)
         except InputError as error:
             mistake = error
-    if not found and mistake is not None:
+    if not listed and mistake is not None:
         raise mistake
-    return found
+    return listed
 
 
 def _phantoms(size: Sequence[int], count: int) -> list[dict]:
     shape = [*size, 16] if len(size) == 2 else list(size)
-    held = max(1, count // 4)
+    validating = max(1, count // 4)
     return [
-        {"phantom": n, "shape": shape, "section": "validation" if n >= count - held else "training"}
+        {"phantom": n, "shape": shape, "section": "validation" if n >= count - validating else "training"}
         for n in range(parse_int(count, "phantoms", 2))
     ]
 
@@ -89,7 +89,7 @@ def _shares(slices: Sequence[float]) -> tuple[float, float]:
         high = 0.0
     if not 0 <= low < high <= 1:
         raise InputError(
-            f"slices should be two rising shares of a volume's height, such as [0.2, 0.8], but is {slices!r}; mend it."
+            f"slices must be two rising shares of a volume's height, such as [0.2, 0.8], got {slices!r}; change it."
         )
     return low, high
 
@@ -106,7 +106,7 @@ def _images_of(case: Mapping, dims: int, which: tuple[float, float, int], folder
         return
     if dims != 2:
         raise InputError(
-            f"{name} should be an image of {dims} axes as image_size has, but has shape {volume.shape}; leave it out, "
+            f"{name} must be an image of {dims} axes as image_size has, got shape {volume.shape}; leave it out, "
             "or change image_size."
         )
     if isinstance(image, Volume):  # a phantom is dear to read again for every slice

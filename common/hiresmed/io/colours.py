@@ -25,8 +25,8 @@ def check_colours(output_format: str, dtype: str) -> None:
     """InputError where three channels of that dtype cannot be written so."""
     if dtype not in KINDS.get(output_format, ()):
         raise InputError(
-            f"A colour picture should be png (uint8) or tiff (uint8, uint16), but {output_format} of {dtype} is asked "
-            "for; change output_format, or dtype and window ([0, 255] for uint8)."
+            f"A colour picture must be png (uint8) or tiff (uint8, uint16), got {output_format} of {dtype}; "
+            "change output_format, or dtype and window ([0, 255] for uint8)."
         )
 
 

@@ -95,7 +95,7 @@ def read_header(path: Path) -> Slice:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise InputError(
-            f"{path.name} should be a DICOM image, but no image can be read from it; it is truncated or another kind "
+            f"{path.name} must be a DICOM image, got none that can be read; it is truncated or another kind "
             "of object (a report, a structure set): move it out of the folder or export it again."
         ) from error
     tags = tags_of(reader.GetMetaDataDictionary())
@@ -128,7 +128,7 @@ def read_pixels(path: Path) -> np.ndarray:
         reader.Update()
     except RuntimeError as error:
         raise InputError(
-            f"{path.name} should hold DICOM pixels, but they cannot be decoded; export the series again."
+            f"{path.name} must hold DICOM pixels, got none that can be decoded; export the series again."
         ) from error
     return itk.array_from_image(reader.GetOutput())[0]
 
@@ -201,7 +201,7 @@ def _files_of(folder: Path) -> list[Path]:
         return files
     inner = [child.name for child in sorted(folder.iterdir()) if child.is_dir()]
     hint = f"name one of its sub-folders ({', '.join(inner[:3])})" if inner else "name the folder of one series"
-    raise InputError(f"{folder} should be a folder of DICOM images, but no file in it is DICOM; {hint}.")
+    raise InputError(f"{folder} must be a folder of DICOM images, got none in it; {hint}.")
 
 
 def _same_series(chosen: Slice) -> list[Slice]:
@@ -220,15 +220,15 @@ def _one_series(slices: list[Slice], name: str) -> list[Slice]:
     scouts = [s for s in slices if s.localizer]
     if scouts and len(scouts) < len(slices):
         raise InputError(
-            f"{name} should hold the slices of one series, but {len(scouts)} of its {len(slices)} images are "
-            f"localizers (e.g. {scouts[0].path.name}); move them out, or give a file of the wanted series."
+            f"{name} must hold the slices of one series, got {len(scouts)} localizers among its {len(slices)} "
+            f"images (e.g. {scouts[0].path.name}); move them out, or give a file of the wanted series."
         )
     series = Counter(s.series for s in slices)
     if len(series) > 1:
         titles = {s.series: s.title or s.modality for s in slices}
-        found = ", ".join(f"{titles[uid]!r} with {n} images" for uid, n in series.items())
+        content = ", ".join(f"{titles[uid]!r} with {n} images" for uid, n in series.items())
         raise InputError(
-            f"{name} should hold one series, but holds {len(series)} ({found}); "
+            f"{name} must hold one series, got {len(series)} ({content}); "
             "put each in its own folder, or give a file of the wanted one."
         )
     return slices
@@ -238,10 +238,10 @@ def _check_alike(slices: list[Slice], name: str) -> None:
     first = slices[0]
     for s in slices:
         if s.components != 1:
-            raise InputError(f"{name} should be grey, but {s.path.name} has {s.components} channels; convert it first.")
+            raise InputError(f"{name} must be grey, got {s.components} channels in {s.path.name}; convert it first.")
         if s.size[2] != 1:
             raise InputError(
-                f"{name} should have one slice per file, but {s.path.name} is multi-frame with {s.size[2]} frames; "
+                f"{name} must have one slice per file, got {s.size[2]} frames in {s.path.name}; "
                 "convert it to NIfTI or to a classic series."
             )
         if ("RescaleSlope" in s.tags) != ("RescaleSlope" in first.tags):
@@ -252,18 +252,18 @@ def _check_alike(slices: list[Slice], name: str) -> None:
             )
         if len(slices) > 1 and not s.placed:
             raise InputError(
-                f"{name} should hold slices with a position and an orientation, but {s.path.name} has none, as "
-                "radiographs have; give one such file at a time."
+                f"{name} must hold slices with a position and an orientation, got {s.path.name} without, as "
+                "radiographs are; give one such file at a time."
             )
         if not np.allclose(s.axes, first.axes, atol=1e-3):
             raise InputError(
-                f"{name} should hold slices of one orientation, but {first.path.name} and {s.path.name} are turned "
+                f"{name} must hold slices of one orientation, got {first.path.name} and {s.path.name} turned "
                 "against each other; put each orientation in its own folder."
             )
         if s.size != first.size or not np.allclose(s.spacing, first.spacing, rtol=1e-3):
             raise InputError(
-                f"{name} should hold slices of one size, but {first.path.name} has {first.size[:2]} pixels of "
-                f"{first.spacing} mm and {s.path.name} {s.size[:2]} of {s.spacing} mm; remove the odd ones."
+                f"{name} must hold slices of one size, got {first.path.name} with {first.size[:2]} pixels of "
+                f"{first.spacing} mm and {s.path.name} with {s.size[:2]} of {s.spacing} mm; remove the odd ones."
             )
 
 
@@ -276,8 +276,8 @@ def _stack(slices: list[Slice], name: str) -> tuple[list[Slice], np.ndarray]:
     if gaps.min() < 1e-3:
         twin = int(gaps.argmin())
         raise InputError(
-            f"{name} should hold one slice per position, but {slices[twin].path.name} and "
-            f"{slices[twin + 1].path.name} lie at the same one (copies, or several time points, echoes or phases); "
+            f"{name} must hold one slice per position, got {slices[twin].path.name} and "
+            f"{slices[twin + 1].path.name} at the same one (copies, or several time points, echoes or phases); "
             "keep one of them."
         )
     # the smallest of the middle gaps: with 3 slices and one missing, the median would lie between the two
@@ -287,8 +287,8 @@ def _stack(slices: list[Slice], name: str) -> tuple[list[Slice], np.ndarray]:
     if off.max() > STEP_TOLERANCE * usual:
         odd = int(off.argmax())
         raise InputError(
-            f"{name} should hold slices at equal distances, but most are {usual:g} mm apart and "
-            f"{slices[odd].path.name} and {slices[odd + 1].path.name} are {gaps[odd]:g} mm; a slice is missing or the "
+            f"{name} must hold slices at equal distances, got most {usual:g} mm apart and "
+            f"{slices[odd].path.name} and {slices[odd + 1].path.name} {gaps[odd]:g} mm; a slice is missing or the "
             "spacing changes: export the whole series again."
         )
     check_one_acquisition(slices, name)

@@ -37,8 +37,9 @@ def check_one_acquisition(slices: Sequence, name: str) -> None:
             _judge(values, keyword, slices, name)
     if slices[0].modality == "CT":  # an MR's slices are often acquired in another order than that of their positions
         for keyword in ("AcquisitionTime", "ContentTime"):
-            times = [_seconds(s.tags.get(keyword, "")) for s in slices]
-            pause = _pause(times)
+            readings = [_seconds(s.tags.get(keyword, "")) for s in slices]
+            times = [t for t in readings if t is not None]
+            pause = _pause(times) if len(times) == len(readings) else None
             if pause is not None:
                 _judge([t > pause for t in times], keyword, slices, name)
 
@@ -67,10 +68,8 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-def _pause(times: list) -> float | None:
+def _pause(times: list[float]) -> float | None:
     """A time between two acquisitions, each of at least two slices and much shorter than the pause; None: no pause."""
-    if any(t is None for t in times):
-        return None
     ordered = sorted(times)
     gaps = [b - a for a, b in pairwise(ordered)]
     at = max(range(len(gaps)), key=gaps.__getitem__)

@@ -52,9 +52,7 @@ def dicom_package():
 
 def missing_package(name: str) -> InputError:
     """What to raise where an optional package is wanted and not installed."""
-    return InputError(
-        f"Writing DICOM should find the package {name}, but it is not installed; run: pip install {name}."
-    )
+    return InputError(f"Writing DICOM must find the package {name}, got none; run: pip install {name}.")
 
 
 def reference_header(path: Path):
@@ -69,7 +67,7 @@ def reference_header(path: Path):
         return pydicom.dcmread(files[0], stop_before_pixels=True)
     except (IndexError, OSError, pydicom.errors.InvalidDicomError) as error:
         raise InputError(
-            f"reference should be the source DICOM series (a folder or one file), but {path} holds none; "
+            f"reference must be the source DICOM series (a folder or one file), got {path} without one; "
             "give its folder or leave it out."
         ) from error
 
@@ -130,10 +128,10 @@ def keep_terms(ds, source, keywords: Iterable[str]) -> None:
 
 def set_patient(ds, source, keep_patient: bool) -> None:
     """Sets patient and study (all but its UID): the source's where they are to be kept, else anonymous and empty."""
-    kept = [k for k in (*PATIENT, *STUDY, "SpecificCharacterSet") if keep_patient and k in source]
-    for keyword in kept:
+    keywords = [k for k in (*PATIENT, *STUDY, "SpecificCharacterSet") if keep_patient and k in source]
+    for keyword in keywords:
         ds[keyword] = source[keyword]
-    for keyword in {*PATIENT, *STUDY} - {*kept}:
+    for keyword in {*PATIENT, *STUDY} - {*keywords}:
         setattr(ds, keyword, "ANONYMOUS" if keyword in ("PatientName", "PatientID") else "")
 
 

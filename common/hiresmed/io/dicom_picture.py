@@ -44,7 +44,7 @@ def write_secondary_capture(
     path = Path(path)
     if len(volume.shape) != 2:
         raise InputError(
-            f"{path.name} should hold a 2-D image, but {volume.name} has shape {volume.shape}; set output_format to "
+            f"{path.name} must hold a 2-D image, got {volume.name} of shape {volume.shape}; set output_format to "
             "dicom, which writes a series."
         )
     source = pydicom.Dataset() if reference is None else reference_header(Path(reference))

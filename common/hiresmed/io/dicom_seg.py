@@ -71,7 +71,7 @@ def write_segmentation(
     series = open_series(source)
     if not isinstance(series, SeriesVolume) or series.shape != labels.shape:
         raise InputError(
-            f"{path.name} should have the grid of its source {series.name}, {tuple(series.shape)}, but has "
+            f"{path.name} must have the grid of its source {series.name}, {tuple(series.shape)}, got "
             f"{labels.shape}; give the series that was segmented."
         )
     headers = _headers(series)
@@ -145,7 +145,7 @@ def _segmentation(labels: np.ndarray, headers: Sequence, regions: Sequence[str],
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{name} should hold all that a DICOM SEG must refer to, but does not ({first_line(error)}); export "
+            f"{name} must hold all that a DICOM SEG must refer to, got one without ({first_line(error)}); export "
             "the series again, or set output_format to nii.gz."
         ) from error
 

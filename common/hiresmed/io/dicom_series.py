@@ -71,13 +71,13 @@ def check_ct_series(volume: Volume) -> None:
     dicom_package()
     if len(volume.shape) != 3:
         raise InputError(
-            f"A DICOM series should be made of a 3-D image, but {volume.name} has shape {volume.shape}; "
+            f"A DICOM series must be made of a 3-D image, got {volume.name} of shape {volume.shape}; "
             "set output_format to dcm, png or tiff."
         )
     axes = volume.affine[:3, :2] / np.linalg.norm(volume.affine[:3, :2], axis=0)
     if abs(axes[:, 0] @ axes[:, 1]) > 1e-4:
         raise InputError(
-            f"A DICOM slice should have rows and columns at right angles, but the affine of {volume.name} shears "
+            f"A DICOM slice must have rows and columns at right angles, but the affine of {volume.name} shears "
             f"them ({volume.affine.tolist()}); write nii instead."
         )
 
@@ -155,7 +155,7 @@ class _CtSeries:
 def _check_replaceable(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and all(f.match("IM*.dcm") for f in folder.iterdir())):
         raise InputError(
-            f"{folder} should be a new folder for the DICOM series or hold an earlier one, but holds other files; "
+            f"{folder} must be a new folder for the DICOM series or hold an earlier one, got other files; "
             "choose another output."
         )
 

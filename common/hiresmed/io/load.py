@@ -51,7 +51,7 @@ class LoadImageStreamd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if intensity not in (None, "robust"):
-            raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
+            raise InputError(f"intensity must be robust or null, got {intensity!r}; choose one of them.")
         self.output = output
         self.size = size
         self.intensity = intensity
@@ -105,9 +105,9 @@ class LoadImageStreamd(MapTransform):
         """A loaded image (C, *S) through its window, each channel through its own."""
         if not self.intensity or key != "image":
             return image
-        shown = image.clone()
-        for channel in shown:
+        windowed = image.clone()
+        for channel in windowed:
             volume = ArrayVolume(channel.numpy(), name=str(key))
             view = WindowedView(volume, robust_window(volume))
             channel[...] = torch.from_numpy(view.read([0] * channel.ndim, view.shape).astype("float32"))
-        return shown
+        return windowed

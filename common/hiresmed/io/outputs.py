@@ -77,26 +77,26 @@ class CaseOutput:
             InputError: nothing to work on; a result that exists, without `overwrite` and not left to resume.
         """
         if sketch is not None and image is None and dataset_dir is None:
-            found = [{"sketch": sketch, "name": cases(image=sketch)[0]["name"]}]
+            listed = [{"sketch": sketch, "name": cases(image=sketch)[0]["name"]}]
         else:
-            found = cases(image=image, dataset_dir=dataset_dir, default=default)
-        self.several = len(found) > 1
-        for case in found:
+            listed = cases(image=image, dataset_dir=dataset_dir, default=default)
+        self.several = len(listed) > 1
+        for case in listed:
             case["source"] = case.get("image", sketch)
             case |= {k: v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
-        return found if self.overwrite else self._left(found)
+        return listed if self.overwrite else self._left(listed)
 
     def _left(self, found: list[dict]) -> list[dict]:
         """The cases without a result; on resume also those whose result was written, but not yet its report."""
-        left = [c for c in found if not self.final(c).exists() or (self.resume and self._begun(c))]
-        if len(left) < len(found) and not (self.resume and left):
+        unfinished = [c for c in found if not self.final(c).exists() or (self.resume and self._begun(c))]
+        if len(unfinished) < len(found) and not (self.resume and unfinished):
             final = next(self.final(c) for c in found if self.final(c).exists())
             cure = "there is nothing to resume" if self.resume else "resume goes on with a folder that is not complete"
             raise InputError(
-                f"{final.parent} should not yet hold {final.name}, but does; set overwrite to true to replace it or "
+                f"{final.parent} must not yet hold {final.name}, got one; set overwrite to true to replace it or "
                 f"choose another output_dir ({cure})."
             )
-        return left
+        return unfinished
 
     def _begun(self, case: Mapping) -> bool:
         return any(self.work_dir(case["name"]).glob("*.ome.zarr"))

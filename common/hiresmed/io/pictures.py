@@ -57,7 +57,7 @@ def read_picture(path: str | Path) -> Volume:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
+            f"{path.name} must be a PNG, JPEG or TIFF image, got one that cannot be read ({first_line(error)}); it is "
             "truncated or of another kind: export it again."
         ) from error
     if turn is not None:
@@ -82,7 +82,7 @@ def read_colours(path: str | Path) -> np.ndarray:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path.name} should be a PNG, JPEG or TIFF image, but cannot be read ({first_line(error)}); it is "
+            f"{path.name} must be a PNG, JPEG or TIFF image, got one that cannot be read ({first_line(error)}); it is "
             "truncated or of another kind: export it again."
         ) from error
 

@@ -59,7 +59,7 @@ def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
     if source.is_dir():
         if not dicom_files(source) and _image_files(source):
             raise InputError(
-                f"{source} should be one image, but is a folder with {_image_files(source)[0].name} and others in it; "
+                f"{source} must be one image, got a folder with {_image_files(source)[0].name} and others in it; "
                 "name one of them as image, or the folder as dataset_dir."
             )
         return _open_dicom(source, Path(work_dir))
@@ -75,18 +75,20 @@ def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
     if is_dicom(source):
         return _open_dicom(source, Path(work_dir))
     raise InputError(
-        f"{source} should be an image ({', '.join(SUFFIXES)} or a DICOM folder), but is none of these; convert it."
+        f"{source} must be an image ({', '.join(SUFFIXES)} or a DICOM folder), got none of these; convert it."
     )
 
 
 def _existing(path: str | Path) -> Path:
     if not str(path).strip():
-        raise InputError("image should be the path of an image, but is empty; give a file or a DICOM folder.")
+        raise InputError("image must be the path of an image, got nothing; give a file or a DICOM folder.")
     source = Path(path).expanduser()
     if not source.exists():
-        raise InputError(f"image should be an existing file or folder, but there is no {source}; check the path.")
+        raise InputError(
+            f"image must be an existing file or folder, got {source}, which does not exist; check the path."
+        )
     if source.is_file() and source.stat().st_size == 0:
-        raise InputError(f"{source} should be an image, but the file is empty; copy or export it again.")
+        raise InputError(f"{source} must be an image, got an empty file; copy or export it again.")
     return source
 
 
@@ -107,7 +109,7 @@ def _open_zarr(source: Path) -> Volume:
         from .stores import open_level
     except ImportError as error:
         raise InputError(
-            f"{source.name} should be an image file, but is an OME-Zarr, which this version cannot read as input; "
+            f"{source.name} must be an image file, got an OME-Zarr, which this version cannot read as input; "
             "export its level 0 as NIfTI."
         ) from error
     return open_level(source)
@@ -129,7 +131,7 @@ def _open_compressed(source: Path, work_dir: Path) -> NiftiVolume:
                         )
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
-                f"{source.name} should be a whole gzip file, but is truncated or damaged ({first_line(error)}); "
+                f"{source.name} must be a whole gzip file, got a truncated or damaged one ({first_line(error)}); "
                 "copy or export it again."
             ) from error
 
@@ -188,8 +190,8 @@ def _made_once(
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"The working folder {work_dir} should take a plain copy of {sources[0].name}, but cannot be written "
-            f"({error.strerror or error}); choose another output_dir or free some space."
+            f"The working folder {work_dir} must take a plain copy of {sources[0].name}, got one that cannot be "
+            f"written ({error.strerror or error}); choose another output_dir or free some space."
         ) from error
     return target
 
@@ -207,15 +209,15 @@ class ItkVolume(Volume):
             info.ReadImageInformation()
         except (RuntimeError, AttributeError) as error:  # no factory knows the file: None
             raise InputError(
-                f"{self.name} should be a NRRD or MetaImage file, but ITK cannot read it; it is damaged, or its data "
-                "file is missing."
+                f"{self.name} must be a NRRD or MetaImage file, got one that ITK cannot read; it is damaged, or "
+                "its data file is missing."
             ) from error
         dims = info.GetNumberOfDimensions()
         sizes = [int(info.GetDimensions(a)) for a in range(dims)]
         if info.GetNumberOfComponents() != 1:
             sizes = [info.GetNumberOfComponents(), *sizes]
             raise InputError(
-                f"{self.name} should have one channel, but has {sizes[0]} per voxel (shape {tuple(sizes)}); "
+                f"{self.name} must have one channel, got {sizes[0]} per voxel (shape {tuple(sizes)}); "
                 "save the wanted channel as a file of its own."
             )
         self.shape = spatial_shape(sizes, self.name)
@@ -240,7 +242,7 @@ class ItkVolume(Volume):
             self._extract.Update()
         except RuntimeError as error:
             raise InputError(
-                f"{self.name} should hold {self.shape} voxels, but ITK cannot read them all; it is truncated or "
+                f"{self.name} must hold {self.shape} voxels, got fewer that ITK can read; it is truncated or "
                 "damaged: export it again."
             ) from error
         return self._array(self._extract.GetOutput()).T.reshape(shape, order="F").astype(self.dtype)
@@ -283,33 +285,31 @@ def cases(
     """
     if image is not None and dataset_dir is not None:
         raise InputError(
-            f"Either image or dataset_dir should be given, but both are ({image}, {dataset_dir}); leave one out."
+            f"Either image or dataset_dir must be given, got both ({image}, {dataset_dir}); leave one out."
         )
     if dataset_dir is not None:
         return _named(_cases_in(_existing(dataset_dir)))
     chosen = default if image is None else image
     if chosen is None:
-        raise InputError("An image or a dataset_dir should be given, but neither is; give one of them.")
+        raise InputError("An image or a dataset_dir must be given, got neither; give one of them.")
     return _named([chosen if isinstance(chosen, Volume) else _existing(chosen)])
 
 
 def _cases_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"dataset_dir should be a folder of images, but {folder} is a file; give it as image.")
-    found = _image_files(folder)
-    found += [child for child in folder.iterdir() if child.is_dir() and _folder_is_case(child)]
-    found += _loose_dicom(folder)
-    if not found:
-        raise InputError(
-            f"dataset_dir should hold images or DICOM sub-folders, but none is in {folder}; check the path."
-        )
-    return sorted(found)
+        raise InputError(f"dataset_dir must be a folder of images, got the file {folder}; give it as image.")
+    paths = _image_files(folder)
+    paths += [child for child in folder.iterdir() if child.is_dir() and _folder_is_case(child)]
+    paths += _loose_dicom(folder)
+    if not paths:
+        raise InputError(f"dataset_dir must hold images or DICOM sub-folders, got none in {folder}; check the path.")
+    return sorted(paths)
 
 
 def _image_files(folder: Path) -> list[Path]:
-    wanted = (*NIFTI, *ITK_FORMATS, *PICTURES)
+    endings = (*NIFTI, *ITK_FORMATS, *PICTURES)
     files = (f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith("."))
-    return [f for f in files if _suffix(f) in wanted]
+    return [f for f in files if _suffix(f) in endings]
 
 
 def _folder_is_case(folder: Path) -> bool:

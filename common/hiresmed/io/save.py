@@ -26,9 +26,9 @@ class SaveImageStreamd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         case = dict(data)
         for key in self.key_iterator(case):
-            made = case[key]
-            if hasattr(made, "levels"):
-                case["file"] = self.output.save(case, made.image, made.whole)
+            rendering = case[key]
+            if hasattr(rendering, "levels"):
+                case["file"] = self.output.save(case, rendering.image, rendering.whole)
         return case
 
 

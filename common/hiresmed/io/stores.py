@@ -97,7 +97,7 @@ class ZarrStores:
         changed = sorted(_changes(recipe, begun_with))
         if changed:
             raise InputError(
-                f"resume wants the settings that {path.name} was begun with, but {', '.join(changed)} changed; "
+                f"resume must have the settings that {path.name} was begun with, got another {', '.join(changed)}; "
                 "set them back, or start anew with --overwrite true."
             )
         return True

@@ -108,7 +108,7 @@ class TiffVolume(Volume):
         found = self.path.stat().st_size
         if found < wanted:
             raise InputError(
-                f"{self.name} should be {wanted} bytes long by its header, but has {found}; the file is truncated: "
+                f"{self.name} must be {wanted} bytes long by its header, got {found}; the file is truncated: "
                 "copy or export it again."
             )
 
@@ -148,7 +148,7 @@ class TiffVolume(Volume):
             values, _, _ = self._decode(data, number)
         except (tifffile.TiffFileError, ValueError, zlib.error) as error:
             raise InputError(
-                f"{self.name} should hold whole TIFF tiles, but tile {number} cannot be decoded "
+                f"{self.name} must hold whole TIFF tiles, got tile {number} that cannot be decoded "
                 f"({first_line(error)}); the file is damaged: copy or export it again."
             ) from error
         assert values is not None, "only what is not there decodes to nothing"

@@ -132,10 +132,10 @@ def write_image_2d(volume: Volume, path: str | Path) -> Path:
     """
     path = Path(path)
     if len(volume.shape) != 2:
-        raise InputError(f"{path.name} should hold a 2-D image, but {volume.name} has shape {volume.shape}; write nii.")
+        raise InputError(f"{path.name} must hold a 2-D image, got {volume.name} of shape {volume.shape}; write nii.")
     suffix = path.suffix.lower()
     if suffix not in (".png", ".tif", ".tiff"):
-        raise InputError(f"A 2-D image should be written as .png or .tiff, but the path is {path}; change it.")
+        raise InputError(f"A 2-D image must be written as .png or .tiff, got {path}; change it.")
     if suffix == ".png":
         check_png(volume.shape)
     with write_then_rename(path) as aside:
@@ -150,7 +150,7 @@ def check_png(shape: Sequence[int], kind: str = "PNG") -> None:
     """InputError when an image of that shape is beyond what a PNG or a DICOM file of one picture is written for."""
     if math.prod(shape) > PNG_PIXELS:
         raise InputError(
-            f"A {kind} should have at most {PNG_PIXELS} pixels, since it is held in memory, but this one has "
+            f"A {kind} must have at most {PNG_PIXELS} pixels, since it is held in memory, got "
             f"{' x '.join(map(str, shape))}; set output_format to tiff, or ask for a smaller size or region."
         )
 
@@ -195,7 +195,7 @@ def save_volume(
 def final_name(stem: str, output_format: str) -> str:
     """The file or folder name that `save_volume` gives; to be asked of `check_output` before any work."""
     if output_format not in FORMATS:
-        raise InputError(f"output_format should be one of {', '.join(FORMATS)}, but is {output_format!r}; choose one.")
+        raise InputError(f"output_format must be one of {', '.join(FORMATS)}, got {output_format!r}; choose one.")
     return f"{stem}_dicom" if output_format == "dicom" else f"{stem}.{output_format}"
 
 
@@ -216,7 +216,7 @@ def check_output(
     existing = [name for name in final_names if (folder / name).exists()]
     if existing and not (overwrite or resume):
         raise InputError(
-            f"{folder} should not yet hold {existing[0]}, but does; set overwrite to true to replace it, resume to "
+            f"{folder} must not yet hold {existing[0]}, got one; set overwrite to true to replace it, resume to "
             "true to continue it, or choose another output_dir."
         )
     check_space(folder, needed_bytes)
@@ -229,6 +229,6 @@ def check_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise InputError(
-            f"The disk of {folder} should have {needed_bytes / 1e9:.2f} GB free for this result, but has "
+            f"The disk of {folder} must have {needed_bytes / 1e9:.2f} GB free for this result, got "
             f"{free / 1e9:.2f} GB; free some, choose another folder, or ask for a smaller size or region."
         )

@@ -105,14 +105,14 @@ class BrainPhantom:
         start = [s.start for s in box]
         shape = brain.shape
         for n in range(4):
-            seen = blurred(np.ascontiguousarray(image[n][box]), c, n, self.spacing)[brain]
-            seen = np.clip(seen, 0, None) ** c.gamma[n, 0] * field[n][box][brain]
+            signal = blurred(np.ascontiguousarray(image[n][box]), c, n, self.spacing)[brain]
+            signal = np.clip(signal, 0, None) ** c.gamma[n, 0] * field[n][box][brain]
             if self.noise:
                 real, imaginary = (place_noise(self.seed, start, shape, 2 * n + k)[brain] for k in (0, 1))
-                seen = np.hypot(seen + c.noise[n] * real, c.noise[n] * imaginary)
+                signal = np.hypot(signal + c.noise[n] * real, c.noise[n] * imaginary)
             image[n] = 0
             # a brain voxel is never exactly 0, which would say that it lies outside
-            image[n][box][brain] = np.maximum(seen * c.gain[n, 0], np.float32(1e-3))
+            image[n][box][brain] = np.maximum(signal * c.gain[n, 0], np.float32(1e-3))
         return image
 
 

@@ -46,7 +46,7 @@ def draw_contrast(seed: int, kind: str) -> Contrast:
     """The examination of one seed; InputError for a kind that is not in STRAYING."""
     rng = np.random.default_rng([seed, 17])
     if kind not in STRAYING:
-        raise InputError(f"contrast should be one of {', '.join(STRAYING)}, but is {kind!r}; choose one of them.")
+        raise InputError(f"contrast must be one of {', '.join(STRAYING)}, got {kind!r}; choose one of them.")
     wild = kind != "standard"
     column = lambda low, high: rng.uniform(low, high, (4, 1)).astype(np.float32)  # noqa: E731
     share = column(0.0, STRAYING[kind]) if wild else np.zeros((4, 1), dtype=np.float32)

@@ -73,7 +73,7 @@ def draw_lesions(seed: int, tumour: bool, look_alike: bool) -> list[Lesion]:
     # both are drawn whatever is asked for, so that the double does not change when the tumour is left out
     first = _draw(rng, side, True)
     second = _draw(rng, -side, False)
-    return [lesion for lesion, wanted in ((first, tumour), (second, look_alike)) if wanted]
+    return [lesion for lesion, included in ((first, tumour), (second, look_alike)) if included]
 
 
 def _draw(rng: np.random.Generator, side: float, tumour: bool) -> Lesion:

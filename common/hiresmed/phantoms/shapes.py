@@ -169,7 +169,7 @@ def check_size(name: str, shape: Sequence[int], field_of_view_mm: Sequence[float
     whole = all(float(n) == int(n) and n > 0 for n in shape)
     if len(shape) != axes or len(field_of_view_mm) != axes or not whole or min(field_of_view_mm) <= 0:
         raise InputError(
-            f"{name} wants {axes} positive whole numbers of voxels and as many positive extents in mm, but got "
+            f"{name} must have {axes} positive whole numbers of voxels and as many positive extents in mm, got "
             f"shape {tuple(shape)} and field_of_view_mm {tuple(field_of_view_mm)}; correct them."
         )
     return tuple(int(n) for n in shape)

@@ -143,8 +143,8 @@ def _chords(tubes: Tubes, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndar
     down = -z  # z falls from row to row; searchsorted wants a rising line
     low = tubes.low - 1.5 * pixel
     high = tubes.high + 1.5 * pixel
-    seen = (high[:, 0] > x[0]) & (low[:, 0] < x[-1]) & (high[:, 2] > z[-1]) & (low[:, 2] < z[0])
-    for n in np.flatnonzero(seen).tolist():
+    visible = (high[:, 0] > x[0]) & (low[:, 0] < x[-1]) & (high[:, 2] > z[-1]) & (low[:, 2] < z[0])
+    for n in np.flatnonzero(visible).tolist():
         a, b = np.searchsorted(x, (low[n, 0], high[n, 0]))
         c, d = np.searchsorted(down, (-high[n, 2], -low[n, 2]))
         if a < b and c < d:
@@ -155,12 +155,12 @@ def _chords(tubes: Tubes, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndar
 def _ridge(tubes: Tubes, n: int, x: np.ndarray, z: np.ndarray, pixel: float) -> np.ndarray:
     p = tubes.start[n]
     axis = tubes.end[n] - tubes.start[n]
-    seen = float(np.hypot(axis[0], axis[2]))
+    length = float(np.hypot(axis[0], axis[2]))
     dx = x - p[0]
     dz = z - p[2]
-    t = np.clip((dx * axis[0] + dz * axis[2]) / max(seen**2, 1e-6), 0, 1)
+    t = np.clip((dx * axis[0] + dz * axis[2]) / max(length**2, 1e-6), 0, 1)
     across2 = (dx - t * axis[0]) ** 2 + (dz - t * axis[2]) ** 2
     radius = tubes.r0[n] + (tubes.r1[n] - tubes.r0[n]) * t
-    drawn = np.maximum(radius, 1.2 * pixel)  # thinner ones fainter, not narrower
-    k = float(np.linalg.norm(axis)) / (seen / 2 + 2 * drawn / 3) * (radius / drawn) ** 2
-    return 0.87 * k * np.sqrt(np.maximum(drawn**2 - across2, 0))
+    width = np.maximum(radius, 1.2 * pixel)  # thinner ones fainter, not narrower
+    k = float(np.linalg.norm(axis)) / (length / 2 + 2 * width / 3) * (radius / width) ** 2
+    return 0.87 * k * np.sqrt(np.maximum(width**2 - across2, 0))

@@ -37,9 +37,9 @@ class MetricsFile:
         batch: Any = engine.state.batch
         output: Any = engine.state.output
         # a list where the evaluator took the batch apart, else one case
-        for case, made in zip(batch, output) if isinstance(batch, list) else [(batch, output)]:
-            if made.get("metrics") is not None:
-                self.cases[case["name"]] = made["metrics"]
+        for case, result in zip(batch, output) if isinstance(batch, list) else [(batch, output)]:
+            if result.get("metrics") is not None:
+                self.cases[case["name"]] = result["metrics"]
 
     def _write(self, engine: Engine) -> None:
         if idist.get_rank() != 0:
@@ -68,7 +68,7 @@ def mean_of(cases: list[Mapping]) -> dict:
     means = {}
     for name in cases[0] if cases else {}:
         if all(name in c for c in cases):
-            found = [value(c[name]) for c in cases if c[name] is not None]
-            if found and all(isinstance(v, numbers.Real) for v in found):
-                means[name] = float(np.mean(found))
+            values = [value(c[name]) for c in cases if c[name] is not None]
+            if values and all(isinstance(v, numbers.Real) for v in values):
+                means[name] = float(np.mean(values))
     return means

@@ -227,11 +227,11 @@ def _draw_plane(picture, draw, view: PlaneView, panel: Panel, window, box: tuple
 
 def montage(images: Sequence, most: int = 16) -> np.ndarray:
     """The first of 2-D images (C, rows, columns) of one size, in [-1, 1], on a nearly square sheet; black between."""
-    shown = [np.asarray(images[k], dtype=np.float32).mean(0) for k in range(min(most, len(images)))]
-    across = math.ceil(math.sqrt(len(shown)))
-    rows, columns = shown[0].shape
-    sheet = np.full((-(-len(shown) // across) * (rows + 2) - 2, across * (columns + 2) - 2), -1.0, np.float32)
-    for k, image in enumerate(shown):
+    greys = [np.asarray(images[k], dtype=np.float32).mean(0) for k in range(min(most, len(images)))]
+    across = math.ceil(math.sqrt(len(greys)))
+    rows, columns = greys[0].shape
+    sheet = np.full((-(-len(greys) // across) * (rows + 2) - 2, across * (columns + 2) - 2), -1.0, np.float32)
+    for k, image in enumerate(greys):
         y, x = k // across * (rows + 2), k % across * (columns + 2)
         sheet[y : y + rows, x : x + columns] = image
     return sheet

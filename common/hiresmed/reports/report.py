@@ -129,5 +129,5 @@ def last_line(report: Mapping, folder: str | os.PathLike | None = None) -> str:
     memory = f" and {format_bytes(report['peak_rss_bytes'])} of memory" if report["peak_rss_bytes"] else ""
     if report["peak_device_bytes"]:
         memory += f" ({format_bytes(report['peak_device_bytes'])} on the device)"
-    made = f"{report['bundle']} made {count}" + (f" ({size})" if size else "")
-    return f"{made}: {names}{where}, in {format_duration(report['seconds'])}{memory}."
+    text = f"{report['bundle']} made {count}" + (f" ({size})" if size else "")
+    return f"{text}: {names}{where}, in {format_duration(report['seconds'])}{memory}."

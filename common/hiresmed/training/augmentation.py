@@ -78,11 +78,11 @@ class ImageAugmentation:
                 f"{tuple(image.shape)}; set augmentation to null."
             )
         matrix, factor, offset = self._draw(len(image), image.shape[2:])
-        shown = image if condition is None else torch.cat([condition, image], 1)
-        shown = _moved(shown, matrix)
+        stacked = image if condition is None else torch.cat([condition, image], 1)
+        stacked = _moved(stacked, matrix)
         if condition is None:
-            return self._painted(shown, factor, offset), None
-        condition, image = shown.split([condition.shape[1], image.shape[1]], 1)
+            return self._painted(stacked, factor, offset), None
+        condition, image = stacked.split([condition.shape[1], image.shape[1]], 1)
         return self._painted(image, factor, offset), condition
 
     def _draw(self, count: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -265,8 +265,8 @@ class AdversarialTrainer(Trainer):
             total = total + weight * losses[name]
         if self.adversarial_weight != 0:
             # the unwrapped D: it gets no gradient here, so the processes have nothing to exchange
-            shown, condition = self._augmented(fake, part.condition)
-            logits = self._judge(unwrap(self.discriminator), condition, shown)
+            view, condition = self._augmented(fake, part.condition)
+            logits = self._judge(unwrap(self.discriminator), condition, view)
             losses["adversarial"] = self.objective.generator(to_float32(logits))
             total = total + self.adversarial_weight * losses["adversarial"]
         return {"loss_g": total, **losses}

@@ -353,7 +353,7 @@ def main() -> None:
     args = parser.parse_args()
     known = BLOBS if args.what == "blobs" else TABLE
     if unknown := [name for name in args.methods or [] if name not in known]:
-        parser.error(f"methods should be some of {', '.join(known)}, but {unknown[0]} came")
+        parser.error(f"methods must be some of {', '.join(known)}, but {unknown[0]} came")
     torch.set_num_threads(1)
     {"blobs": blobs, "table": table}[args.what](args)
 

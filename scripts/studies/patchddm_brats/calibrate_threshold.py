@@ -59,9 +59,7 @@ def main() -> None:
     asked = {**knobs, "draws": args.draws}
     kept = json.loads(path.read_text()) if path.exists() else {"asked": asked, "phantoms": []}
     if kept["asked"] != asked:
-        sys.exit(
-            f"error: {path} should hold figures of {asked}, but holds those of {kept['asked']}; take another folder."
-        )
+        sys.exit(f"error: {path} must hold figures of {asked}, got those of {kept['asked']}; take another folder.")
     found = kept["phantoms"]
     for case in cases[len(found) :]:
         drawn, label = scores(case, training.get_parsed_content("loading"), knobs, max(args.draws))

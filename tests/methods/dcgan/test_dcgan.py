@@ -67,7 +67,7 @@ def test_any_power_of_two_passes_through_both_and_every_parameter_learns(size, c
 @pytest.mark.parametrize("size", [0, 4, 48, 100])
 def test_other_sizes_are_refused(size):
     for network in (DcganGenerator, DcganCritic):
-        with pytest.raises(InputError, match=f"power of two from 8 on, but is {size}"):
+        with pytest.raises(InputError, match=f"power of two from 8 on, got {size}"):
             network(size=size, width=32)
 
 
@@ -76,7 +76,7 @@ def test_mistaken_norms_widths_and_images_are_named():
         DcganGenerator(size=8, norm="layer")
     with pytest.raises(InputError, match="multiple of 32"):
         DcganCritic(size=256, width=48)
-    with pytest.raises(InputError, match=r"\(B, 1, 32, 32\), but got \(2, 3, 32, 32\)"):
+    with pytest.raises(InputError, match=r"\(B, 1, 32, 32\), got \(2, 3, 32, 32\)"):
         tiny()[1](torch.zeros(2, 3, 32, 32))
 
 

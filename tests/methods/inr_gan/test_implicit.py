@@ -118,8 +118,8 @@ def test_live_memory_does_not_grow_with_the_image():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"spacing": 0.0}, "spacing should be a positive"),
-        ({"offset": (1.0, float("nan"))}, "offset should be a finite"),
+        ({"spacing": 0.0}, "spacing must be a positive"),
+        ({"offset": (1.0, float("nan"))}, "offset must be a finite"),
         ({"size": (8,)}, "size must give"),
         ({"spacing": (1.0, 1.0, 1.0)}, "each of 2 axes"),
     ],

@@ -36,10 +36,10 @@ def random_plan(draw: np.random.Generator):
 def test_every_box_that_is_read_lies_in_what_is_made(seed):
     """The reading laws of the cascade: a tile reads its halo, enlarging one cell more, a sketch its own halo."""
     plans, shape, region, factor, fields, halo = random_plan(np.random.default_rng(seed))
-    assert contains(plans[0].made, region) and plans[0].shape == shape
+    assert contains(plans[0].image, region) and plans[0].shape == shape
     for k, (plan, field) in enumerate(zip(plans, fields)):
         assert plan.scale == factor**k and plan.grid.shape == plan.shape
-        for number in plan.grid.touching(plan.made):
+        for number in plan.grid.touching(plan.image):
             box = [(s - field.halo, s + t + field.halo) for s, t in zip(plan.grid.start(number), plan.grid.tile)]
             assert contains(plan.sketch, clipped(box, plan.shape))
             if k + 1 < len(plans):
@@ -47,7 +47,7 @@ def test_every_box_that_is_read_lies_in_what_is_made(seed):
                 assert coarser.shape == tuple(-(-n // factor) for n in plan.shape)
                 # linear interpolation takes the cell of each voxel and its nearer neighbour
                 read = [(a // factor - 1, -(-b // factor) + 1) for a, b in box]
-                assert contains(coarser.made, clipped(read, coarser.shape))
+                assert contains(coarser.image, clipped(read, coarser.shape))
         for number in plan.grid.touching(plan.sketch):
             start, inside = plan.grid.start(number), plan.grid.inside(number)
             box = [(s - halo, s + n + halo) for s, n in zip(start, inside)]
@@ -62,7 +62,7 @@ def test_every_box_that_is_read_lies_in_what_is_made(seed):
 @pytest.mark.parametrize("seed", range(40))
 def test_boxes_are_whole_tiles_within_the_volume(seed):
     for plan in random_plan(np.random.default_rng(seed))[0]:
-        for box in (plan.made, plan.sketch, plan.source):
+        for box in (plan.image, plan.sketch, plan.source):
             for (a, b), n, t in zip(box, plan.shape, plan.grid.tile):
                 assert 0 <= a < b <= n and a % t == 0 and (b % t == 0 or b == n)
 
@@ -73,14 +73,14 @@ def test_a_small_region_of_a_vast_volume_needs_a_bounded_number_of_tiles():
     for n in (2048, 4096, 8192):
         region = ((n // 3, n // 3 + 100),) * 3
         plans = plan_levels((n, n, n), region, 2, fields, 64, 5)
-        counts.append(sum(len(p.grid.touching(p.made)) for p in plans))
+        counts.append(sum(len(p.grid.touching(p.image)) for p in plans))
     assert max(counts) <= 6 * 5**3 and max(counts) < 1.5 * min(counts) + 64
 
 
 def test_the_whole_needs_every_tile_of_every_level_once():
     plans = plan_levels((100, 60), full_box((100, 60)), 2, [ReceptiveField(8, 2, 8)] * 3, 32, 5)
     for plan in plans:
-        assert plan.made == plan.sketch == plan.source == full_box(plan.shape)
+        assert plan.image == plan.sketch == plan.source == full_box(plan.shape)
         assert plan.grid == TileGrid.fit(plan.shape, 32, 2)
 
 

@@ -239,12 +239,12 @@ def test_a_stage_that_adds_nothing_is_rolled_out_to_the_enlarged_image(dims):
 def test_a_configuration_that_no_case_can_teach_is_refused():
     small = prepared(2, base_size=200)
     assert small.coarsest == 0
-    with pytest.raises(InputError, match="training the finer stages wants at least one case"):
+    with pytest.raises(InputError, match="training the finer stages must have at least one case"):
         patches(2, cases=[small])
     assert len(patches(2, cases=[small], base_share=1.0)) == 40
     restricted = prepared(2)
     restricted.stages = [1]
-    with pytest.raises(InputError, match="training the base wants at least one case"):
+    with pytest.raises(InputError, match="training the base must have at least one case"):
         patches(2, cases=[restricted])
 
 

@@ -112,7 +112,7 @@ def test_regions_nest_and_come_back_as_the_same_codes(case):
         back = RegionsToLabelsd("pred", threshold=threshold)({"pred": scores})["pred"]
         assert back.dtype == torch.uint8 and torch.equal(back.as_tensor(), label)
     for wrong in (50, -0.1, 1):
-        with pytest.raises(InputError, match=f"threshold should lie between 0 and 1, but is {wrong}"):
+        with pytest.raises(InputError, match=f"threshold must lie between 0 and 1, got {wrong}"):
             RegionsToLabelsd("pred", threshold=wrong)
     old = RegionsToLabelsd("pred", label_coding="brats2020")({"pred": regions})["pred"].numpy()
     assert sorted(np.unique(old)) == [0, 1, 2, 4]
@@ -147,11 +147,11 @@ def test_codes_of_every_year_become_those_of_2023(codes, coding, expected):
 @pytest.mark.parametrize(
     ("codes", "coding", "words"),
     [
-        ([0, 3, 4], "auto", r"holds 3; set label_coding to brats2024"),
-        ([0, 1, 7], "auto", r"holds 7; check"),
-        ([0, 0.5, 1], "auto", r"holds 0.5"),
-        ([0, 1, 3], "brats2020", r"\[0, 1, 2, 4\] \(brats2020\), but holds 3"),
-        ([0, np.nan], "auto", "holds nan"),
+        ([0, 3, 4], "auto", r"got 3; set label_coding to brats2024"),
+        ([0, 1, 7], "auto", r"got 7; check"),
+        ([0, 0.5, 1], "auto", r"got 0.5"),
+        ([0, 1, 3], "brats2020", r"\[0, 1, 2, 4\] \(brats2020\), got 3"),
+        ([0, np.nan], "auto", "got nan"),
     ],
 )
 def test_other_codes_are_refused_by_value(codes, coding, words):
@@ -163,7 +163,7 @@ def test_a_head_is_refused_or_warned_about_and_a_brain_is_not():
     rng = np.random.default_rng(1)
     head = rng.rayleigh(20, (4, 24, 24, 24)).astype(np.float32)
     wide = np.diag([8.0, 8, 8, 1])  # 7.1 litres of noise and tissue
-    with pytest.raises(InputError, match=r"shows 7.1 litres; strip the skull"):
+    with pytest.raises(InputError, match=r"got 7.1 litres; strip the skull"):
         LoadImageBraind("image", reader=stub(head, affine=wide))({"image": "x"})
     with pytest.warns(UserWarning, match="strip the skull"):
         LoadImageBraind("image", reader=stub(head, affine=wide), skull_stripped="warn")({"image": "x"})
@@ -176,7 +176,7 @@ def test_a_head_is_refused_or_warned_about_and_a_brain_is_not():
 def test_an_empty_sequence_and_unknown_knobs_are_refused():
     image = brain_like(np.random.default_rng(0))
     image[1] = 0
-    with pytest.raises(InputError, match="t1ce is 0 everywhere"):
+    with pytest.raises(InputError, match="a t1ce that is 0 everywhere"):
         LoadImageBraind("image", reader=stub(image))({"image": "x"})
     for wrong in ({"skull_stripped": "maybe"}, {"label_coding": "brats1999"}):
         with pytest.raises(InputError):

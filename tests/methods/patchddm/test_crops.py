@@ -122,7 +122,7 @@ def test_a_patch_of_the_grids_size_is_the_grid():
 
 
 def test_impossible_crops_are_refused_in_a_sentence():
-    with pytest.raises(InputError, match=r"fit into the padded grid \(12, 10, 14\), but is \(16, 16, 16\)"):
+    with pytest.raises(InputError, match=r"fit into the padded grid \(12, 10, 14\), got \(16, 16, 16\)"):
         CoordinateCropd(["image"], 16)(case())
     for wrong in ({"law": "gauss"}, {"foreground_share": 2}, {"num_samples": 0}):
         with pytest.raises(InputError):

@@ -200,9 +200,9 @@ def test_float64_images_are_computed_in_float64():
 @pytest.mark.parametrize(
     "knobs, sentence",
     [
-        ({"inference": "tiled"}, "inference should be one of whole, sliding"),
-        ({"coordinates": "center"}, "coordinates should be one of"),
-        ({"overlap": 1.0}, "overlap should be"),
+        ({"inference": "tiled"}, "inference must be one of whole, sliding"),
+        ({"coordinates": "center"}, "coordinates must be one of"),
+        ({"overlap": 1.0}, "overlap must be"),
         ({"num_samples": 0}, "num_samples must be"),
         ({"num_samples": 5000}, "at most 1024"),
         ({"steps": "many"}, "steps must be"),
@@ -218,5 +218,5 @@ def test_mistakes_about_the_network_are_met_with_a_sentence():
         make(label_channels=1)(picture(1, 2, 16, 16), lambda x, t: x)
     with pytest.raises(InputError, match="multiple of the network's 32"):
         make(inference="sliding", multiple=32)(picture(1, 2, 16, 16), Pointwise())
-    with pytest.raises(InputError, match="reference_size should give 2"):
+    with pytest.raises(InputError, match="reference_size must give 2"):
         make(reference_size=(8, 8, 8))(picture(1, 2, 16, 16), Pointwise())

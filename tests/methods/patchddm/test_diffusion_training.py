@@ -265,16 +265,16 @@ def test_labels_and_grids_that_do_not_fit_are_met_with_a_sentence():
     condition, label = LabelBatch()({**good, "image": MetaTensor(good["image"])}, torch.device("cpu"))
     assert type(condition) is torch.Tensor and condition.shape == (1, 3, 16, 16) and label.dtype == condition.dtype
     assert LabelBatch(convention=None)(good, torch.device("cpu"))[0].shape == (1, 1, 16, 16)
-    with pytest.raises(InputError, match="from 0 to 1, but holds 0 to 4"):
+    with pytest.raises(InputError, match="from 0 to 1, got 0 to 4"):
         LabelBatch()({**good, "label": good["label"] * 4}, torch.device("cpu"))
-    with pytest.raises(InputError, match="'coords' should lie on the label's grid"):
+    with pytest.raises(InputError, match="'coords' must lie on the label's grid"):
         LabelBatch()({**good, "coords": good["coords"][..., :8]}, torch.device("cpu"))
     with pytest.raises(InputError, match="must hold the key 'coords'"):
         LabelBatch()({k: v for k, v in good.items() if k != "coords"}, torch.device("cpu"))
     for name, wrong in (("max_epochs", {"max_epochs": 0}), ("iterations", {"epoch_length": 0})):
         with pytest.raises(InputError, match=f"{name} must be a whole number from 1 on"):
             make_trainer(**wrong)
-    with pytest.raises(InputError, match="label_range should be"):
+    with pytest.raises(InputError, match="label_range must be"):
         make_trainer(label_range=[1, -1])
     with pytest.raises(InputError, match="accumulation_steps must be"):
         make_trainer(accumulation_steps=0)

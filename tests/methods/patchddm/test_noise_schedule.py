@@ -107,5 +107,5 @@ def test_unknown_words_and_impossible_numbers_are_met_with_a_sentence():
             NoiseSchedule(**wrong)
     with pytest.raises(InputError, match="at most the 1000"):
         NoiseSchedule().times(1001)
-    with pytest.raises(InputError, match="spacing should be one of"):
+    with pytest.raises(InputError, match="spacing must be one of"):
         NoiseSchedule().times(10, "uniform")

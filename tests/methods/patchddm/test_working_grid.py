@@ -86,7 +86,7 @@ def test_the_box_is_that_of_the_brain_and_nothing_of_it_is_lost():
 
 @pytest.mark.parametrize("spacing", [0, -1.0, "2 mm"])
 def test_a_spacing_that_is_none_is_refused(spacing):
-    with pytest.raises(InputError, match="spacing should be a positive number of mm"):
+    with pytest.raises(InputError, match="spacing must be a positive number of mm"):
         WorkingGridd("image", spacing)
 
 

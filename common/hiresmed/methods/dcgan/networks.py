@@ -44,7 +44,7 @@ def norm_layer(norm: str, channels: int, spatial_dims: int = 2) -> nn.Module:
     the published DCGAN does. `group` has 32 groups, or the most that divide the channels.
     """
     if norm not in NORMS:
-        raise InputError(f"norm should be one of {', '.join(NORMS)}, but is {norm!r}; choose one of them.")
+        raise InputError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}; choose one of them.")
     if norm == "none":
         return nn.Identity()
     if norm == "frozen_batch":
@@ -68,12 +68,12 @@ def initialise(network: nn.Module, std: float = 0.02) -> None:
 def _doublings(size: int, width: int) -> int:
     steps = int(size).bit_length() - 1
     if size < 2 * GRID or size != 2**steps:
-        raise InputError(f"size should be a power of two from {2 * GRID} on, but is {size}; give 64, 128, 256 or so.")
+        raise InputError(f"size must be a power of two from {2 * GRID} on, got {size}; give 64, 128, 256 or so.")
     steps -= GRID.bit_length() - 1
     if width < 1 or width % 2 ** (steps - 1):
         raise InputError(
-            f"width should be a multiple of {2 ** (steps - 1)} for images of {size} pixels, as it is halved with each "
-            f"doubling, but is {width}; change it."
+            f"width must be a multiple of {2 ** (steps - 1)} for images of {size} pixels, as it is halved with each "
+            f"doubling, got {width}; change it."
         )
     return steps
 
@@ -190,7 +190,7 @@ class DcganCritic(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if tuple(images.shape[1:]) != self.shape:
             raise InputError(
-                f"The critic wants images (B, {', '.join(map(str, self.shape))}), but got {tuple(images.shape)}; "
+                f"The critic must get images (B, {', '.join(map(str, self.shape))}), got {tuple(images.shape)}; "
                 "give it the size and channels of the data."
             )
         x = self.features(images)

@@ -79,7 +79,7 @@ class ExactTrainer(AdversarialTrainer):
     def __init__(self, *args, rows: int = 16, images_per_band: int | None = None, **kwargs) -> None:
         if rows < 1 or (images_per_band is not None and images_per_band < 1):
             raise InputError(
-                f"rows and images_per_band should be whole numbers from 1 on, but are {rows} and {images_per_band}; "
+                f"rows and images_per_band must be whole numbers from 1 on, got {rows} and {images_per_band}; "
                 "raise them, or leave images_per_band out."
             )
         self.rows = rows
@@ -92,7 +92,7 @@ class ExactTrainer(AdversarialTrainer):
         fake = draw(self._drawing(unwrap(self.generator)), coordinates, z, self.rows, self.images_per_band)
         if fake.shape != part.real.shape:
             raise InputError(
-                f"The generator should make images of the real ones' shape {tuple(part.real.shape)}, but made "
+                f"The generator must make images of the real ones' shape {tuple(part.real.shape)}, got "
                 f"{tuple(fake.shape)}; adjust its channels, or the patch."
             )
         return fake
@@ -101,7 +101,7 @@ class ExactTrainer(AdversarialTrainer):
         group = getattr(unwrap(self.discriminator), "group_size", 1)
         if any(len(part) % group for part in parts[:-1]):
             raise InputError(
-                f"Micro-batches should hold whole groups of {group} images, but hold {[len(part) for part in parts]}; "
+                f"Micro-batches must hold whole groups of {group} images, got {[len(part) for part in parts]}; "
                 "choose accumulation_steps so that the batch divides into such."
             )
         return super()._discriminator_gradients(parts, fakes)

@@ -113,8 +113,8 @@ class CoordinateTable(nn.Module):
             index.append(number)
             share.append(part)
         weights = torch.stack(share, 1).to(self.weight.dtype)
-        found = F.embedding_bag(torch.stack(index, 1), self.weight, mode="sum", per_sample_weights=weights)
-        return found.reshape(*places.shape[:-1], -1)
+        features = F.embedding_bag(torch.stack(index, 1), self.weight, mode="sum", per_sample_weights=weights)
+        return features.reshape(*places.shape[:-1], -1)
 
 
 class _Scaled(torch.autograd.Function):
@@ -266,6 +266,6 @@ class ImplicitGenerator(nn.Module):
     def _check(self, coordinates: Tensor, batch: int) -> None:
         if coordinates.ndim < 3 or coordinates.shape[1] != self.spatial_dims or len(coordinates) not in (1, batch):
             raise InputError(
-                f"The generator wants coordinates of shape ({batch} or 1, {self.spatial_dims}, spatial shape), but got "
+                f"The generator must get coordinates of shape ({batch} or 1, {self.spatial_dims}, spatial shape), got "
                 f"{tuple(coordinates.shape)}; give one channel per axis, for all latents together or for each its own."
             )

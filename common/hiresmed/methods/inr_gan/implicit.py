@@ -171,8 +171,8 @@ class ImplicitInferer(Inferer):
                 level.mark(number)
 
         mine = self.grid.touching(region or full_box(self.frame.shape))[idist.get_rank() :: idist.get_world_size()]
-        left = [number for number in mine if not all(level.done(number) for level in levels)]
-        self.run(z, network, write, left)
+        unfinished = [number for number in mine if not all(level.done(number) for level in levels)]
+        self.run(z, network, write, unfinished)
 
     @out_of_memory("lower places or tile_size, set amp to true, or choose another device")
     def run(
@@ -198,14 +198,14 @@ class ImplicitInferer(Inferer):
             numbers = list(self.grid) if numbers is None else list(numbers)
             for number in tqdm(numbers, desc="tiles", disable=None if self.progress else True, leave=False):
                 places = self.frame.coordinates(self.grid.start(number), self.grid.tile).to(weights)
-                made = [
+                parts = [
                     network.synthesise(part[None].to(self.device), modulation)[0].float().cpu()
                     for part in places.flatten(1).split(self.places, 1)
                 ]
-                tile = torch.cat(made, 1).view(-1, *self.grid.tile)
+                tile = torch.cat(parts, 1).view(-1, *self.grid.tile)
                 check_output(tile)
                 write(number, tile[(slice(None), *(slice(0, n) for n in self.grid.inside(number)))])
-                del places, made, tile
+                del places, parts, tile
                 release_heap()
 
     def _place(self, number: int) -> tuple[EllipsisType | slice, ...]:
@@ -223,7 +223,7 @@ def _numbers(value: Sequence[float] | float, dims: int, name: str, positive: boo
         numbers = []
     if len(numbers) != dims or any(not math.isfinite(v) or (positive and v <= 0) for v in numbers):
         raise InputError(
-            f"{name} should be {'a positive' if positive else 'a finite'} length in mm, or one for each of {dims} "
-            f"axes, but is {value!r}; change it."
+            f"{name} must be {'a positive' if positive else 'a finite'} length in mm, or one for each of {dims} "
+            f"axes, got {value!r}; change it."
         )
     return numbers

@@ -36,12 +36,10 @@ class PatchConsistency:
 
     def __init__(self, norm: str = "mean_square", blocks: int = 1, tolerance: float = 0.0) -> None:
         if norm not in NORMS:
-            raise InputError(
-                f"PatchConsistency's norm should be one of {', '.join(NORMS)}, but is {norm!r}; change it."
-            )
+            raise InputError(f"PatchConsistency's norm must be one of {', '.join(NORMS)}, got {norm!r}; change it.")
         if not (isinstance(blocks, int) and blocks >= 1 and tolerance >= 0):
             raise InputError(
-                f"PatchConsistency wants blocks of 1 or more pixels and a tolerance from 0 on, but got {blocks} and "
+                f"PatchConsistency must have blocks of 1 or more pixels and a tolerance from 0 on, got {blocks} and "
                 f"{tolerance}; change them."
             )
         self.norm = norm
@@ -68,7 +66,7 @@ def coarser(image: Tensor, shape: Sequence[int]) -> Tensor:
     fine = image.shape[2:]
     if len(fine) != len(shape) or any(n % m for n, m in zip(fine, shape)):
         raise InputError(
-            f"A patch of {tuple(fine)} voxels should be a whole multiple of the coarser stage's {tuple(shape)}; "
+            f"A patch of {tuple(fine)} voxels must be a whole multiple of the coarser stage's {tuple(shape)}; "
             "choose grids and patches that double from stage to stage."
         )
     return _POOL[len(fine)](image, [n // m for n, m in zip(fine, shape)])

@@ -77,8 +77,8 @@ def read_stages(stages: Sequence[Sequence]) -> list[Stage]:
             multiple of the one before, or a patch that is no whole number of its voxels.
     """
     if not stages:
-        raise InputError("stages should list at least one pair (grid, patch), but is empty; add one.")
-    made: list[Stage] = []
+        raise InputError("stages must list at least one pair (grid, patch), got nothing; add one.")
+    checked: list[Stage] = []
     for number, pair in enumerate(stages, start=1):
         try:
             grid, patch = (tuple(int(n) for n in shape) for shape in pair)
@@ -87,21 +87,21 @@ def read_stages(stages: Sequence[Sequence]) -> list[Stage]:
             patch = ()
         if not grid or len(grid) != len(patch) or any(not 1 <= p <= g for g, p in zip(grid, patch)):
             raise InputError(
-                f"Stage {number} should be a pair (grid, patch) of shapes with one voxel count per axis, the patch "
-                f"inside the grid, but is {pair}; correct it."
+                f"Stage {number} must be a pair (grid, patch) of shapes with one voxel count per axis, the patch "
+                f"inside the grid, got {pair}; correct it."
             )
         ratio = None
-        if made:
-            below = made[-1].grid
+        if checked:
+            below = checked[-1].grid
             divides = len(below) == len(grid) and all(g % b == 0 for g, b in zip(grid, below))
             ratio = _divided(grid, below) if divides else None
             if ratio is None or any(p % r for p, r in zip(patch, ratio)):
                 raise InputError(
-                    f"Stage {number} should have a grid and a patch that are whole multiples of the grid before, "
-                    f"{below}, but has {grid} and {patch}; double the grid from stage to stage and keep patches even."
+                    f"Stage {number} must have a grid and a patch that are whole multiples of the grid before, "
+                    f"{below}, got {grid} and {patch}; double the grid from stage to stage and keep patches even."
                 )
-        made.append(Stage(grid, patch, ratio))
-    return made
+        checked.append(Stage(grid, patch, ratio))
+    return checked
 
 
 class StageBatch:
@@ -128,7 +128,7 @@ class StageBatch:
     ) -> None:
         known = read_stages(stages)
         if not 1 <= stage <= len(known):
-            raise InputError(f"stage should be a number from 1 to {len(known)}, but is {stage}; change it.")
+            raise InputError(f"stage must be a number from 1 to {len(known)}, got {stage}; change it.")
         self.stage = known[stage - 1]
         self.latent_size = latent_size
         self.real = real
@@ -153,12 +153,12 @@ class StageBatch:
             return {"patch_consistency": self.previous(self.stage.coarse_coordinates(starts).to(z), z)}
 
     def _check(self, images: Tensor) -> None:
-        found = images.shape[2:]
-        wanted = self.stage.grid
-        if len(found) != len(wanted) or math.prod(found) == 0 or any(n < g for n, g in zip(found, wanted)):
+        shape = images.shape[2:]
+        grid = self.stage.grid
+        if len(shape) != len(grid) or math.prod(shape) == 0 or any(n < g for n, g in zip(shape, grid)):
             raise InputError(
-                f"Stage images should have at least the {wanted} voxels of the stage's grid, but came with "
-                f"{tuple(found)}; resample them, or choose smaller grids in `stages`."
+                f"Stage images must have at least the {grid} voxels of the stage's grid, got "
+                f"{tuple(shape)}; resample them, or choose smaller grids in `stages`."
             )
 
 

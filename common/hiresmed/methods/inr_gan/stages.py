@@ -47,8 +47,8 @@ def plan_stages(image_size: Sequence[int], num_stages: int = 3, patch_factor: in
     coarsest = 2 ** (count - 1)
     if coarsest > factor or any(n % factor or n % coarsest for n in size):
         raise InputError(
-            f"image_size should be divisible by patch_factor and by 2^(num_stages - 1), which should not be above "
-            f"patch_factor, but is {list(size)} with patch_factor {factor} and {count} stages; change one of them."
+            f"image_size must be divisible by patch_factor and by 2^(num_stages - 1), which must not be above "
+            f"patch_factor, got {list(size)} with patch_factor {factor} and {count} stages; change one of them."
         )
     patch = [n // factor for n in size]
     return [([n // 2**k for n in size], list(patch)) for k in range(count - 1, -1, -1)]
@@ -86,12 +86,12 @@ class StagedTraining:
         epochs = [stage_epochs] if isinstance(stage_epochs, int) else list(stage_epochs)
         if len(epochs) != len(stages):
             raise InputError(
-                f"stage_epochs should give the epochs of each of the {len(stages)} stages, but is {stage_epochs}; "
+                f"stage_epochs must give the epochs of each of the {len(stages)} stages, got {stage_epochs}; "
                 "give one number per stage."
             )
         if len(patches) > 1:
             raise InputError(
-                f"All stages should have patches of one shape, which the discriminator is built for, but have "
+                f"All stages must have patches of one shape, which the discriminator is built for, got "
                 f"{sorted(patches)}; change `stages`."
             )
         self.stages = list(stages)
@@ -105,8 +105,8 @@ class StagedTraining:
 
     def begin_epoch(self, epoch: int) -> None:
         """Moves on to the stage that this epoch, from 1, belongs to."""
-        wanted = self.stage_of(epoch)
-        while self.stage < wanted:
+        stage = self.stage_of(epoch)
+        while self.stage < stage:
             self._enter(self.stage + 1, copy.deepcopy(unwrap(self.average)) if self.regularised else None)
             grid, patch = (" x ".join(map(str, shape)) for shape in (self._batch.stage.grid, self._batch.stage.patch))
             logger.info("Stage %d of %d: patches of %s on %s.", self.stage, len(self.stages), patch, grid)

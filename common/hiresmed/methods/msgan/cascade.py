@@ -138,13 +138,13 @@ class CascadeInferer(Inferer):
         outputs = []
         for image in inputs:
             if image.shape[0] != 1:
-                raise InputError(f"the cascade wants one channel, but the image has {image.shape[0]}.")
+                raise InputError(f"the cascade must have an image of one channel, got {image.shape[0]}; choose one.")
             array = image[0].detach().cpu().numpy()
             stores = MemoryStores(str(array.dtype) if np.issubdtype(array.dtype, np.floating) else "float32")
             affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
             case = {"image": ArrayVolume(array, affine)}
-            made = CascadeRun(self, stores, case, network).run().image
-            outputs.append(torch.from_numpy(made.read([0] * len(made.shape), made.shape))[None])
+            rendered = CascadeRun(self, stores, case, network).run().image
+            outputs.append(torch.from_numpy(rendered.read([0] * len(rendered.shape), rendered.shape))[None])
         return torch.stack(outputs).to(inputs.device)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
@@ -172,12 +172,12 @@ class CascadeRun:
         self.inferer = inferer
         self.stores = stores
         self.network = network
-        given = case.get("image") or case.get("sketch")
-        if given is None:
+        source = case.get("image") or case.get("sketch")
+        if source is None:
             raise InputError("A case must have an image or a sketch, got neither; give --image or --sketch.")
-        self.grid = given.shape if inferer.size is None else check_size(inferer.size, len(given.shape))
-        upright = as_canonical(given)
-        self.turned = None if upright is given else cast(TurnedView, upright)
+        self.grid = source.shape if inferer.size is None else check_size(inferer.size, len(source.shape))
+        upright = as_canonical(source)
+        self.turned = None if upright is source else cast(TurnedView, upright)
         self.shape = self.grid if self.turned is None else tuple(self.grid[axis] for axis in self.turned.axes)
         self.image, self.sketch, self.mask = (self._fitted(case.get(k)) for k in ("image", "sketch", "mask"))
         for name, volume in (("sketch", self.sketch), ("mask", self.mask)):
@@ -185,12 +185,12 @@ class CascadeRun:
                 _check_place(name, volume, self.image)
         if self.sketch is not None:
             self.sketch = SketchVolume.of(self.sketch, inferer.sketcher.kind)
-        shown = self.image if self.sketch is None else self.image or self.sketch
-        assert shown is not None, "the case has one of the two"
-        self.affine = shown.affine
-        self.name = shown.name
+        leading = self.image if self.sketch is None else self.image or self.sketch
+        assert leading is not None, "the case has one of the two"
+        self.affine = leading.affine
+        self.name = leading.name
         if self.image is None and (self.mask is not None or inferer.first_image == "real"):
-            raise InputError("inpainting and super-resolution want an image, but only a sketch came; give --image.")
+            raise InputError("inpainting and super-resolution must have an image, got only a sketch; give --image.")
         self._plan()
 
     def _fitted(self, volume: Volume | None) -> Volume | None:
@@ -272,7 +272,7 @@ class CascadeRun:
         plan = self.plans[k]
         level = self.levels[k]
         stage = self.scales - k
-        numbers = list(shared_tiles(plan.grid, plan.made, level))
+        numbers = list(shared_tiles(plan.grid, plan.image, level))
         if stage == 0 and self.inferer.first_image == "real":
             for number in numbers:
                 start = plan.grid.start(number)
@@ -354,7 +354,7 @@ def _check_place(name: str, volume: Volume, image: Volume) -> None:
 
 def _not_negative(noise) -> float:
     if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
-        raise InputError(f"noise should be a strength from 0 on, but is {noise!r}.")
+        raise InputError(f"noise must be a strength from 0 on, got {noise!r}.")
     return float(noise)
 
 
@@ -364,5 +364,5 @@ def _increasing(window) -> tuple[float, float]:
     except (TypeError, ValueError):
         low = high = math.nan
     if not low < high < math.inf or low == -math.inf:
-        raise InputError(f"window should be two increasing numbers, shown as -1 and 1, but is {window!r}.")
+        raise InputError(f"window must be two increasing numbers, shown as -1 and 1, got {window!r}.")
     return low, high

@@ -104,8 +104,8 @@ class Conditions:
                 start = plan.grid.start(number)
                 inside = plan.grid.inside(number)
                 box = image.read_extended([s - halo for s in start], [n + 2 * halo for n in inside])
-                drawn = self.sketcher(torch.from_numpy(self.encode(box))[None, None])
-                level.write(start, drawn[0, 0].numpy())
+                sketch = self.sketcher(torch.from_numpy(self.encode(box))[None, None])
+                level.write(start, sketch[0, 0].numpy())
                 level.mark(number)
             release_heap()
             idist.barrier()
@@ -186,7 +186,7 @@ class SketchVolume(Volume):
         values = (values if values.dtype == np.float64 else values.astype(np.float32)) * self.slope
         if values.size and (values.min() < -1e-3 or values.max() > 1.001):
             raise InputError(
-                f"a sketch should hold edge strengths from 0 to 1 (or 0 to 255), but {self.name} holds values from "
+                f"a sketch must hold edge strengths from 0 to 1 (or 0 to 255), got values in {self.name} from "
                 f"{values.min() / self.slope:.4g} to {values.max() / self.slope:.4g}; give an image as --image."
             )
         return values.clip(0, 1) if self.paper is None else (1 - values / self.paper).clip(0, 1)

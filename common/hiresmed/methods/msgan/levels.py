@@ -22,7 +22,7 @@ class LevelPlan:
         shape: spatial shape S of the level.
         scale: voxels of level 0 per voxel here.
         grid: the tiles of the generated image.
-        made: box of the tiles that are generated here.
+        image: box of the tiles that are generated here.
         sketch: box of the sketch that they read, in whole tiles.
         source: box of what the sketches are drawn from (or pooled from), here and on all coarser levels.
     """
@@ -30,7 +30,7 @@ class LevelPlan:
     shape: tuple[int, ...]
     scale: int
     grid: TileGrid
-    made: Box
+    image: Box
     sketch: Box
     source: Box
 
@@ -66,23 +66,23 @@ def plan_levels(
     for _ in fields[1:]:
         shapes.append(tuple(-(-n // factor) for n in shapes[-1]))
     drafts = []
-    wanted = region
+    box = region
     for level, (size, field) in enumerate(zip(shapes, fields)):
         grid = TileGrid.fit(size, tile_size, field.alignment)
-        made = _tiles_around(grid, wanted)
-        sketch = _tiles_around(grid, dilate_box(made, field.halo, size))
-        drafts.append((size, factor**level, grid, made, sketch))
+        image = _tiles_around(grid, box)
+        sketch = _tiles_around(grid, dilate_box(image, field.halo, size))
+        drafts.append((size, factor**level, grid, image, sketch))
         if level + 1 < len(fields):
             # linear enlarging reads one coarse voxel more
-            wanted = dilate_box(coarsen_box(dilate_box(made, field.halo, size), factor), 1, shapes[level + 1])
+            box = dilate_box(coarsen_box(dilate_box(image, field.halo, size), factor), 1, shapes[level + 1])
     plans: list[LevelPlan] = []
     source: Box | None = None
-    for size, scale, grid, made, sketch in reversed(drafts):
+    for size, scale, grid, image, sketch in reversed(drafts):
         pooled = (
             None if source is None else tuple((a, min(b, n)) for (a, b), n in zip(refine_box(source, factor), size))
         )
         source = _tiles_around(grid, bounding_box(pooled, dilate_box(sketch, source_halo, size)))
-        plans.append(LevelPlan(size, scale, grid, made, sketch, source))
+        plans.append(LevelPlan(size, scale, grid, image, sketch, source))
     return plans[::-1]
 
 

@@ -143,7 +143,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         for kind, share in ((0, base_share), (1, 1 - base_share)):
             if share > 0 and not self.teaching[kind]:
                 raise InputError(
-                    f"training the {'finer stages' if kind else 'base'} wants at least one case that teaches "
+                    f"training the {'finer stages' if kind else 'base'} must have at least one case that teaches "
                     f"them (larger than base_size), but none of {len(self.cases)} does; lower base_size or base_share."
                 )
 

@@ -58,7 +58,7 @@ def training_cases(
         InputError: see list_cases; a share outside (0, 1].
     """
     if intensity not in (None, "robust"):
-        raise InputError(f"intensity should be robust or null, but is {intensity!r}; choose one of them.")
+        raise InputError(f"intensity must be robust or null, got {intensity!r}; choose one of them.")
     encode = partial(to_unit_range, window=window if intensity is None else (0.0, float(FULL)))
     phantom = phantom or ("xray" if network.spatial_dims == 2 else "thorax")
     shares = [_share(s) for s in base_crops] if section == "training" else []
@@ -75,11 +75,11 @@ def training_cases(
                 f"{case['name']} must have {network.spatial_dims} spatial axes as the network, got shape "
                 f"{volume.shape}; leave it out of the training."
             )
-        made = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
-        made.stages = case.get("stages")
-        made.weight = case.get("weight", 1.0)
-        prepared.append(made)
-        if made.stages is None or 0 in made.stages:
+        prepared_case = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
+        prepared_case.stages = case.get("stages")
+        prepared_case.weight = case.get("weight", 1.0)
+        prepared.append(prepared_case)
+        if prepared_case.stages is None or 0 in prepared_case.stages:
             small = [_reduced(RegionView(volume, box), 4 * base_size) for box in _corners(volume.shape, shares)]
             crops = [prepare_case(v, sketcher, encode, network.factor, base_size, None) for v in small]
             prepared += [replace(crop, stages=[0]) for crop in crops]
@@ -89,7 +89,7 @@ def training_cases(
 def _share(share) -> float:
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise InputError(
-            f"base_crops should be shares of an image's sides, above 0 and at most 1, but holds {share!r}; mend it."
+            f"base_crops must be shares of an image's sides, above 0 and at most 1, got {share!r}; change it."
         )
     return float(share)
 
@@ -118,12 +118,12 @@ def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -
         return ArrayVolume(real_world_cast(values, np.dtype(stored_dtype(volume))), volume.affine, volume.name)
     if intensity is None:
         return _view(case, folder, None)
-    kept = folder / "image.nii"
-    if idist.get_rank() == 0 and not kept.exists():
+    path = folder / "image.nii"
+    if idist.get_rank() == 0 and not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_nifti(_view(case, folder, intensity), kept)
+        write_nifti(_view(case, folder, intensity), path)
     idist.barrier()
-    return NiftiVolume(kept, name=case["name"])
+    return NiftiVolume(path, name=case["name"])
 
 
 def _view(case: Mapping, folder: pathlib.Path, intensity: str | None) -> Volume:

@@ -77,9 +77,9 @@ class GradientSketch(Transform):
             magnitude += slope.square()
         magnitude.sqrt_()
         edges, strength = _ridge(magnitude, gradient, self.threshold)
-        drawn = torch.ones_like(strength) if self.binary else (strength / self.saturation).clamp_(max=1).sqrt_()
+        values = torch.ones_like(strength) if self.binary else (strength / self.saturation).clamp_(max=1).sqrt_()
         sketch = torch.zeros_like(magnitude)
-        sketch.view(-1)[edges] = drawn
+        sketch.view(-1)[edges] = values
         return sketch[_inner(image.ndim)]
 
 

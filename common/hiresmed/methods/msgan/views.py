@@ -76,8 +76,8 @@ class RandomViews:
         sketch = sketch_of_whole(torch.from_numpy(unit)[None, None], self.sketcher)[0, 0].numpy()
         image = rescale(unit, (-1, 1), self.window).astype(np.float32)
         # sketches are kept in 8 bits at inference
-        kept = (np.rint(sketch * 255) / 255).astype(np.float32)
-        return PreparedCase([ArrayVolume(image, affine)], [ArrayVolume(kept, affine)], [0])
+        stored = (np.rint(sketch * 255) / 255).astype(np.float32)
+        return PreparedCase([ArrayVolume(image, affine)], [ArrayVolume(stored, affine)], [0])
 
     def _field(self, shape: Sequence[int], chance: np.random.Generator) -> tuple[list[float], list[float]]:
         """Start and extent of the field of view, in voxels of the case."""

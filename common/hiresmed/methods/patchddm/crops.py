@@ -69,11 +69,11 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
     ) -> None:
         MapTransform.__init__(self, keys)
         if law not in LAWS:
-            raise InputError(f"law should be one of {', '.join(LAWS)}, but is {law!r}; choose one of them.")
+            raise InputError(f"law must be one of {', '.join(LAWS)}, got {law!r}; choose one of them.")
         if not 0 <= foreground_share <= 1:
-            raise InputError(f"foreground_share should lie between 0 and 1, but is {foreground_share}; change it.")
+            raise InputError(f"foreground_share must lie between 0 and 1, got {foreground_share}; change it.")
         if num_samples < 1:
-            raise InputError(f"num_samples should be at least 1, but is {num_samples}; change it.")
+            raise InputError(f"num_samples must be at least 1, got {num_samples}; change it.")
         self.patch_size = patch_size
         self.num_samples = int(num_samples)
         self.law = law
@@ -110,7 +110,7 @@ class CoordinateCropd(Randomizable, MapTransform, MultiSampleTrait):
         size = ensure_tuple_rep(self.patch_size, len(grid))
         if any(n < 1 or n > N for n, N in zip(size, grid)):
             raise InputError(
-                f"patch_size should fit into the padded grid {tuple(grid)}, but is {tuple(size)}; lower it or pad more."
+                f"patch_size must fit into the padded grid {tuple(grid)}, got {tuple(size)}; lower it or pad more."
             )
         return size
 

@@ -135,6 +135,6 @@ def _backward(
     of_group = [(weight * total).view(groups, -1).sum(1) / size for total in (by_weight, by_bias)]
     slope, shift = (-scale * value.repeat_interleave(len(weight) // groups) for value in of_group)
     rows = max(1, _SLAB // image[0, 0, 0].numel())
-    for part, made in zip(image.split(rows, 2), by_image.split(rows, 2)):
-        made += _aten.native_batch_norm(part, slope, shift, mean, variance, False, 0.0, eps)[0]
+    for part, part_by_image in zip(image.split(rows, 2), by_image.split(rows, 2)):
+        part_by_image += _aten.native_batch_norm(part, slope, shift, mean, variance, False, 0.0, eps)[0]
     return by_image, by_weight, by_bias

@@ -123,13 +123,13 @@ class DiffusionInferer(Inferer):
             ("coordinates", self.coordinates, (*CONVENTIONS, None)),
         ):
             if value not in known:
-                raise InputError(f"{name} should be one of {', '.join(map(str, known))}, but is {value!r}; choose one.")
+                raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}; choose one.")
         if not 0 <= self.overlap < 1:
-            raise InputError(f"overlap should be a share from 0 to below 1, but is {self.overlap}; 0.5 is usual.")
+            raise InputError(f"overlap must be a share from 0 to below 1, got {self.overlap}; 0.5 is usual.")
         if self.num_samples > _MEMBERS or self.label_channels > _CHANNELS:
             raise InputError(
-                f"num_samples and label_channels should be at most {_MEMBERS} and {_CHANNELS}, the number of "
-                f"independent noise streams, but are {self.num_samples} and {self.label_channels}; lower them."
+                f"num_samples and label_channels must be at most {_MEMBERS} and {_CHANNELS}, the number of "
+                f"independent noise streams, got {self.num_samples} and {self.label_channels}; lower them."
             )
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -187,7 +187,7 @@ class DiffusionInferer(Inferer):
             window = self._per_axis(self.patch_size, "patch_size", len(shape))
             if any(w % self.multiple for w in window):
                 raise InputError(
-                    f"patch_size should be a multiple of the network's {self.multiple} voxels, but is {list(window)}; "
+                    f"patch_size must be a multiple of the network's {self.multiple} voxels, got {list(window)}; "
                     "change it."
                 )
             padded = [max(n, w) for n, w in zip(shape, window)]
@@ -221,8 +221,8 @@ class DiffusionInferer(Inferer):
         return denoise
 
     def _whole(self, image: Tensor, frame: Frame, ask: Callable) -> Callable[[Tensor, float], Tensor]:
-        given = [image, *self._channels(frame, [[0] * len(frame.padded)] * len(image), frame.padded)]
-        x = torch.cat([*given, image.new_empty(len(image), self.label_channels, *frame.padded)], 1)
+        constant = [image, *self._channels(frame, [[0] * len(frame.padded)] * len(image), frame.padded)]
+        x = torch.cat([*constant, image.new_empty(len(image), self.label_channels, *frame.padded)], 1)
 
         def compute(x_t: Tensor, t: float) -> Tensor:
             x[:, -self.label_channels :] = x_t
@@ -238,10 +238,10 @@ class DiffusionInferer(Inferer):
                 starts = [[axis.start for axis in place[2:]] for place in places]
                 return ask(torch.cat([condition, *self._channels(frame, starts, window), x], 1), t)
 
-            drawn = sliding_window_inference(
+            merged = sliding_window_inference(
                 x_t, window, self.window_batch, predictor, self.overlap, "gaussian", with_coord=True, condition=image
             )
-            return cast(Tensor, drawn)
+            return cast(Tensor, merged)
 
         return compute
 
@@ -263,10 +263,10 @@ class DiffusionInferer(Inferer):
 
         with self.precision.context((x.shape[1], *shape), example):
             output = self.forward(network, x, times)
-        wanted = (len(x), self.label_channels, *x.shape[2:])
-        if tuple(output.shape) != wanted:
+        expected = (len(x), self.label_channels, *x.shape[2:])
+        if tuple(output.shape) != expected:
             raise InputError(
-                f"The network should return (B, K, *S) = {wanted}, but returned {tuple(output.shape)}; make "
+                f"The network must return (B, K, *S) = {expected}, got {tuple(output.shape)}; make "
                 "label_channels its number of output channels."
             )
         return output.to(x.dtype)  # merged in full precision
@@ -279,7 +279,7 @@ class DiffusionInferer(Inferer):
     def _per_axis(size: int | Sequence[int], name: str, dims: int) -> tuple[int, ...]:
         sizes = [size] * dims if isinstance(size, (int, str)) else list(size)
         if len(sizes) != dims:
-            raise InputError(f"{name} should give {dims} numbers, one per axis, but gives {sizes}; change it.")
+            raise InputError(f"{name} must give {dims} numbers, one per axis, got {sizes}; change it.")
         return tuple(parse_int(n, name, 1) for n in sizes)
 
 

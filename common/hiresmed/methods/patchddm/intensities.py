@@ -87,12 +87,12 @@ class RandScannerd(RandomizableTransform, MapTransform):
             values = self._coarser(values)
         strength = self.R.uniform(0, self.field)
         values = values * (strength * smooth_noise(values.shape, 4, self.R)).exp()
-        seen = values[brain]
+        tissue = values[brain]
         seed = int(self.R.randint(2**31))
-        noise = torch.randn(len(seen), generator=torch.Generator().manual_seed(seed))
-        seen = seen + self.R.uniform(0, self.noise) * noise
-        top = torch.quantile(seen[::5], 0.999).clamp(min=0.05)
-        return 2 * (seen / top).clamp(LEAST, 1) - 1
+        noise = torch.randn(len(tissue), generator=torch.Generator().manual_seed(seed))
+        tissue = tissue + self.R.uniform(0, self.noise) * noise
+        top = torch.quantile(tissue[::5], 0.999).clamp(min=0.05)
+        return 2 * (tissue / top).clamp(LEAST, 1) - 1
 
     def _coarser(self, values: Tensor) -> Tensor:
         axis = self.R.randint(3)

@@ -111,10 +111,10 @@ class _LeanForward:
         activate = NormSiLU(block.norm2, Stored(y), self.slab, block.time_shift(time, y.ndim - 2).flatten(1))
         before = y[:, :, :0]
         for start, stop in self._slabs(features):
-            seen = torch.cat([before, y[:, :, start : stop + 1]], 2)
+            wider = torch.cat([before, y[:, :, start : stop + 1]], 2)
             before = y[:, :, stop - 1 : stop].clone()  # the next slab's halo, before it is overwritten
-            seen = zero_ends(activate(seen, self.dtype), start == 0, stop == y.shape[2])
-            y[:, :, start:stop] = convolve(block.conv2, seen) + block.shortcut(features.read(start, stop))
+            wider = zero_ends(activate(wider, self.dtype), start == 0, stop == y.shape[2])
+            y[:, :, start:stop] = convolve(block.conv2, wider) + block.shortcut(features.read(start, stop))
         return Stored(y)
 
     def first_convolution(self, norm: torch.nn.GroupNorm, conv: ConvNd, features: Features, y: torch.Tensor):
@@ -122,8 +122,8 @@ class _LeanForward:
         activate = NormSiLU(norm, features, self.slab)
         slices = features.shape[2]
         for start, stop in self._slabs(features):
-            seen = activate(features.read(max(start - 1, 0), min(stop + 1, slices)), self.dtype)
-            y[:, :, start:stop] = convolve(conv, zero_ends(seen, start == 0, stop == slices))
+            wider = activate(features.read(max(start - 1, 0), min(stop + 1, slices)), self.dtype)
+            y[:, :, start:stop] = convolve(conv, zero_ends(wider, start == 0, stop == slices))
 
     def merge(self, h: Stored, skip: Features) -> Features:
         """Features and skip together; averaged or added in place."""
@@ -146,8 +146,8 @@ class _LeanForward:
             last = stop == h.shape[2]
             enlarged = F.interpolate(h.tensor[:, :, max(start - 1, 0) : stop + 1], scale_factor=2.0, mode="nearest")
             # a source slice is two enlarged ones, of which the halo is one
-            seen = enlarged[:, :, (0 if first else 1) : enlarged.shape[2] - (0 if last else 1)]
-            y[:, :, 2 * start : 2 * stop] = convolve(step.conv, zero_ends(seen, first, last))
+            wider = enlarged[:, :, (0 if first else 1) : enlarged.shape[2] - (0 if last else 1)]
+            y[:, :, 2 * start : 2 * stop] = convolve(step.conv, zero_ends(wider, first, last))
         return Stored(y)
 
     def head(self, h: Stored) -> torch.Tensor:

@@ -84,8 +84,8 @@ class FillLesiond(MapTransform):
         means = torch.where(weight > 1e-2, near, far)
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
         fine = ((image - near) * solid).flatten(1).square().sum(1) / solid.sum().clamp(min=1)
-        made = means + 0.15 * fine.sqrt().view(-1, 1, 1, 1) * noise
-        return made.clamp(BACKGROUND + 1e-3, 1.0)
+        tissue = means + 0.15 * fine.sqrt().view(-1, 1, 1, 1) * noise
+        return tissue.clamp(BACKGROUND + 1e-3, 1.0)
 
     @staticmethod
     def _means(image: Tensor, solid: Tensor, width: float) -> tuple[Tensor, Tensor]:
@@ -272,9 +272,9 @@ class RandImplantLesiond(RandomizableTransform, MapTransform):
         values = oedema.view(shape).expand_as(image)
         values = torch.where(inside > 0, rim.view(shape), values)
         values = torch.where(inside > thick, core.view(shape), values)
-        kept = uniform(0.1, 0.45)
+        structure = uniform(0.1, 0.45)  # share of the tissue's own that is left
         grain = 0.06 * smooth_noise(depth.shape, max(4, min(depth.shape) // 2), self.R)
-        values = values + kept * (image - middle.view(shape)) + grain
+        values = values + structure * (image - middle.view(shape)) + grain
         share = torch.sigmoid(depth / uniform(0.25, 0.8))
         # a brain's voxel is never exactly the background
         return torch.lerp(image, values, share).clamp(BACKGROUND + 1e-3, 1.0)
@@ -322,6 +322,6 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     """New values under the old tensor's meta data."""
     if not isinstance(old, MetaTensor):
         return new
-    made = old.clone()
-    made.as_tensor().copy_(new)
-    return made
+    result = old.clone()
+    result.as_tensor().copy_(new)
+    return result

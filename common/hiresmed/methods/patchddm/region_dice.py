@@ -26,5 +26,5 @@ class RegionDiceLoss(nn.Module):
         self.dice = DiceLoss(batch=True)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        found, truth = ((v - self.low) / (self.high - self.low) for v in (output, target))
-        return self.dice(found.clamp(0, 1), truth)
+        prediction, truth = ((v - self.low) / (self.high - self.low) for v in (output, target))
+        return self.dice(prediction.clamp(0, 1), truth)

@@ -35,35 +35,35 @@ class RegionMetrics:
         self.regions = {name: tuple(codes) for name, codes in regions.items()}
 
     def __call__(self, case: Mapping) -> dict:
-        given = case["given"]
-        brain = (given != given[(..., *[slice(0, 1)] * (given.ndim - 1))]).any(dim=0).numpy()
-        spacing = [float(v) for v in torch.as_tensor(given.meta["original_affine"])[:3, :3].norm(dim=0)]
+        image = case["given"]
+        brain = (image != image[(..., *[slice(0, 1)] * (image.ndim - 1))]).any(dim=0).numpy()
+        spacing = [float(v) for v in torch.as_tensor(image.meta["original_affine"])[:3, :3].norm(dim=0)]
         pred, label = (torch.as_tensor(np.asarray(case[key])) for key in ("pred", "label"))
         pred = torch.where(pred == 4, 3, pred)  # brats2020's enhancing tumour
         figures: dict = {}
         for n, (name, codes) in enumerate(self.regions.items()):
             # a whole tumour alone is written as label 1, which is also one of its codes
-            found, truth = (torch.isin(v, torch.tensor(codes)) for v in (pred, label))
-            figures |= self._region(name, found, truth, spacing)
+            prediction, truth = (torch.isin(v, torch.tensor(codes)) for v in (pred, label))
+            figures |= self._region(name, prediction, truth, spacing)
             maps = (np.asarray(case[key][n])[brain] for key in ("probability", "variance"))
-            figures |= self._calibration(name, found[0].numpy()[brain], truth[0].numpy()[brain], *maps)
+            figures |= self._calibration(name, prediction[0].numpy()[brain], truth[0].numpy()[brain], *maps)
         return figures
 
-    def _region(self, name: str, found: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> dict:
-        found = found[None].float()
+    def _region(self, name: str, prediction: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> dict:
+        prediction = prediction[None].float()
         truth = truth[None].float()
-        dice = float(compute_dice(found, truth, ignore_empty=False))
+        dice = float(compute_dice(prediction, truth, ignore_empty=False))
         hd95 = None
-        if found.any() and truth.any():
-            distance = compute_hausdorff_distance(found, truth, True, percentile=95, spacing=spacing)
+        if prediction.any() and truth.any():
+            distance = compute_hausdorff_distance(prediction, truth, True, percentile=95, spacing=spacing)
             hd95 = float(distance) if math.isfinite(float(distance)) else None
         ml = math.prod(spacing) / 1000
         return {
             f"dice_{name}": dice,
             f"hd95_{name}": hd95,
-            f"volume_ml_{name}": ml * float(found.sum()),
+            f"volume_ml_{name}": ml * float(prediction.sum()),
             f"true_volume_ml_{name}": ml * float(truth.sum()),
-            f"false_positive_ml_{name}": ml * float((found * (1 - truth)).sum()),
+            f"false_positive_ml_{name}": ml * float((prediction * (1 - truth)).sum()),
         }
 
     def _calibration(

@@ -20,6 +20,7 @@ from monai.transforms import MapTransform, ScaleIntensityRangePercentiles
 from monai.utils import SpaceKeys
 
 from ...core.errors import InputError
+from ...datasets.brats import SEQUENCES
 from ...datasets.brats_labels import label_codings
 from ...datasets.brats_read import read_brats
 
@@ -68,9 +69,9 @@ class LoadImageBraind(MapTransform):
     ) -> None:
         super().__init__(keys)
         if skull_stripped not in ("check", "warn", "ignore"):
-            raise InputError(f"skull_stripped should be check, warn or ignore, but is {skull_stripped!r}; choose one.")
+            raise InputError(f"skull_stripped must be check, warn or ignore, got {skull_stripped!r}; choose one.")
         if label_coding not in ("auto", *CODINGS):
-            raise InputError(f"label_coding should be auto or one of {', '.join(CODINGS)}, but is {label_coding!r}.")
+            raise InputError(f"label_coding must be auto or one of {', '.join(CODINGS)}, got {label_coding!r}.")
         self.reader = reader or partial(read_brats, channel_order=channel_order)
         self.label_key = label_key
         self.skull_stripped = skull_stripped
@@ -81,18 +82,18 @@ class LoadImageBraind(MapTransform):
         if "refused" in case:
             raise InputError(str(case["refused"]))
         for key in self.key_iterator(case):
-            image, label, affine, found = self.reader(case[key], case.get(self.label_key))
-            name = case.setdefault("name", found["name"])
+            image, label, affine, brats = self.reader(case[key], case.get(self.label_key))
+            name = case.setdefault("name", brats["name"])
             if case.get("tumour") is False:
                 label = np.zeros(image.shape[1:], dtype=np.uint8)
             _check_sequences(image, str(name))
             if self.skull_stripped != "ignore":
                 self._check_skull(image, affine, str(name))
-            case[key] = _with_meta(image, affine, found)
+            case[key] = _with_meta(image, affine, brats)
             if label is not None:
-                codes = contiguous_codes(label, self._coding(case, found), str(name))[None]
+                codes = contiguous_codes(label, self._coding(case, brats), str(name))[None]
                 _check_tumour(codes[0], image, str(name))
-                case[self.label_key] = _with_meta(codes, affine, found)
+                case[self.label_key] = _with_meta(codes, affine, brats)
         return case
 
     def _coding(self, case: Mapping, found: Mapping) -> str:
@@ -108,19 +109,19 @@ class LoadImageBraind(MapTransform):
         coding = case.get("coding") or label_codings(own)[0] or "auto"
         if coding == "unclear":
             raise InputError(
-                f"The label of {case['name']} should tell what its code 4 is, but it, or its data set, holds a 4 "
+                f"The label of {case['name']} must tell what its code 4 is, but it, or its data set, holds a 4 "
                 "beside a 3 or without a 1; set label_coding (inference: truth_coding) to brats2020 if 4 is enhancing "
                 "tumour, to brats2024 if it is a cavity."
             )
         return coding
 
     def _check_skull(self, image: np.ndarray, affine: np.ndarray, name: str) -> None:
-        shown = (~background(image)).sum() * abs(np.linalg.det(affine[:3, :3])) / 1e6
-        if shown < BRAIN_LITRES:
+        litres = (~background(image)).sum() * abs(np.linalg.det(affine[:3, :3])) / 1e6
+        if litres < BRAIN_LITRES:
             return
         sentence = (
-            f"{name} should show a brain alone (at most {BRAIN_LITRES} litres on an even background), but shows "
-            f"{shown:.1f} litres; strip the skull first (HD-BET, SynthStrip), or set skull_stripped to ignore."
+            f"{name} must show a brain alone (at most {BRAIN_LITRES} litres on an even background), got "
+            f"{litres:.1f} litres; strip the skull first (HD-BET, SynthStrip), or set skull_stripped to ignore."
         )
         if self.skull_stripped == "check":
             raise InputError(sentence)
@@ -220,9 +221,9 @@ class RegionsToLabelsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         if label_coding not in ("brats2020", "brats2023"):
-            raise InputError(f"label_coding should be brats2020 or brats2023, but is {label_coding!r}; choose one.")
+            raise InputError(f"label_coding must be brats2020 or brats2023, got {label_coding!r}; choose one.")
         if not 0 <= threshold < 1:
-            raise InputError(f"threshold should lie between 0 and 1, but is {threshold}; 0.5 is usual.")
+            raise InputError(f"threshold must lie between 0 and 1, got {threshold}; 0.5 is usual.")
         self.regions = check_regions(regions)
         self.threshold = threshold
         self.enhancing = 4 if label_coding == "brats2020" else 3
@@ -248,10 +249,10 @@ class RegionsToLabelsd(MapTransform):
 
 def check_regions(regions: Sequence[str]) -> tuple[str, ...]:
     """The regions as a tuple; InputError unless they are some of WT, TC, ET in this order."""
-    wanted = tuple(regions)
-    if not wanted or wanted != tuple(r for r in REGIONS if r in wanted):
-        raise InputError(f"regions should be some of WT, TC, ET in this order, but are {list(wanted)}; correct them.")
-    return wanted
+    names = tuple(regions)
+    if not names or names != tuple(r for r in REGIONS if r in names):
+        raise InputError(f"regions must be some of WT, TC, ET in this order, got {list(names)}; correct them.")
+    return names
 
 
 def region_codes(regions: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -276,7 +277,7 @@ def contiguous_codes(label: np.ndarray, coding: str, name: str) -> np.ndarray:
     if strange:
         hint = "set label_coding to brats2024" if {3, 4} <= set(present.tolist()) else "check that the file is a label"
         raise InputError(
-            f"The label of {name} should hold the codes {sorted(known)} ({coding}), but holds "
+            f"The label of {name} must hold the codes {sorted(known)} ({coding}), got "
             f"{', '.join(f'{v:g}' for v in strange[:5])}; {hint}."
         )
     table = np.zeros(5, dtype=np.uint8)
@@ -292,10 +293,10 @@ def background(image: np.ndarray) -> np.ndarray:
 
 def _check_tumour(codes: np.ndarray, image: np.ndarray, name: str) -> None:
     brain = ~background(image)
-    marked = np.count_nonzero(codes[brain]) / max(1, np.count_nonzero(brain))
+    marked = int(np.count_nonzero(codes[brain])) / max(1, int(np.count_nonzero(brain)))
     if marked > TUMOUR_SHARE:
         raise InputError(
-            f"The label of {name} should mark a tumour, but marks {marked:.0%} of the brain; it is a segmentation of "
+            f"The label of {name} must mark a tumour, but marks {marked:.0%} of the brain; it is a segmentation of "
             "tissues or a brain mask: name the tumour's as label, or move this one out of the folder."
         )
 
@@ -304,7 +305,7 @@ def _check_sequences(image: np.ndarray, name: str) -> None:
     for n, channel in enumerate(image):
         if channel.min() == channel.max():
             raise InputError(
-                f"{name} should show something in every sequence, but {('t1', 't1ce', 't2', 'flair')[n]} is "
+                f"{name} must show something in every sequence, got a {SEQUENCES[n]} that is "
                 f"{channel.flat[0]:g} everywhere; export it again."
             )
 

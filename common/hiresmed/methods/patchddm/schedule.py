@@ -68,14 +68,12 @@ class NoiseSchedule:
         self.steps = parse_int(steps, "steps", 1)
         if not 0 < beta_start <= beta_end < 1:
             raise InputError(
-                f"beta_start and beta_end should rise within 0 and 1, but are {beta_start} and {beta_end}; "
+                f"beta_start and beta_end must rise within 0 and 1, got {beta_start} and {beta_end}; "
                 "the published values are 0.0001 and 0.02."
             )
         self.first = self.steps - 1 if first is None else parse_int(first, "first")
         if self.first >= self.steps:
-            raise InputError(
-                f"first should be a time below the {self.steps} of the training, but is {first}; lower it."
-            )
+            raise InputError(f"first must be a time below the {self.steps} of the training, got {first}; lower it.")
         self.betas = _betas(kind, self.steps, beta_start, beta_end)
         self._times = np.arange(CLEAN, self.steps)
         self._log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-self.betas))])
@@ -126,9 +124,7 @@ class NoiseSchedule:
         n = parse_int(steps, "steps", 1)
         T = self.first + 1
         if _one_of(spacing, SPACINGS, "spacing") in ("trailing", "leading", "linspace") and n > T:
-            raise InputError(
-                f"steps should be at most the {T} times up to the first one for {spacing} spacing, but is {n}."
-            )
+            raise InputError(f"steps must be at most the {T} times up to the first one for {spacing} spacing, got {n}.")
         if spacing == "trailing":
             times = np.floor(T - np.arange(n) * T / n + 0.5) - 1
         elif spacing == "leading":
@@ -199,13 +195,13 @@ def checked_range(limits: Sequence[float] | None, name: str) -> tuple[float, flo
         low = 0.0
         high = 0.0
     if not low < high:
-        raise InputError(f"{name} should be two rising numbers such as [-1, 1], but is {limits!r}; change it.")
+        raise InputError(f"{name} must be two rising numbers such as [-1, 1], got {limits!r}; change it.")
     return low, high
 
 
 def _one_of(value: str, known: Sequence[str], name: str) -> str:
     if value not in known:
-        raise InputError(f"{name} should be one of {', '.join(known)}, but is {value!r}; choose one of these.")
+        raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}; choose one of these.")
     return value
 
 

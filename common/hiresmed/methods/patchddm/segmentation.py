@@ -39,11 +39,11 @@ class SegmentationInferer(Inferer):
         self.diffusion = diffusion
         self.low, self.high = (float(v) for v in label_range)
         if not self.low < self.high:
-            raise InputError(f"label_range should be [0, 1] or [-1, 1], but is {list(label_range)}; change it.")
+            raise InputError(f"label_range must be [0, 1] or [-1, 1], got {list(label_range)}; change it.")
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         with out_of_memory(CURE):
-            drawn = self.diffusion.sample(inputs, cast(nn.Module, network))
-            check_output(drawn.mean)
+            ensemble = self.diffusion.sample(inputs, cast(nn.Module, network))
+            check_output(ensemble.mean)
             size = self.high - self.low
-            return torch.cat([((drawn.mean - self.low) / size).clamp(0, 1), drawn.variance / size**2], 1)
+            return torch.cat([((ensemble.mean - self.low) / size).clamp(0, 1), ensemble.variance / size**2], 1)

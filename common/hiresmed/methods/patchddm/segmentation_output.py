@@ -57,7 +57,7 @@ class SegmentationOutput(CaseOutput):
         keep_patient: bool | str = False,
     ) -> None:
         if output_format not in (None, "nii", "nii.gz", "dicom"):
-            raise InputError(f"output_format should be nii, nii.gz or dicom, but is {output_format!r}; choose one.")
+            raise InputError(f"output_format must be nii, nii.gz or dicom, got {output_format!r}; choose one.")
         overwrite = parse_bool(overwrite, "overwrite")
         super().__init__(output_dir, output_format, overwrite, resume, postfix="labels", keep_patient=keep_patient)
         self.regions = list(regions)
@@ -76,7 +76,7 @@ class SegmentationOutput(CaseOutput):
             InputError: both image and dataset_dir; what brats_case and brain_cases raise; a result that exists.
         """
         if image is not None and dataset_dir is not None:
-            raise InputError(f"Either image or dataset_dir should be given, but both are ({image}, {dataset_dir}).")
+            raise InputError(f"Either image or dataset_dir must be given, got both ({image}, {dataset_dir}).")
         if dataset_dir is not None:
             found = brain_cases(dataset_dir, section, label=label, keep_refused=True)
         else:
@@ -101,7 +101,7 @@ class SegmentationOutput(CaseOutput):
         if source is None or not dicom_series(Path(source)):
             if self.output_format == "dicom":
                 raise InputError(
-                    f"A DICOM SEG should refer to the DICOM series that was segmented, but the image is "
+                    f"A DICOM SEG must refer to the DICOM series that was segmented, got "
                     f"{Path(source or 'a phantom').name}; set output_format to nii.gz."
                 )
             return self.output_format or ("nii" if str(source).endswith(".nii") else "nii.gz")

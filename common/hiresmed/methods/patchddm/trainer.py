@@ -63,7 +63,7 @@ class LabelBatch:
         label = batch_tensor(batchdata, self.label, torch.device("cpu"), False)  # checked before a GPU has to wait
         if label.min() < 0 or label.max() > 1:
             raise InputError(
-                f"'{self.label}' should hold one channel a class with values from 0 to 1, but holds {label.min():g} to "
+                f"'{self.label}' must hold one channel a class with values from 0 to 1, got {label.min():g} to "
                 f"{label.max():g}; turn the label map into channels first."
             )
         label = label.to(device, non_blocking=non_blocking)
@@ -71,7 +71,7 @@ class LabelBatch:
         for key, value in zip(self.keys, channels):
             if value.shape[:1] != label.shape[:1] or value.shape[2:] != label.shape[2:]:
                 raise InputError(
-                    f"'{key}' should lie on the label's grid (B, *P) = {(len(label), *label.shape[2:])}, but has shape "
+                    f"'{key}' must lie on the label's grid (B, *P) = {(len(label), *label.shape[2:])}, got shape "
                     f"{tuple(value.shape)}; crop and batch both alike."
                 )
         dtype = channels[0].dtype
@@ -148,7 +148,7 @@ class DiffusionTrainer(Trainer):
         self.loss_function = loss_function or nn.MSELoss()
         self.low, self.high = (float(value) for value in label_range)
         if not self.low < self.high:
-            raise InputError(f"label_range should be [0, 1] or [-1, 1], but is {list(label_range)}; change it.")
+            raise InputError(f"label_range must be [0, 1] or [-1, 1], got {list(label_range)}; change it.")
         self.seed = parse_int(seed, "seed")
         self.first_share = float(first_share)
         if not 0 <= self.first_share <= 1:
@@ -182,7 +182,7 @@ class DiffusionTrainer(Trainer):
         self.precision.settle(describe_shapes(condition), lambda: self._probe(*first), self.state.device)
         self.optimizer.zero_grad(set_to_none=True)
         loss = x0.new_zeros(())
-        found = []
+        predictions = []
         parts = list(zip(*(value.chunk(self.accumulation_steps) for value in (condition, x0, t, eps))))
         for k, part in enumerate(parts, start=1):
             with self._gradient_sync(last=k == len(parts)):
@@ -190,13 +190,13 @@ class DiffusionTrainer(Trainer):
                 one = one * (len(part[0]) / len(x0))
                 one.backward()
             loss += one.detach()
-            found.append(x0_found)
+            predictions.append(x0_found)
         norm = gradient_norm(self.network.parameters(), self.max_grad_norm)
         if self.guard.allows(norm, self.state.iteration):
             self.optimizer.step()
             if self.ema is not None:
                 self.ema.update_parameters(unwrap(self.network))
-        output: dict[str, Tensor] = {Keys.LOSS: loss, Keys.PRED: torch.cat(found), Keys.LABEL: x0}
+        output: dict[str, Tensor] = {Keys.LOSS: loss, Keys.PRED: torch.cat(predictions), Keys.LABEL: x0}
         if self.guard.skipped:
             output["skipped_steps"] = torch.tensor(float(self.guard.skipped))
         return output
@@ -225,7 +225,7 @@ class DiffusionTrainer(Trainer):
             output = self.network(torch.cat([condition, x_t], 1), times)
         if output.shape != x0.shape:
             raise InputError(
-                f"The network should return the labels' shape {tuple(x0.shape)}, but returned {tuple(output.shape)}; "
+                f"The network must return the labels' shape {tuple(x0.shape)}, got {tuple(output.shape)}; "
                 "adjust its output channels."
             )
         output = to_float32(output)

@@ -139,9 +139,9 @@ class PatchDDMUNet(nn.Module):
         super().__init__()
         groups = channels if norm_groups is None else norm_groups
         if skip not in SKIPS:
-            raise InputError(f"skip should be one of {', '.join(SKIPS)}, but is '{skip}'; choose one of these.")
+            raise InputError(f"skip must be one of {', '.join(SKIPS)}, got '{skip}'; choose one of these.")
         if groups < 1 or channels % groups:
-            raise InputError(f"norm_groups should divide the {channels} channels, but is {groups}; choose a divisor.")
+            raise InputError(f"norm_groups must divide the {channels} channels, got {groups}; choose a divisor.")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.channels = channels
@@ -202,9 +202,7 @@ class PatchDDMUNet(nn.Module):
             )
         if any(side == 0 or side % self.factor for side in shape):
             padded = tuple(max(-(-side // self.factor), 1) * self.factor for side in shape)
-            raise InputError(
-                f"Every side should be a multiple of {self.factor}, but the image is {shape}; pad it to {padded}."
-            )
+            raise InputError(f"Every side must be a multiple of {self.factor}, got {shape}; pad it to {padded}.")
 
     def merge(self, h: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Decoder features and skip together, by the network's kind of skip."""

@@ -45,7 +45,7 @@ class WorkingGridd(MapTransform, InvertibleTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if spacing is not None and not (isinstance(spacing, (int, float)) and spacing > 0):
-            raise InputError(f"spacing should be a positive number of mm, or null, but is {spacing!r}; change it.")
+            raise InputError(f"spacing must be a positive number of mm, or null, got {spacing!r}; change it.")
         self.spacing = spacing
         self.crop = crop
         self.outside = outside
@@ -85,8 +85,11 @@ class WorkingGridd(MapTransform, InvertibleTransform):
         return self.resample(image, dst_affine=old @ step, spatial_size=[int(n) for n in size])
 
     def _bounds(self, image: MetaTensor) -> tuple[slice, ...]:
-        shown = (image.as_tensor() > self.outside).any(dim=0)
-        if not shown.any():
-            return tuple(slice(0, n) for n in shown.shape)
-        lines = [shown.amax(dim=[b for b in range(shown.ndim) if b != a]).nonzero()[:, 0] for a in range(shown.ndim)]
+        foreground = (image.as_tensor() > self.outside).any(dim=0)
+        if not foreground.any():
+            return tuple(slice(0, n) for n in foreground.shape)
+        lines = [
+            foreground.amax(dim=[b for b in range(foreground.ndim) if b != a]).nonzero()[:, 0]
+            for a in range(foreground.ndim)
+        ]
         return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)

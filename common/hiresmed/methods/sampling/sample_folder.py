@@ -113,9 +113,9 @@ class SampleFolder(CaseOutput):
         if self.overwrite:
             return False
         if self.resume and self._note.exists():
-            begun = json.loads(self._note.read_text())
+            begun_with = json.loads(self._note.read_text())
             recipe = self._recipe()
-            changed = sorted(k for k in begun.keys() | recipe.keys() if begun.get(k) != recipe.get(k))
+            changed = sorted(k for k in begun_with.keys() | recipe.keys() if begun_with.get(k) != recipe.get(k))
             if changed:
                 raise InputError(
                     f"resume must continue the run in {self.folder} with its own settings, got another "
@@ -126,7 +126,7 @@ class SampleFolder(CaseOutput):
         if existing:
             cure = "there is nothing to resume" if self.resume else "resume continues an interrupted run"
             raise InputError(
-                f"{self.folder} should not yet hold {existing[0].name}, but does; set overwrite to true to replace it "
+                f"{self.folder} must not yet hold {existing[0].name}, got one; set overwrite to true to replace it "
                 f"or choose another output_dir ({cure})."
             )
         return False
