@@ -3,8 +3,8 @@
     python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/demo_weights
     python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_xray
     python scripts/train_demo_weights.py dcgan_mri --data_dir ./brain_t1c_cheng_128 --work_dir ./runs/demo_mri
-    python scripts/train_demo_weights.py inr_gan_multistage --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_inr
-    python scripts/train_demo_weights.py patchddm_brats --work_dir ./runs/demo_brats
+    python scripts/train_demo_weights.py inr_gan_multistage --data_dir ./xray_nih_512 --work_dir ./runs/demo_inr
+    python scripts/train_demo_weights.py patchddm_brats --data_dir $HIRESMED_DATA/brain_mr --work_dir ./runs/demo_brats
     python scripts/train_demo_weights.py patchddm_brats_paper --work_dir ./runs/demo_brats_paper
 
 As each bundle's configs/demo_weights.yaml says; what more there is to it stands in RECIPES. The weights go to
@@ -19,8 +19,8 @@ import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from hiresmed.core.weights import load_weights
@@ -30,19 +30,25 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "studies"))  # 
 import study
 from study import BUNDLES, averaged_weights, knobs_of
 
+DEMO = "demo_weights.yaml"
 FINER = "demo_finer.yaml"
+PHANTOMS = "demo_phantoms.yaml"
 SECOND = "demo_second.yaml"
+WHOLE = "demo_whole.yaml"
 END = "finetune.yaml"
 END_RATE = 3.0e-4  # of either run's last epochs, instead of finetune.yaml's for the gentler train.yaml
 NETWORK_END_RATE = 1.0e-4
+PHANTOM_EPOCHS = (44, 63, 73)  # of 50 batches
 
 
-def train(bundle: pathlib.Path, overlays: list, args: argparse.Namespace, folder: str, **knobs) -> pathlib.Path:
-    """One run of the bundle's training; returns its folder."""
+def train(
+    bundle: pathlib.Path, overlays: list, args: argparse.Namespace, folder: str, first: str = DEMO, **knobs
+) -> pathlib.Path:
+    """One run of the bundle's training with the overlay `first` and others on it; returns its folder."""
     options = {"cache_dir": args.work_dir.resolve() / "cache", **args.knobs, **knobs}
     if args.data_dir is not None:
         options["dataset_dir"] = args.data_dir
-    return study.train(bundle, ["train.yaml", "demo_weights.yaml", *overlays], args.work_dir / folder, **options)
+    return study.train(bundle, ["train.yaml", first, *overlays], args.work_dir / folder, **options)
 
 
 def train_cascade(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
@@ -57,26 +63,37 @@ def train_cascade(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Pat
     return train(bundle, [FINER, END], args, "finer", **finer)
 
 
-def train_network(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
-    """One network, on phantoms of any contrast, then on likelier ones, and its end at a lower rate."""
-    epochs, likelier, end = args.epochs
-    train(bundle, [], args, "network", max_epochs=epochs)
-    train(bundle, [SECOND], args, "network", max_epochs=likelier)
-    return train(bundle, [SECOND], args, "network", max_epochs=end, learning_rate=NETWORK_END_RATE)
+def train_phantoms(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """Segmentation of phantoms of any contrast, then of likelier ones, and its end at a lower rate: a start's file."""
+    alone = argparse.Namespace(**{**vars(args), "data_dir": None})
+    epochs, likelier, end = PHANTOM_EPOCHS
+    train(bundle, [], alone, "network", PHANTOMS, max_epochs=epochs)
+    train(bundle, [SECOND], alone, "network", PHANTOMS, max_epochs=likelier)
+    made = train(bundle, [SECOND], alone, "network", PHANTOMS, max_epochs=end, learning_rate=NETWORK_END_RATE)
+    start = args.work_dir.resolve() / "phantoms.pt"
+    return study.save_aside(start, lambda aside: torch.save(averaged_weights(made), aside))
 
 
-def train_from_fast(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
-    """Noise prediction on top of the shipped weights of the other recipe, which know a tumour, and its end."""
+def train_patients(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """From the weights of the phantoms: patches of patients and phantoms, then whole volumes."""
+    start = train_phantoms(bundle, args)
+    patches, whole = args.epochs
+    train(bundle, [], args, "patients", max_epochs=patches, warm_start=start)
+    return train(bundle, [WHOLE], args, "patients", max_epochs=whole, warm_start=start)
+
+
+def train_paper(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """Noise prediction on top of the phantoms' weights of the other recipe, which know a tumour, and its end."""
     epochs, end = args.epochs
-    start = args.work_dir.resolve() / "start.pt"
     parser = study.parsed(bundle, ["train.yaml"], {})
-    network = load_weights(parser.get_parsed_content("network_def"), bundle / "models" / "model.pt")
-    args.work_dir.mkdir(parents=True, exist_ok=True)
+    network = load_weights(parser.get_parsed_content("network_def"), train_phantoms(bundle, args))
+    start = args.work_dir.resolve() / "start.pt"
     study.save_aside(start, lambda aside: torch.save(start_as_noise(network).state_dict(), aside))
-    train(bundle, [SECOND], args, "network", max_epochs=epochs, warm_start=start)
+    paper = {"recipe": "paper", "patch_size": 48, "val_interval": 1000, "warm_start": start}
+    train(bundle, [SECOND], args, "paper", PHANTOMS, max_epochs=epochs, **paper)
     # what a rate leaves of jitter in the noise is amplified sigma / alpha times in x_0: a long end, averaged for longer
     finest = {"learning_rate": NETWORK_END_RATE, "ema_decay": 0.999}
-    return train(bundle, [SECOND], args, "network", max_epochs=end, warm_start=start, **finest)
+    return train(bundle, [SECOND], args, "paper", PHANTOMS, max_epochs=end, **paper, **finest)
 
 
 def train_once(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
@@ -100,7 +117,6 @@ class Recipe:
         half: store as fp16; it would move a coordinate network's frequencies.
         bundle: where it is not called as the recipe is.
         file: of the weights, in the bundle's models/.
-        knobs: of all its runs; what is said on the command line goes first.
     """
 
     train: Callable[[pathlib.Path, argparse.Namespace], pathlib.Path]
@@ -109,7 +125,6 @@ class Recipe:
     half: bool = True
     bundle: str | None = None
     file: str = "model.pt"
-    knobs: Mapping[str, object] = field(default_factory=dict)
 
 
 RECIPES = {
@@ -117,14 +132,8 @@ RECIPES = {
     "inr_gan_multistage": Recipe(train_once, half=False),
     "msgan_ct3d": Recipe(train_cascade, (60, 70, 30, 40)),
     "msgan_xray2d": Recipe(train_cascade, (150, 200, 60, 90)),
-    "patchddm_brats": Recipe(train_network, (44, 63, 73)),
-    "patchddm_brats_paper": Recipe(
-        train_from_fast,
-        (32, 80),
-        bundle="patchddm_brats",
-        file="model_paper.pt",
-        knobs={"recipe": "paper", "patch_size": 48, "val_interval": 1000},
-    ),
+    "patchddm_brats": Recipe(train_patients, (10, 18)),
+    "patchddm_brats_paper": Recipe(train_paper, (32, 80), bundle="patchddm_brats", file="model_paper.pt"),
 }
 
 
@@ -153,7 +162,7 @@ def main() -> None:
     args, words = parser.parse_known_args()
     recipe = RECIPES[args.recipe]
     bundle = BUNDLES / (recipe.bundle or args.recipe)
-    args.knobs = {**recipe.knobs, **knobs_of(words)}
+    args.knobs = knobs_of(words)
     args.epochs = args.epochs or recipe.epochs
     if len(args.epochs) != len(recipe.epochs):
         parser.error(f"--epochs must be {len(recipe.epochs)} numbers for {args.recipe}, got {args.epochs}")

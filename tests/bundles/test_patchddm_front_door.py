@@ -95,7 +95,7 @@ def values(path: Path) -> np.ndarray:
 # ---- from outside
 
 
-@pytest.mark.parametrize(("knobs", "threshold"), [({}, 0.5), ({"threshold": 0.4}, 0.4), ({"recipe": "paper"}, None)])
+@pytest.mark.parametrize(("knobs", "threshold"), [({}, 0.4), ({"threshold": 0.5}, 0.5), ({"recipe": "paper"}, None)])
 def test_a_voxel_is_labelled_where_its_probability_is_above_the_threshold(tmp_path, weights, case, knobs, threshold):
     run(settings(weights, tmp_path, image=str(case), **knobs))
     label, probability = (values(tmp_path / name) for name in NAMES[:2])
@@ -121,7 +121,7 @@ def test_a_case_is_answered_on_its_own_grid_with_labels_maps_preview_report_and_
         assert np.array_equal(made.affine, given.affine)
         assert digest(out / name) == digest(whole / name), "the same bytes in another process"
     labels, probability, variance = (values(out / name) for name in NAMES)
-    assert set(np.unique(labels)) == {0, 1} and np.array_equal(labels, probability > 0.5)
+    assert set(np.unique(labels)) == {0, 1} and np.array_equal(labels, probability > 0.4)
     assert probability.min() >= 0 and probability.max() <= 1 and variance.max() > 1e-4
     with Image.open(out / "preview.png") as preview:
         assert np.asarray(preview.convert("L")).std() > 10
@@ -221,7 +221,7 @@ def test_the_scores_are_those_that_follow_from_the_files(whole, case):
 def test_three_regions_come_out_nested_with_a_map_each(tmp_path, case, coding, enhancing):
     knobs = settings(weights_file(tmp_path, 3), tmp_path / "out", image=str(case), label_coding=coding)
     run(knobs, "multiclass.yaml", "evaluate.yaml")
-    maps = [values(tmp_path / "out" / f"glioma_probability_{r}.nii.gz") > 0.5 for r in ("WT", "TC", "ET")]
+    maps = [values(tmp_path / "out" / f"glioma_probability_{r}.nii.gz") > 0.4 for r in ("WT", "TC", "ET")]
     labels, wanted = values(tmp_path / "out" / NAMES[0]), np.zeros(maps[0].shape, np.uint8)
     wanted[maps[0]] = 2
     wanted[maps[0] & maps[1]] = 1
@@ -443,7 +443,7 @@ def test_a_case_of_four_dicom_series_is_answered_with_the_nifti_cases_labels_as_
     run(settings(weights, tmp_path / "out", image=str(folder)))
     names = ["glioma_labels.dcm", "glioma_probability.nii.gz", "glioma_variance.nii.gz", "preview.png", "report.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
-    labels = values(tmp_path / "out" / names[1]) > 0.5
+    labels = values(tmp_path / "out" / names[1]) > 0.4
     # stored as integers, hence not quite the values of the NIfTI files
     assert labels.any() and np.mean(labels != values(whole / "glioma_labels.nii.gz")) < 0.01
     seg = highdicom.seg.segread(tmp_path / "out" / names[0])

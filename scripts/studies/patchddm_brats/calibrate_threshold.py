@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # study.py
 from study import BUNDLES, knobs_of, markdown, parsed, save_json
 
 BUNDLE = BUNDLES / "patchddm_brats"
-TRAINED_ON = ["train.yaml", "demo_weights.yaml", "demo_second.yaml"]
+TRAINED_ON = ["train.yaml", "demo_phantoms.yaml", "demo_second.yaml"]
 THRESHOLDS = [k / 20 for k in range(2, 14)]
 
 
