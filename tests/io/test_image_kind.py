@@ -5,11 +5,12 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume, picture_affine
-from hiresmed.io import ImageKind
+from hiresmed.io import CaseOutput, ImageKind, LoadImageStreamd
 from hiresmed.io.readers import open_volume
 from hiresmed.phantoms import ChestXrayPhantom, ThoraxPhantom
 from PIL import Image
@@ -119,6 +120,15 @@ def test_colours_and_cameras_are_no_radiographs(tmp_path, caplog):
     for name, words in wanted.items():
         got, told = judged("radiograph", open_volume(tmp_path / name, tmp_path), caplog, tmp_path / name)
         assert (got, words in told) == ("warned" if words else "passed", True), told
+
+
+def test_a_refused_image_leaves_no_copy(tmp_path):
+    nibabel.save(nibabel.Nifti1Image((HU + 1024) / 2048, PHANTOM.affine), tmp_path / "a.nii.gz")
+    output = CaseOutput(str(tmp_path / "out"))
+    (case,) = output.cases(image=tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="as if scaled"):
+        LoadImageStreamd("image", output, kind=ImageKind("ct"))(case)
+    assert not list((tmp_path / "out").rglob("*.nii*"))
 
 
 @pytest.mark.parametrize(("kind", "check"), [("mr", "check"), ("ct", "false"), ("ct", "no")])

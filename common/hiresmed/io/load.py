@@ -61,6 +61,17 @@ class LoadImageStreamd(MapTransform):
         case = dict(data)
         if "name" not in case:
             return case | {key: self._shown(key, self._requested(key, case[key])) for key in self.key_iterator(case)}
+        try:
+            self._open(case)
+        except InputError:
+            self.output.discard(case["name"])
+            raise
+        if self.intensity and "image" in case:
+            case["image"] = WindowedView(case["image"], robust_window(case["image"]))
+        return case
+
+    def _open(self, case: dict) -> None:
+        """The case's files as volumes, checked."""
         shape = None
         for key in self.key_iterator(case):
             source = case[key]
@@ -69,9 +80,6 @@ class LoadImageStreamd(MapTransform):
                 self.kind(source, case[key])
             shape = shape or case[key].shape
         self.output.check(case, self.size or shape)
-        if self.intensity and "image" in case:
-            case["image"] = WindowedView(case["image"], robust_window(case["image"]))
-        return case
 
     def _requested(self, key: Hashable, path) -> torch.Tensor:
         """A server's or a notebook's image, checked as those of a run are."""

@@ -108,6 +108,12 @@ class CaseOutput:
             self._turned[str(path)] = volume
         return volume
 
+    def discard(self, name: str) -> None:
+        """Removes the unpacked copy of an input that was refused; what an interrupted run has made stays."""
+        work = self.work_dir(name)
+        if idist.get_rank() == 0 and not any(work.glob("*.ome.zarr")):
+            shutil.rmtree(work, ignore_errors=True)
+
     def check(self, case: Mapping, shape: Sequence[int]) -> None:
         """Before any work: a folder that can be written, a format and enough room for the output grid's voxels."""
         kind = {"png": "PNG", "dcm": "DICOM file of one picture"}.get(self.format_of(case))
