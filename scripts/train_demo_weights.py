@@ -1,7 +1,7 @@
 """Train the small weights that a bundle ships, and install them into its models/ folder.
 
-    python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA/ct3d --work_dir ./runs/demo_weights
-    python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA/xray2d --work_dir ./runs/demo_xray
+    python scripts/train_demo_weights.py msgan_ct3d --data_dir $HIRESMED_DATA --work_dir ./runs/demo_weights
+    python scripts/train_demo_weights.py msgan_xray2d --data_dir $HIRESMED_DATA --work_dir ./runs/demo_xray
     python scripts/train_demo_weights.py dcgan_mri --data_dir ./brain_t1c_cheng_128 --work_dir ./runs/demo_mri
     python scripts/train_demo_weights.py inr_gan_multistage --data_dir ./xray_nih_512 --work_dir ./runs/demo_inr
     python scripts/train_demo_weights.py patchddm_brats --data_dir $HIRESMED_DATA/brain_mr --work_dir ./runs/demo_brats
@@ -16,15 +16,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from hiresmed.core.weights import load_weights
 from hiresmed.methods.patchddm import start_as_noise
+from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "studies"))  # study.py, which studies share
 import study
@@ -35,8 +38,8 @@ FINER = "demo_finer.yaml"
 PHANTOMS = "demo_phantoms.yaml"
 SECOND = "demo_second.yaml"
 WHOLE = "demo_whole.yaml"
-END = "finetune.yaml"
-END_RATE = 3.0e-4  # of either run's last epochs, instead of finetune.yaml's for the gentler train.yaml
+HELD_OUT_TENTHS = (0, 5)  # for test and development, as scripts/studies/msgan_xray2d/held_out.py has them
+RATES = (1.0, 0.25, 0.0625)  # shares of a cascade's learning rates, for each part of either of its runs
 NETWORK_END_RATE = 1.0e-4
 PHANTOM_EPOCHS = (44, 63, 73)  # of 50 batches
 
@@ -48,19 +51,60 @@ def train(
     options = {"cache_dir": args.work_dir.resolve() / "cache", **args.knobs, **knobs}
     if args.data_dir is not None:
         options["dataset_dir"] = args.data_dir
-    return study.train(bundle, ["train.yaml", first, *overlays], args.work_dir / folder, **options)
+    return study.train(bundle, ["train.yaml", first, *args.overlays, *overlays], args.work_dir / folder, **options)
 
 
 def train_cascade(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
-    """The base stage alone and its end at a lower rate, then the finer stages on it and theirs."""
-    base_epochs, base_end, finer_epochs, finer_end = args.epochs
-    train(bundle, [], args, "base", max_epochs=base_epochs)
-    made = train(bundle, [END], args, "base", max_epochs=base_end, learning_rate=END_RATE)
+    """The base stage alone, then the finer stages on it, each at falling rates."""
+    made = at_falling_rates(bundle, [], args, "base", args.epochs[:3])
     base = args.work_dir / "base.pt"
     torch.save(averaged_weights(made), base)
-    train(bundle, [FINER], args, "finer", max_epochs=finer_epochs, warm_start=base)
-    finer = {"max_epochs": finer_end, "warm_start": base, "learning_rate": END_RATE}
-    return train(bundle, [FINER, END], args, "finer", **finer)
+    return at_falling_rates(bundle, [FINER], args, "finer", args.epochs[3:], warm_start=base)
+
+
+def at_falling_rates(
+    bundle: pathlib.Path, overlays: list[str], args: argparse.Namespace, folder: str, epochs: Sequence[int], **knobs
+) -> pathlib.Path:
+    """One run whose learning rates are RATES of what the overlays say until these epochs; returns its folder."""
+    said = study.parsed(bundle, ["train.yaml", "demo_weights.yaml", *overlays], {})
+    for end, share in zip(epochs, RATES):
+        rates = {name: share * said[name] for name in ("learning_rate", "d_learning_rate")}
+        made = train(bundle, overlays, args, folder, max_epochs=end, resume_rates="configured", **rates, **knobs)
+    return made
+
+
+def train_on_xrays(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """train_cascade on the reduced X-rays of two collections; without a folder of them on phantoms."""
+    if args.data_dir is not None:
+        cases = reduced_xrays(args.data_dir, args.work_dir.resolve() / "images")
+        args.data_dir = args.work_dir.resolve() / "images"
+        study.save_json(args.work_dir / "cases.json", {"cases_list": cases})
+        args.overlays = [args.work_dir.resolve() / "cases.json"]
+    return train_cascade(bundle, args)
+
+
+def reduced_xrays(data_dir: pathlib.Path, folder: pathlib.Path) -> list[dict]:
+    """Writes the training patients' images as small JPEGs; returns their cases_list.
+
+    Of training/xray_nih_512.tar the patients that are neither every tenth nor the fifth after each, 336 pixels; of
+    xray2d/hannover_*.jpg all but the last six, 1152 pixels, each drawn twelve times as often.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {}
+    with tarfile.open(data_dir / "training" / "xray_nih_512.tar") as packed:
+        members = {member.name.rpartition("/")[2]: member for member in packed if member.name.endswith(".jpg")}
+        patients = sorted({name.split("_")[1] for name in members})
+        taught = {patient for n, patient in enumerate(patients) if n % 10 not in HELD_OUT_TENTHS}
+        for name in sorted((n for n in members if n.split("_")[1] in taught), key=lambda n: n.split("_")[1:]):
+            images[name] = (packed.extractfile(members[name]).read(), 336, {})
+    hannover = sorted((data_dir / "xray2d").glob("hannover_*.jpg"))[:-6]
+    images |= {path.name: (path.read_bytes(), 1152, {"weight": 12}) for path in hannover}
+    for name, (data, size, _) in images.items():
+        image = Image.open(io.BytesIO(data)).convert("L")
+        image.thumbnail((size, size), Image.Resampling.LANCZOS)
+        study.save_aside(folder / name, lambda aside, image=image: image.save(aside, quality=84))
+    cases = [{"image": name, **more} for name, (_, _, more) in images.items()]
+    return [*cases, {"image": hannover[0].name, "section": "validation"}]
 
 
 def train_phantoms(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
@@ -130,8 +174,8 @@ class Recipe:
 RECIPES = {
     "dcgan_mri": Recipe(train_listed),  # the last: the best by pixels was an early, blurred one
     "inr_gan_multistage": Recipe(train_once, half=False),
-    "msgan_ct3d": Recipe(train_cascade, (60, 70, 30, 40)),
-    "msgan_xray2d": Recipe(train_cascade, (150, 200, 60, 90)),
+    "msgan_ct3d": Recipe(train_cascade, (6, 8, 9, 22, 29, 31)),
+    "msgan_xray2d": Recipe(train_on_xrays, (74, 97, 105, 28, 37, 40)),
     "patchddm_brats": Recipe(train_patients, (10, 18)),
     "patchddm_brats_paper": Recipe(train_paper, (32, 80), bundle="patchddm_brats", file="model_paper.pt"),
 }
@@ -162,6 +206,7 @@ def main() -> None:
     args, words = parser.parse_known_args()
     recipe = RECIPES[args.recipe]
     bundle = BUNDLES / (recipe.bundle or args.recipe)
+    args.overlays = []  # further configs of all runs, which the recipe makes
     args.knobs = knobs_of(words)
     args.epochs = args.epochs or recipe.epochs
     if len(args.epochs) != len(recipe.epochs):

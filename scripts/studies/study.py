@@ -178,12 +178,16 @@ class Cascade:
     """
 
     def __init__(self, bundle: pathlib.Path, weights: pathlib.Path, **knobs) -> None:
-        self.parser = parsed(bundle, ["inference.yaml"], {**trained_as(weights), **knobs})
+        self.bundle = bundle
+        self.knobs = {**trained_as(weights), **knobs}
+        self.parser = parsed(bundle, ["inference.yaml"], self.knobs)
         self.network = load_weights(self.parser.get_parsed_content("network_def"), weights)
 
-    def render(self, case: Mapping[str, Volume], **options) -> ArrayVolume:
+    def render(self, case: Mapping[str, Volume], overlays: Sequence = (), **options) -> ArrayVolume:
         """A case (image, sketch, mask) in the dtype of its image; options of CascadeInferer over the config's."""
-        own = {name: self.parser.get_parsed_content(name) for name in ("base_size", "window", "noise", "tile_size")}
+        parser = parsed(self.bundle, ["inference.yaml", *overlays], self.knobs) if overlays else self.parser
+        names = ("base_size", "window", "noise", "tile_size", "num_scales", "first_image")
+        own = {name: parser.get_parsed_content(name) for name in names}
         sketcher = self.parser.get_parsed_content("sketcher")
         dtype = str(next(iter(case.values())).dtype)
         settings = {"dtype": dtype, "progress": False, **own, **options}

@@ -12,7 +12,7 @@ from hiresmed.core.windows import FULL, WindowedView, robust_window
 from hiresmed.io import open_volume, save_volume
 from hiresmed.phantoms import ChestXrayPhantom
 from monai.bundle import ConfigParser
-from study import BUNDLES, Variant, knobs_of, save_json, slug
+from study import BUNDLES, STUDIES, Variant, knobs_of, save_json, slug
 
 BUNDLE = BUNDLES / "msgan_xray2d"
 WINDOW = (0.0, float(FULL))
@@ -49,11 +49,11 @@ def base_weights(overlays: Sequence[str], seed: int, images: pathlib.Path, args:
 
 
 def listed(data_dir: pathlib.Path | None) -> list[dict]:
-    """A study's cases: images of demo_weights.yaml in their sections, or phantoms."""
+    """A study's cases: images of cases.yaml in their sections, or phantoms."""
     if data_dir is None:
         return [*PHANTOMS, VALIDATION]
-    cases = ConfigParser.load_config_file(str(BUNDLE / "configs" / "demo_weights.yaml"))["cases_list"]
-    return [case for case in cases if "image" in case] + [VALIDATION]
+    cases = ConfigParser.load_config_file(str(STUDIES / BUNDLE.name / "cases.yaml"))["cases_list"]
+    return [*cases, VALIDATION]
 
 
 def reduced(volume: Volume, size: int) -> Volume:

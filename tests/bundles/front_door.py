@@ -78,10 +78,10 @@ def lowest_peaks(small: Callable[[], float], large: Callable[[], float], bound: 
     return lowest[0], lowest[1]
 
 
-def generator(dims: int, **changes) -> MultiScaleGenerator:
+def generator(dims: int, kind: str = "signed", **changes) -> MultiScaleGenerator:
     """A tiny cascade, all weights drawn at random, so that every layer shows in the result."""
     torch.manual_seed(0)
-    network = MultiScaleGenerator(dims, num_stages=3, base=SMALL | changes, stage=SMALL)
+    network = MultiScaleGenerator(dims, num_stages=3, sketch_kind=kind, base=SMALL | changes, stage=SMALL)
     for name, weight in network.named_parameters():
         deviation = 0.1 if weight.ndim == 1 else (0.4 if ".out." in name else 1.2) / weight[0].numel() ** 0.5
         torch.nn.init.normal_(weight, std=deviation)

@@ -270,7 +270,7 @@ MISTAKES = {
         lambda f, i, w: {"mask": save_nifti(f / "m.nii", np.ones((8, 8, 8), np.uint8))},
         "mask must have the image's",
     ),
-    "an image as sketch": (lambda f, i, w: {"sketch": i}, "sketch must hold edge strengths from 0 to 1"),
+    "an image as sketch": (lambda f, i, w: {"sketch": i}, "must be a signed sketch"),
 }
 
 
@@ -372,7 +372,7 @@ def test_an_ome_zarr_gets_its_name_when_it_is_whole(tmp_path, weights, image, wh
 
 
 def test_a_sketch_alone_is_enough_and_lies_where_it_lay(tmp_path, weights):
-    lines = save_nifti(tmp_path / "lines.nii", (hounsfield() > 700).astype(np.uint8))
+    lines = save_nifti(tmp_path / "lines.nii", np.where(hounsfield() > 700, 255, 128).astype(np.uint8))
     run(settings(weights, tmp_path / "out", sketch=str(lines)))
     made = nibabel.load(tmp_path / "out/lines_synthetic.nii")
     assert made.shape == SHAPE and np.array_equal(made.affine, nibabel.load(lines).affine)

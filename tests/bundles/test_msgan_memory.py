@@ -27,7 +27,7 @@ MB = 1e6
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save(MultiScaleGenerator(3, base=SMALL, stage=SMALL).state_dict(), path)
+    torch.save(MultiScaleGenerator(3, sketch_kind="signed", base=SMALL, stage=SMALL).state_dict(), path)
     return path
 
 

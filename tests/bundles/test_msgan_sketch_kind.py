@@ -55,7 +55,7 @@ def trained(request, tmp_path_factory) -> SimpleNamespace:
 
 def test_what_was_trained_for_signed_sketches_renders_from_them_and_says_so(trained, tmp_path):
     source = image(trained.door.bundle.name, trained.folder)
-    trained.door.run(trained.door.settings(trained.weights, tmp_path, image=str(source), sketch_kind="signed"))
+    trained.door.run(trained.door.settings(trained.weights, tmp_path, image=str(source)))
     assert json.loads((tmp_path / "report.json").read_text())["config"]["sketch_kind"] == "signed"
     picture = np.asarray(Image.open(tmp_path / "preview.png").convert("L"))
     assert np.mean(np.abs(picture.astype(int) - 128) <= 1) > 0.01, "the sketch's ground is grey"
@@ -64,9 +64,9 @@ def test_what_was_trained_for_signed_sketches_renders_from_them_and_says_so(trai
 def test_an_edge_sketch_and_weights_for_signed_ones_are_refused_and_so_is_the_other_way_round(trained, tmp_path):
     source = image(trained.door.bundle.name, trained.folder)
     with pytest.raises(InputError, match="trained with, signed, got edges; set --sketch_kind signed"):
-        trained.door.run(trained.door.settings(trained.weights, tmp_path / "a", image=str(source)))
+        trained.door.run(trained.door.settings(trained.weights, tmp_path / "a", image=str(source), sketch_kind="edges"))
     lines = tmp_path / "lines.pt"
-    torch.save(SHARED.generator(3 if trained.door.bundle.name == "msgan_ct3d" else 2).state_dict(), lines)
+    torch.save(SHARED.generator(3 if trained.door.bundle.name == "msgan_ct3d" else 2, "edges").state_dict(), lines)
     with pytest.raises(InputError, match="trained with, edges, got signed; set --sketch_kind edges"):
         trained.door.run(trained.door.settings(lines, tmp_path / "b", image=str(source), sketch_kind="signed"))
     with pytest.raises(InputError, match="sketch_kind must be one of edges, signed, got 'canny'"):
@@ -82,7 +82,7 @@ def test_a_drawing_of_lines_given_to_signed_weights_is_refused(trained, tmp_path
         nibabel.save(nibabel.Nifti1Image(drawn, np.eye(4)), path)
     else:
         Image.fromarray(drawn).save(path)
-    settings = trained.door.settings(trained.weights, tmp_path / "out", sketch=str(path), sketch_kind="signed")
+    settings = trained.door.settings(trained.weights, tmp_path / "out", sketch=str(path))
     with pytest.raises(InputError, match="must be a signed sketch, middle grey"):
         trained.door.run(settings)
 

@@ -204,26 +204,15 @@ def test_the_default_case_is_a_radiograph_of_the_phantom(tmp_path, weights):
     assert pixels(tmp_path / report["output"]["files"][0]).shape == (60, 48)
 
 
-def silent_stage(folder: Path) -> Path:
-    """Weights whose finer stages add nothing: what is left is the coarser image, enlarged."""
-    network = generator(2)
-    for stage in network.stages:
-        torch.nn.init.zeros_(stage.out.weight)
-        torch.nn.init.zeros_(stage.out.bias)
-    return SHARED.other_file(folder, "silent.pt", network.state_dict())
-
-
-def test_super_resolution_starts_from_the_image_itself(tmp_path, image):
-    knobs = settings(silent_stage(tmp_path), tmp_path / "out", image=str(image), num_scales=1)
-    run(knobs, "super_resolution.yaml")
+def test_super_resolution_has_the_image_itself_as_its_means(tmp_path, weights, image):
+    size = [2 * n for n in SHAPE]
+    run(settings(weights, tmp_path / "out", image=str(image), size=size), "super_resolution.yaml")
     given = open_volume(image, tmp_path)
     a, b = robust_window(given)
     seen = ((grey().astype(np.float64) - a) / (b - a) * 65535).round().clip(0, 65535)
-    seen = np.pad(seen, [(0, 1), (0, 0)], mode="edge").reshape(42, 2, 35, 2).mean((1, 3)).round()
-    coarse = torch.from_numpy(np.pad(seen, 1, mode="edge"))[None, None]
-    enlarged = torch.nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
-    enlarged = enlarged[0, 0, 2 : 2 + SHAPE[0], 2 : 2 + SHAPE[1]].numpy()
-    assert np.abs(pixels(tmp_path / "out/chest_synthetic.png") - enlarged).max() <= 1
+    made = pixels(tmp_path / "out/chest_synthetic.png").astype(np.float64)
+    assert np.array_equal(made.reshape(SHAPE[0], 2, SHAPE[1], 2).mean((1, 3)), seen)
+    assert made.reshape(SHAPE[0], 2, SHAPE[1], 2).std((1, 3)).mean() > 100, "detail was added"
 
 
 def test_inpainting_leaves_all_outside_the_mask_as_it_was(tmp_path, weights, image):
@@ -239,7 +228,7 @@ def test_inpainting_leaves_all_outside_the_mask_as_it_was(tmp_path, weights, ima
 
 
 def test_a_sketch_alone_is_enough(tmp_path, weights):
-    lines = png(tmp_path / "lines.png", np.where(grey() > 180, 255, 0).astype(np.uint8))
+    lines = png(tmp_path / "lines.png", np.where(grey() > 180, 255, 128).astype(np.uint8))
     run(settings(weights, tmp_path / "out", sketch=str(lines)))
     made = open_volume(tmp_path / "out/lines_synthetic.png", tmp_path)
     assert made.shape == SHAPE and made.dtype == np.uint16 and np.allclose(made.spacing, SPACING, rtol=2e-4)
@@ -267,7 +256,7 @@ MISTAKES = {
     ),
     "an X-ray as sketch": (
         lambda f: {"image": None, "sketch": png(f / "x.png", grey().astype(np.uint16) * 250)},
-        "a sketch must hold edge strengths from 0 to 1",
+        "must be a signed sketch",
     ),
     "weights of the 3-D bundle": (
         lambda f: {"weights_path": SHARED.other_file(f, "ct.pt", generator(3).state_dict())},
@@ -346,10 +335,10 @@ def test_in_float64_the_bundles_network_gives_the_same_image_tiled_untiled_and_a
     assert untiled.std() > 0.05 and np.mean(np.abs(untiled) == 1) < 0.05, "neither flat nor clipped"
     assert np.abs(tiled - untiled).max() <= 1e-12
     random = np.random.default_rng(2)
-    lines = np.where(random.random(shape) < 0.1, random.random(shape), 0.0)
+    lines = np.where(random.random(shape) < 0.1, random.random(shape), sketcher.empty)
     with torch.no_grad():
         module = network(torch.from_numpy(lines)[None, None])[0, 0].numpy()
-    assert module.std() > 0.05
+    assert module.std() > 0.03
     assert np.abs(drawn(40, {"sketch": ArrayVolume(lines)}, 0.0) - module).max() <= 1e-12
 
 

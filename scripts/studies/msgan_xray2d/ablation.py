@@ -5,7 +5,7 @@
 
 Trains each variant, once a seed, for the same number of steps on the same patients, at a working size: its base stage
 alone (once for all variants that differ above it alone), then the finer ones on it; renders the held-back patients
-(section: test in configs/demo_weights.yaml) from their own sketches; writes table.json, table.md and comparison.png
+(section: test in cases.yaml) from their own sketches; writes table.json, table.md and comparison.png
 (a typical case and the worst one) into --work_dir. Resumable: what is trained or scored is not done again. Without
 --data_dir on phantoms. Other knobs (say, --batch_size 2) are handed on to every training.
 """

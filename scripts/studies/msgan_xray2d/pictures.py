@@ -3,7 +3,7 @@
     python scripts/studies/msgan_xray2d/pictures.py --data_dir $HIRESMED_DATA --work_dir ./runs/pictures
 
 Runs the bundle's inference.yaml, as on the command line, on a procedural thorax, a film of another hospital and a
-pencil drawing (translation.png), and on a held-back patient lying on his back, an X-ray stood on its head and a
+chest painted in greys (translation.png), and on a held-back patient lying on his back, an X-ray stood on its head and a
 photograph (failures.png); the pictures come into --work_dir. Needs xray2d/ and natural2d/ below --data_dir.
 """
 
@@ -19,33 +19,35 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # study.py
 import study
 
 BUNDLE = study.BUNDLES / "msgan_xray2d"
-HELD_BACK = "xray2d/hannover_p249_APSupine_c828e894.jpg"
+HELD_BACK = "xray2d/hannover_p250_APSupine_cb706009.jpg"
 UPRIGHT = "xray2d/hannover_p258_PA_f6d980a0.jpg"
 FILM = "xray2d/pydicom_RG1_J2KI_chest.dcm"
 PHOTOGRAPH = "natural2d/camera.png"
 
 
-def pencil_drawing(path: pathlib.Path, size: int = 1024) -> pathlib.Path:
-    """A chest as a child draws it, grey lines on white paper: outline, lungs, heart, diaphragm, ribs, spine."""
-    paper = Image.new("L", (size, size), 250)
-    pen, line = ImageDraw.Draw(paper), {"width": max(2, size // 300)}
+def painting(path: pathlib.Path, size: int = 1024) -> pathlib.Path:
+    """A chest as a child paints it, in five greys: body, lungs, heart, spine, ribs."""
+    paper = Image.new("L", (size, size), 20)
+    brush, rib_line = ImageDraw.Draw(paper), {"fill": 120, "width": size // 60}
 
     def at(*shares: float) -> list[float]:
         return [share * size for share in shares]
 
-    pen.line(at(0.14, 1.0, 0.12, 0.45, 0.22, 0.2, 0.42, 0.1, 0.42, 0.0), fill=60, joint="curve", **line)
-    pen.line(at(0.86, 1.0, 0.88, 0.45, 0.78, 0.2, 0.58, 0.1, 0.58, 0.0), fill=60, joint="curve", **line)
-    pen.arc(at(0.20, 0.15, 0.47, 1.05), 175, 360, fill=40, **line)
-    pen.arc(at(0.53, 0.15, 0.80, 1.05), 180, 365, fill=40, **line)
-    pen.arc(at(0.18, 0.66, 0.47, 0.86), 180, 360, fill=40, **line)
-    pen.arc(at(0.53, 0.69, 0.82, 0.89), 180, 360, fill=40, **line)
-    pen.arc(at(0.42, 0.42, 0.70, 0.84), 260, 80, fill=40, **line)
+    outline = (0.14, 1.0, 0.12, 0.45, 0.22, 0.2, 0.42, 0.1, 0.42, 0.0)
+    left = [(x * size, y * size) for x, y in zip(outline[::2], outline[1::2])]
+    brush.polygon([*left, *((size - x, y) for x, y in reversed(left))], fill=190)
+    for lung, dome in (
+        (at(0.20, 0.17, 0.45, 0.93), at(0.16, 0.72, 0.47, 1.1)),
+        (at(0.55, 0.17, 0.80, 0.93), at(0.53, 0.75, 0.84, 1.1)),
+    ):
+        brush.ellipse(lung, fill=70)
+        brush.ellipse(dome, fill=190)
     for rib in range(5):
-        y = 0.26 + 0.075 * rib
-        pen.arc(at(0.19, y, 0.46, y + 0.16), 200, 320, fill=150, **line)
-        pen.arc(at(0.54, y, 0.81, y + 0.16), 220, 340, fill=150, **line)
-    pen.line(at(0.47, 0.05, 0.47, 0.98), fill=150, **line)
-    pen.line(at(0.53, 0.05, 0.53, 0.98), fill=150, **line)
+        y = 0.26 + 0.09 * rib
+        brush.arc(at(0.19, y, 0.46, y + 0.16), 200, 320, **rib_line)
+        brush.arc(at(0.54, y, 0.81, y + 0.16), 220, 340, **rib_line)
+    brush.ellipse(at(0.42, 0.45, 0.72, 0.82), fill=210)
+    brush.rectangle(at(0.47, 0.0, 0.53, 1.0), fill=230)
     paper.save(path)
     return path
 
@@ -75,14 +77,14 @@ def main() -> None:
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     data, made = args.data_dir.resolve(), args.work_dir
-    drawing = pencil_drawing(made / "pencil_drawing.png")
+    painted = painting(made / "painting.png")
     turned = upside_down(data / UPRIGHT, made / "upside_down.png")
     failing = {"supine": data / HELD_BACK, "turned": turned, "photograph": data / PHOTOGRAPH}
     pictures = {
         "translation": {
             "phantom": {"phantom_size": [1024, 1024]},
             "film": {"image": data / FILM},
-            "drawing": {"sketch": drawing},
+            "painting": {"image": painted},
         },
         "failures": {name: {"image": path} for name, path in failing.items()},
     }

@@ -71,6 +71,7 @@ def cascade_run(dims: int, generator=None, **options) -> CascadeRun:
     options |= {"num_scales": 2, "window": WINDOW, "noise": 0, "progress": False}
     inferer = CascadeInferer(GradientSketch(), None, 16, **options)
     run = CascadeRun(inferer, MemoryStores(None), {"image": image(dims)}, generator or network(dims))
+    run.keeps_means = False  # super-resolution corrects the stages' images; training does not
     run.run()
     return run
 

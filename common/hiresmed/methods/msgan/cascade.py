@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -31,8 +32,12 @@ from ...core.views import RegionView, ResampledView, TurnedView, as_canonical
 from ...core.volumes import ArrayVolume, Volume, content_digest
 from ...core.windows import to_unit_range
 from .conditions import Conditions, SketchVolume, shared_tiles
+from .filling import FilledView
 from .levels import number_of_scales, plan_levels
+from .means import EnlargedView, with_block_means
 from .stage_inputs import StageBox, stage_conditions, stage_input
+
+_AIR_AROUND = 0.25  # share of a whole body's sides, at least
 
 
 @dataclass
@@ -73,7 +78,11 @@ class CascadeInferer(Inferer):
         seed: of the place-bound noise.
         noise: its standard deviation; 0 leaves it out.
         first_image: "generated" by the base stage, or "real": the coarsest level is the input image, coarsened, and
-            the cascade only adds detail (super-resolution).
+            the cascade only adds detail. Without a mask (super-resolution) every level keeps the means of the level
+            above it, so the result has the input's. With a mask (inpainting) it is the image filled in from around the
+            mask; with a sketch of its own the base stage makes it all the same, for the sketch knows more.
+        air: an image whose border is mostly not below this value is warned about: a body cut off on all sides, or not
+            the kind of image that the weights know; None: no image is.
         size: output grid; None is the input's own.
         region: box of the output to make, [[first, one-past-last], ...] in voxels; None is all.
         device, amp, progress: see ExactTiledInferer.
@@ -91,6 +100,7 @@ class CascadeInferer(Inferer):
         seed: int = 0,
         noise: float = 0.1,
         first_image: str = "generated",
+        air: float | None = None,
         size: Sequence[int] | None = None,
         region: Sequence[Sequence[int]] | None = None,
         device: torch.device | str = "cpu",
@@ -112,6 +122,7 @@ class CascadeInferer(Inferer):
         self.seed = parse_int(seed, "seed")
         self.noise = _not_negative(noise)
         self.first_image = first_image
+        self.air = air
         self.size = size
         self.region = region
         self.progress = progress
@@ -191,7 +202,25 @@ class CascadeRun:
         self.name = leading.name
         if self.image is None and (self.mask is not None or inferer.first_image == "real"):
             raise InputError("inpainting and super-resolution must have an image, got only a sketch; give --image.")
+        # outside the mask the image itself; under it nothing of the image is left to draw itself again
+        self.visible: Volume | None = self.image
+        if self.image is not None and self.mask is not None:
+            self.visible = FilledView(self.image, self.mask, sum(inferer.window) / 2)
+        self.starts_real = inferer.first_image == "real" and (self.mask is None or self.sketch is None)
+        self.keeps_means = self.starts_real and self.mask is None
         self._plan()
+        if self.keeps_means and case["image"].shape != self.grid:
+            self.image = self.visible = self._enlarged(as_canonical(case["image"]))
+
+    def _enlarged(self, given: Volume) -> Volume | None:
+        """The image on the output's grid: with its own means where that is a power of the factor finer."""
+        ratio = self.shape[0] / given.shape[0]
+        doublings = round(math.log(ratio, self.factor))
+        if doublings < self.scales or self.shape != tuple(n * self.factor**doublings for n in given.shape):
+            return self.visible
+        for _ in range(doublings):
+            given = EnlargedView(given, self.factor, self.inferer.window)
+        return given
 
     def _fitted(self, volume: Volume | None) -> Volume | None:
         """A volume of the case on the grid of the output, in RAS+ order."""
@@ -231,7 +260,9 @@ class CascadeRun:
         conditions = Conditions(
             self.plans, self.stores, self.factor, inferer.sketcher, inferer.encode, inferer.progress
         )
-        self.images = self._pyramid(conditions, "image", self.image, "mean", inferer.dtype, 1.0)
+        self.images = self._pyramid(conditions, "image", self.visible, "mean", inferer.dtype, 1.0)
+        if self.images is not None and self.inferer.air is not None and not self.starts_real:
+            self._warn_where_unfamiliar(self.images[-1], self.inferer.air)
         self.masks = self._pyramid(conditions, "mask", self.mask, "max", "uint8", 1.0)
         if self.sketch is not None:
             self.sketches = conditions.pyramid("sketch", self.sketch, "strongest", "uint8", 1 / 255)
@@ -273,7 +304,7 @@ class CascadeRun:
         level = self.levels[k]
         stage = self.scales - k
         numbers = list(shared_tiles(plan.grid, plan.image, level))
-        if stage == 0 and self.inferer.first_image == "real":
+        if stage == 0 and self.starts_real:
             for number in numbers:
                 start = plan.grid.start(number)
                 inside = plan.grid.inside(number)
@@ -284,6 +315,8 @@ class CascadeRun:
         def write(number: int, tile: torch.Tensor) -> None:
             start = plan.grid.start(number)
             values = self.inferer.decode(tile[0, 0].float().numpy() if self.inferer.tiled.amp else tile[0, 0].numpy())
+            if self.keeps_means:
+                values = self._with_means(k, start, values)
             level.write(start, self._keep_outside_mask(k, start, values))
             level.mark(number)
 
@@ -299,7 +332,7 @@ class CascadeRun:
         plan = self.plans[k]
         noise = torch.from_numpy(place_noise(self.inferer.seed, start, shape, stream=stage))[None]
         noise *= self.inferer.noise
-        sketch = torch.from_numpy(self._read_sketch(k, start, shape))[None]
+        sketch = torch.from_numpy(self.sketches[k].read_extended(start, shape))[None]
         dtype = next(self.network.parameters()).dtype
 
         def read_coarser(low: Sequence[int], extent: Sequence[int]) -> torch.Tensor:
@@ -311,13 +344,27 @@ class CascadeRun:
         batch = {name: values[None] for name, values in conditions.items()}
         return stage_input(batch, self.factor, start, dtype)
 
-    def _read_sketch(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-        sketch = self.sketches[k].read_extended(start, shape)
-        if self.masks is not None and self.sketch is None:
-            # what is to be replaced must not draw itself again
-            empty = self.inferer.sketcher.empty
-            sketch = np.where(self.masks[k].read_extended(start, shape) > 0, empty, sketch).astype(sketch.dtype)
-        return sketch
+    def _warn_where_unfamiliar(self, coarsest: Volume, air: float) -> None:
+        """Says what the base stage has hardly seen: an image without air around it, or without air at all."""
+        if self.plans[-1].source != full_box(coarsest.shape) or idist.get_rank() > 0:
+            return  # of a region no more may have been read
+        values = coarsest.read([0] * len(coarsest.shape), coarsest.shape)
+        # a scan ends in the body above and below
+        sides = np.concatenate([values.take(index, axis).ravel() for axis in (0, 1) for index in (0, -1)])
+        around = float(np.mean(sides < air))
+        lowest = float(values.min())
+        if lowest > (3 * air + self.inferer.window[1]) / 4:
+            what = f"{self.name} has no value near air ({air:g}), its lowest at the coarsest scale is {lowest:.0f}"
+            warnings.warn(f"{what}: the result's grey levels mean nothing if it is not a CT in HU.", stacklevel=2)
+        elif around < _AIR_AROUND:
+            what = f"{self.name} has air along {around:.0%} of its sides only, as a crop from inside a body"
+            warnings.warn(f"{what}: expect twice the error of a whole body, and bone that is too dark.", stacklevel=2)
+
+    def _with_means(self, k: int, start: Sequence[int], values: np.ndarray) -> np.ndarray:
+        """A tile with the means of the level above it, which keeps those of the input."""
+        cells = [-(-n // self.factor) for n in values.shape]
+        means = self.levels[k + 1].read([s // self.factor for s in start], cells)
+        return with_block_means(values, means, self.factor, self.inferer.window, self.levels[k].dtype)
 
     def _real(self, k: int, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         assert self.images is not None
