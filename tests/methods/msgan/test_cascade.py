@@ -363,8 +363,8 @@ MISTAKES = {
     "wrong axes": ({"image": (20, 20, 20)}, {}, r"array must be a 2-D image, or one slice, got shape \(20, 20, 20\)"),
     "sketch elsewhere": ({"image": (20, 20), "sketch": (20, 21)}, {}, "sketch must have the image's"),
     "mask elsewhere": ({"image": (20, 20), "mask": (10, 20)}, {}, "mask must have the image's"),
-    "mask of a sketch": ({"sketch": (20, 20), "mask": (20, 20)}, {}, "want an image, but only a sketch came"),
-    "nothing to sharpen": ({"sketch": (20, 20)}, {"first_image": "real"}, "want an image, but only a sketch came"),
+    "mask of a sketch": ({"sketch": (20, 20), "mask": (20, 20)}, {}, "must have an image, got only a sketch"),
+    "nothing to sharpen": ({"sketch": (20, 20)}, {"first_image": "real"}, "must have an image, got only a sketch"),
     "size of one axis": (
         {"image": (20, 20)},
         {"size": [40]},
