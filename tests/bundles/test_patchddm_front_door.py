@@ -252,6 +252,26 @@ def test_a_folder_of_cases_is_worked_through_and_resumed_at_the_first_unfinished
     assert [p for p in tmp_path.rglob("*.partial")] == []
 
 
+@pytest.mark.parametrize("changed_what", ["image", "seed"])
+def test_a_folder_is_not_resumed_beside_results_of_another_image_or_other_settings(
+    tmp_path, weights, case, changed_what
+):
+    for name in ("a", "b"):
+        write_case(tmp_path / "cases" / name, name=name)
+    knobs = settings(weights, tmp_path / "out", dataset_dir=str(tmp_path / "cases"), num_samples=1)
+    run(knobs)
+    (tmp_path / "out" / "b" / "b_labels.nii.gz").unlink()
+    if changed_what == "image":  # another patient under the same name, of the same shape
+        write_case(tmp_path / "cases" / "a", *BrainPhantom((31, 36, 27), seed=6).read(), name="a")
+    else:
+        knobs["seed"] = 1
+    before = digest(tmp_path / "out" / "a" / "a_labels.nii.gz")
+    with pytest.raises(InputError, match=f"a_labels.nii.gz should be of this run.* another {changed_what}; set overw"):
+        run(knobs | {"resume": "true"})
+    assert digest(tmp_path / "out" / "a" / "a_labels.nii.gz") == before
+    assert left_behind(tmp_path / "out" / "b") == [f"b{n[6:]}" for n in NAMES[1:]] + ["preview.png", "report.json"]
+
+
 def test_a_phantom_is_the_default_and_its_truth_is_shown(tmp_path, weights):
     run(settings(weights, tmp_path, phantom={"shape": [24, 28, 20], "seed": 3}), "evaluate.yaml")
     report = json.loads((tmp_path / "report.json").read_text())

@@ -97,6 +97,7 @@ def test_an_image_is_answered_with_a_16_bit_picture_preview_report_and_last_line
         assert np.asarray(preview.convert("L")).std() > 10
     report = json.loads((out / "report.json").read_text())
     assert report["bundle"] == "msgan_xray2d" and report["synthetic"] is True
+    assert len(report["input"].pop("sha256")) == 64
     assert report["input"] == {"file": "chest.png", "shape": list(SHAPE), "spacing": report["input"]["spacing"]}
     assert np.allclose(report["input"]["spacing"], SPACING, rtol=2e-4)
     assert report["output"] == {"files": ["chest_synthetic.png"], "shape": list(SHAPE), "dtype": "uint16"}

@@ -260,6 +260,29 @@ def test_a_batch_of_listed_cases_collates_whatever_the_list_says_of_each(tmp_pat
         assert batch["image"].isfinite().all() and batch["name"].count("brain_phantom_5") == 2
 
 
+def test_a_corrected_file_under_its_old_name_is_read_again_by_a_cache(tmp_path):
+    files = make(tmp_path / "data" / "one")
+
+    def label(codes: int) -> None:
+        write(files["seg"], 0)
+        values = np.zeros((5, 6, 4), np.float32)
+        values[4] = codes
+        nibabel.save(nibabel.Nifti1Image(values, nibabel.load(files["seg"]).affine), files["seg"])
+
+    def loaded() -> tuple[list[float], float]:
+        load = Compose([LoadImageBraind("image")])
+        cache = tmp_path / "cache"
+        (case,) = brain_dataset("training", load, tmp_path / "data", cases_list=[{"case": "one"}], cache_dir=cache)
+        return [float(channel.max()) for channel in case["image"]], float(case["label"].max())
+
+    label(1)
+    assert loaded() == ([1, 2, 3, 4], 1)
+    write(files["t2"], 7)
+    assert loaded() == ([1, 2, 7, 4], 1)
+    label(2)
+    assert loaded() == ([1, 2, 7, 4], 2)
+
+
 def test_a_case_that_is_said_to_have_no_tumour_gets_an_empty_label_whatever_lies_beside_it(tmp_path):
     make(tmp_path / "one")
     (case,) = brain_cases(tmp_path, "training", cases_list=[{"case": "one", "tumour": False}])

@@ -30,6 +30,7 @@ from ..core.knobs import (
     unknown_knob,
 )
 from ..core.memory import keeping_allocator, steady_allocator
+from ..reports.run_report import SHOWN
 from .bundle_folders import SUFFIXES, ids_of, loaded
 
 # arguments of a training's components, most of them torch's and ignite's, which meet a mistake late, with a traceback
@@ -51,6 +52,7 @@ def open_door(workflow: str = "infer") -> None:
         InputError: an override, by whichever way it came, that the config has no use for; in training a count or a
             rate that is none.
     """
+    assert SHOWN is not None  # loaded here, so that what is warned of while cases are listed is reported, too
     install_error_hook()
     end_on_sigterm()
     if workflow == "infer":

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,20 @@ def scratch_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="hiresmed_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """sha256 of files' content; of one above 256 MiB as many bytes spread over it."""
+    block, most = 2**20, 256
+    content = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        content.update(str(size).encode())
+        with open(path, "rb") as file:
+            for start in range(0, size, max(block, size // most)):
+                file.seek(start)
+                content.update(file.read(block))
+    return content.hexdigest()
 
 
 @contextmanager

@@ -24,6 +24,8 @@ def brain_dataset(
 ) -> PersistentDataset:
     """The transformed cases of one section, kept in files that also depend on the transforms' settings.
 
+    They depend on the path, size and time of each source file, too, so that a corrected file is read again.
+
     Args:
         section, dataset_dir, phantoms, phantom, label, cases_list: see brain_cases.
         transform: a Compose; what comes before its first random transform is kept.
@@ -43,4 +45,17 @@ def brain_dataset(
         cache_dir = Path(cache_dir).expanduser()
     # a Compose within a Compose counts as random as a whole
     data = brain_cases(dataset_dir, section, phantoms, phantom, label, cases_list)
+    if cache_dir is not None:
+        data = [case | {"stamps": _stamps(case)} for case in data]
     return PersistentDataset(data, transform.flatten(), cache_dir, hash_transform=pickle_hashing)
+
+
+def _stamps(case: Mapping) -> str:
+    """Path, size and time of all files that a case is read from, as one text (batches collate it)."""
+    sources = [*(case["image"] if isinstance(case["image"], list) else [case["image"]]), case.get("label")]
+    files = []
+    for source in sources:
+        if isinstance(source, (str, Path)):
+            path = Path(source)
+            files += sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return repr([(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files])

@@ -99,7 +99,8 @@ def told_by_file(path: str | Path) -> Telling:
     if not weighted:
         return Telling(text)
     first = weighted[-1]
-    while first > 0 and meanings[first - 1]:
+    # a single letter may be all of a subject's name: C_t1 is not enhanced
+    while first > 0 and meanings[first - 1] and len(words[first - 1].group()) > 1:
         first -= 1
     told = told_by_title(text[words[first].start() :])
     # a T1 further ahead may be part of a subject's name, but is never passed over

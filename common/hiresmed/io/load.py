@@ -61,6 +61,8 @@ class LoadImageStreamd(MapTransform):
         case = dict(data)
         if "name" not in case:
             return case | {key: self._shown(key, self._requested(key, case[key])) for key in self.key_iterator(case)}
+        if "refused" in case:
+            raise InputError(str(case["refused"]))
         try:
             self._open(case)
         except InputError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ import nibabel
 
 from ..core.errors import InputError
 from ..core.knobs import parse_bool, parse_int
+from ..core.output_files import files_digest
 from ..core.tiles import check_region, check_size
 from ..core.views import SliceView, TurnedView
 from ..core.volumes import Volume
@@ -68,6 +71,7 @@ class CaseOutput:
         self.fingerprint, self.postfix, self.seed = dict(fingerprint or {}), postfix, parse_int(seed, "seed")
         self.region, self.size, self.several = region, size, False
         self.keep_patient = parse_bool(keep_patient, "keep_patient")
+        self.begun = time.time()  # what is warned of from now on belongs to this run
         self._turned: dict[str, TurnedView] = {}  # 2-D images whose files do not hold rows and columns
 
     def cases(self, image=None, dataset_dir=None, sketch=None, mask=None, default: Volume | None = None) -> list[dict]:
@@ -84,11 +88,22 @@ class CaseOutput:
         for case in listed:
             case["source"] = case.get("image", sketch)
             case |= {k: v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
+            case |= {f"given_{k}": v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
+            try:
+                self.format_of(case)
+            except InputError as mistake:
+                if not self.several:
+                    raise
+                case["refused"] = str(mistake)  # of many cases: said when its turn comes
         return listed if self.overwrite else self._left(listed)
 
     def _left(self, found: list[dict]) -> list[dict]:
         """The cases without a result; on resume also those whose result was written, but not yet its report."""
         unfinished = [c for c in found if not self.final(c).exists() or (self.resume and self._begun(c))]
+        if self.resume and unfinished:
+            for case in found:
+                if case not in unfinished:
+                    self._check_finished(case)
         if len(unfinished) < len(found) and not (self.resume and unfinished):
             final = next(self.final(c) for c in found if self.final(c).exists())
             cure = "there is nothing to resume" if self.resume else "resume goes on with a folder that is not complete"
@@ -97,6 +112,41 @@ class CaseOutput:
                 f"choose another output_dir ({cure})."
             )
         return unfinished
+
+    def _check_finished(self, case: Mapping) -> None:
+        """A finished case may stand beside those that are still to be made.
+
+        Raises:
+            InputError: by its report it was made of another image, with other weights or other settings.
+        """
+        try:
+            report = json.loads((self.case_folder(case["name"]) / "report.json").read_text(encoding="utf-8"))
+            made_of = report["input"]["sha256"]
+            made_with = {**report["config"], "weights": report["weights_sha256"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        settings = json.loads(json.dumps({k: v for k, v in self.fingerprint.items() if k != "tile_size"}, default=str))
+        other = [k for k, v in settings.items() if k in made_with and made_with[k] != v]
+        if made_of is not None and made_of != self.input_digest(case):
+            other.insert(0, "image")
+        if other:
+            raise InputError(
+                f"{self.final(case).name} should be of this run, as it is resumed, but was made with another "
+                f"{', another '.join(other)}; set overwrite to true, or choose another output_dir."
+            )
+
+    def input_digest(self, case: Mapping) -> str | None:
+        """Tells what a case was made of by what its files hold; None for a phantom."""
+        files: list[pathlib.Path] = []
+        for source in self.sources(case):
+            path = pathlib.Path(source)
+            files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        return files_digest(files) if files else None
+
+    def sources(self, case: Mapping) -> list[str]:
+        """The files and folders that a case is made of."""
+        given = (case.get(key) for key in ("source", "given_sketch", "given_mask"))
+        return [str(path) for path in given if isinstance(path, str | os.PathLike)]
 
     def _begun(self, case: Mapping) -> bool:
         return any(self.work_dir(case["name"]).glob("*.ome.zarr"))
@@ -181,6 +231,8 @@ class CaseOutput:
         TIFF; PNG for PNG, JPEG and a 2-D phantom; TIFF where a picture would be too large for one; else .nii.gz.
         """
         source = case.get("source")
+        if "refused" in case:
+            return str(self.output_format or "nii.gz")
         if self.output_format is not None:
             flat = self.output_format == "dicom" and _is_picture(source)
             return "dcm" if flat else str(self.output_format)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import math
 import os
 import zlib
@@ -28,6 +29,8 @@ NIFTI = (".nii", ".nii.gz")
 ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SUFFIXES = (*reversed(NIFTI), *ITK_FORMATS, *PICTURES, ".dcm", ".zarr")
+COMPANIONS = (".img", ".raw", ".zraw", ".json")  # belong to an image beside them
+LOGGER = logging.getLogger(__name__)
 CHUNK = 2**20  # bytes decompressed at a time
 TAIL = 2**20  # bytes behind the voxels that a writer may have padded its file with
 SLAB = 16  # slices converted at a time
@@ -300,14 +303,22 @@ def _cases_in(folder: Path) -> list[Path]:
         raise InputError(f"dataset_dir must be a folder of images, got the file {folder}; give it as image.")
     paths = _image_files(folder)
     paths += [child for child in folder.iterdir() if child.is_dir() and _folder_is_case(child)]
-    paths += _loose_dicom(folder)
+    loose = dicom_files(folder)
+    paths += _loose_dicom(loose)
+    used = {path.name for path in (*paths, *loose)}
+    others = [p for p in sorted(folder.iterdir()) if p.name not in used and not p.name.startswith(".")]
+    others = [p for p in others if p.suffix.lower() not in COMPANIONS]
+    if paths and others:
+        names = [f"{p.name} (a folder without a series in it)" if p.is_dir() else p.name for p in others]
+        more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+        LOGGER.warning("Left out, as they are no images: %s%s.", ", ".join(names[:6]), more)
     if not paths:
         raise InputError(f"dataset_dir must hold images or DICOM sub-folders, got none in {folder}; check the path.")
     return sorted(paths)
 
 
 def _image_files(folder: Path) -> list[Path]:
-    endings = (*NIFTI, *ITK_FORMATS, *PICTURES)
+    endings = (*NIFTI, *ITK_FORMATS, *PICTURES, ".hdr")  # half of a pair: paths, so that it is said to be converted
     files = (f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith("."))
     return [f for f in files if _suffix(f) in endings]
 
@@ -316,11 +327,20 @@ def _folder_is_case(folder: Path) -> bool:
     return folder.suffix.lower() == ".zarr" or bool(dicom_files(folder))
 
 
-def _loose_dicom(folder: Path) -> list[Path]:
-    """DICOM files directly in the folder: a radiograph is a case of its own, a series is named by its first file."""
-    headers = [read_header(file) for file in dicom_files(folder)]
+def _loose_dicom(files: Sequence[Path]) -> list[Path]:
+    """DICOM files of one folder: a radiograph is a case of its own, a series is named by its first file.
+
+    A file without a readable image is a case, too: what is wrong with it is said when its turn comes.
+    """
+    headers = []
+    broken = []
+    for file in files:
+        try:
+            headers.append(read_header(file))
+        except InputError:
+            broken.append(file)
     series = {h.series: h.path for h in reversed(headers) if h.placed}
-    return [h.path for h in headers if not h.placed] + list(series.values())
+    return [h.path for h in headers if not h.placed] + list(series.values()) + broken
 
 
 def _named(found: Sequence[Path | Volume]) -> list[dict]:

@@ -89,7 +89,7 @@ class CaseReport(RunReport):
             content.panels,
             content.window,
             content.footer,
-            input=content.input,
+            input={**content.input, "sha256": self.output.input_digest(case)},
             output=content.output,
             metrics=result.get("metrics"),
             synthetic=content.synthetic,

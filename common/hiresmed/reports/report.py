@@ -18,7 +18,7 @@ FIELDS = (
 )  # fmt: skip
 OPTIONAL = {"weights_sha256", "input", "peak_rss_bytes", "peak_device_bytes", "metrics", "warnings", "sequences"}
 # only these say something of an image; all else a reader may hold (names, dates, identifiers) stays out
-IMAGE_FIELDS = {"input": ("file", "shape", "spacing"), "output": ("files", "shape", "dtype")}
+IMAGE_FIELDS = {"input": ("file", "shape", "spacing", "sha256"), "output": ("files", "shape", "dtype")}
 # a path that starts like one, one of no blanks, or one that ends in a file name
 _WHOLE_PATH = re.compile(
     r"^(?:~|\.{0,2}[/\\]|[A-Za-z]:[/\\])|^[^\s/\\]+(?:[/\\][^\s/\\]+)+[/\\]?$|^[^'\"\[\]]+[/\\][^/\\'\"\[\]]+\.\w{1,8}$"
@@ -70,7 +70,9 @@ def to_json_safe(value):
 def _image(value, fields: tuple[str, ...]):
     if isinstance(value, list | tuple):
         return [_image(v, fields) for v in value]
-    return None if value is None else {field: value.get(field) for field in fields}
+    if value is None:
+        return None
+    return {field: value.get(field) for field in fields if field != "sha256" or value.get(field)}
 
 
 def write_report(path: str | os.PathLike, **fields) -> dict:
@@ -80,7 +82,7 @@ def write_report(path: str | os.PathLike, **fields) -> dict:
         path: the file to write.
         bundle, version, config, seed, output, seconds, synthetic: required.
         weights_sha256, input, peak_rss_bytes, peak_device_bytes, metrics: null where there is none.
-        input: dict of `file` (name), `shape`, `spacing` (mm), or a list of such; other keys are left out.
+        input: dict of `file` (name), `shape`, `spacing` (mm), `sha256`, or a list of such; others are left out.
         output: dict of `files`, `shape`, `dtype`, or a list of such.
         warnings: the sentences of warning that the run showed; none if left out.
         sequences: {sequence: file, or series number and description} where they are told apart; else there is no such

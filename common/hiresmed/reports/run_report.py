@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import logging
 import time
@@ -22,9 +23,15 @@ class ShownWarnings(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.sentences: list[str] = []
+        self.times: list[float] = []
+
+    def since(self, time_s: float) -> int:
+        """How many sentences were shown before a time of time.time()."""
+        return bisect.bisect_left(self.times, time_s)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.sentences.append(record.getMessage())
+        self.times.append(record.created)
         if not logging.getLogger().handlers and logging.lastResort is not None:
             logging.lastResort.handle(record)  # logging does so only where there is no handler at all
 
@@ -49,18 +56,20 @@ class RunReport:
         self.about = {"bundle": self.bundle["name"], "version": self.bundle["version"]}
         self.about |= {"weights_sha256": weights_sha256, "seed": self.config.get("seed", 0)}
         self.started = time.perf_counter()
-        self._warned = len(SHOWN.sentences)  # of other runs of this process
-        self._general: list[str] = []  # of all cases of this run
+        # the cases may have been listed, and some left out, before this handler was built
+        self._warned = SHOWN.since(getattr(output, "begun", time.time()))
+        self._general: list[str] | None = None  # shown before the first case: of all cases of this run
 
     def _start(self, engine: Engine) -> None:
+        """A case begins: what was said of the one before is not said of it."""
         self.started = time.perf_counter()
-        if engine.state.iteration == 0:
-            self._general += SHOWN.sentences[self._warned :]
+        if self._general is None:
+            self._general = SHOWN.sentences[self._warned :]
         self._warned = len(SHOWN.sentences)
 
     def warnings(self) -> list[str]:
         """The sentences shown for the run as a whole and for the case at hand, each once."""
-        return list(dict.fromkeys([*self._general, *SHOWN.sentences[self._warned :]]))
+        return list(dict.fromkeys([*(self._general or []), *SHOWN.sentences[self._warned :]]))
 
     def write_report(self, folder: Path, engine: Engine, **fields) -> dict:
         """folder/report.json of these fields and the run's own; returns what it says.

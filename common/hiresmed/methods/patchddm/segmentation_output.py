@@ -42,6 +42,7 @@ class SegmentationOutput(CaseOutput):
         resume: go on with a folder of cases at the first one without a result.
         regions: names of the maps' channels; with several of them each map is a file a region.
         keep_patient: a DICOM SEG keeps the source's patient; else it is anonymous.
+        fingerprint: what results depend on, weights and knobs; finished ones of a resumed folder are compared with it.
 
     Raises:
         InputError: another format.
@@ -55,11 +56,13 @@ class SegmentationOutput(CaseOutput):
         resume: bool | str = False,
         regions: Iterable[str] = ("WT",),
         keep_patient: bool | str = False,
+        fingerprint: Mapping | None = None,
     ) -> None:
         if output_format not in (None, "nii", "nii.gz", "dicom"):
             raise InputError(f"output_format must be nii, nii.gz or dicom, got {output_format!r}; choose one.")
         overwrite = parse_bool(overwrite, "overwrite")
-        super().__init__(output_dir, output_format, overwrite, resume, postfix="labels", keep_patient=keep_patient)
+        more: dict[str, Any] = {"postfix": "labels", "keep_patient": keep_patient, "fingerprint": fingerprint}
+        super().__init__(output_dir, output_format, overwrite, resume, **more)
         self.regions = list(regions)
 
     def cases(self, image=None, dataset_dir=None, label=None, section=None, phantom=None) -> list[dict]:
@@ -87,8 +90,15 @@ class SegmentationOutput(CaseOutput):
         _name_apart(found)
         for case in found:
             source = _first(case)
-            case["format"] = self.output_format or "nii.gz" if "refused" in case else self._format(source)
+            try:
+                case["format"] = self._format(source if "refused" not in case else None)
+            except InputError as mistake:
+                if not self.several:
+                    raise
+                case |= {"format": "nii.gz", "refused": case.get("refused", str(mistake))}
             case["header"] = str(source or "")
+            images = case["image"] if isinstance(case["image"], list) else [source] if source else []
+            case["sources"] = "\n".join(str(path) for path in images)  # text, as batches collate it
             # FLAIR, on which the whole tumour shows, is what a DICOM SEG refers to
             case["series"] = str(case["image"][-1]) if isinstance(case["image"], list) else ""
         left = found if self.overwrite else self._left(found)
@@ -115,6 +125,9 @@ class SegmentationOutput(CaseOutput):
 
     def format_of(self, case: Mapping) -> str:
         return str(case["format"])
+
+    def sources(self, case: Mapping) -> list[str]:
+        return [path for path in str(case["sources"]).split("\n") if path]
 
     def _begun(self, case: Mapping) -> bool:
         return self.work_dir(case["name"]).exists()
