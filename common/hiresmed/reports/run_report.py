@@ -25,7 +25,7 @@ class ShownWarnings(logging.Handler):
         self.sentences: list[str] = []
         self.times: list[float] = []
 
-    def since(self, time_s: float) -> int:
+    def count_before(self, time_s: float) -> int:
         """How many sentences were shown before a time of time.time()."""
         return bisect.bisect_left(self.times, time_s)
 
@@ -57,7 +57,7 @@ class RunReport:
         self.about |= {"weights_sha256": weights_sha256, "seed": self.config.get("seed", 0)}
         self.started = time.perf_counter()
         # the cases may have been listed, and some left out, before this handler was built
-        self._warned = SHOWN.since(getattr(output, "begun", time.time()))
+        self._warned = SHOWN.count_before(getattr(output, "begun", time.time()))
         self._general: list[str] | None = None  # shown before the first case: of all cases of this run
 
     def _start(self, engine: Engine) -> None:
