@@ -72,12 +72,12 @@ def test_brains_that_cannot_be_segmented_do_not_stop_the_others(tmp_path):
     save(data / "ct" / "ct.nii.gz", IMAGE[0])
     knobs = BRAINS.settings(brain_weights(tmp_path), tmp_path / "out", dataset_dir=data)
     done = SHARED.subprocess_run(BRAINS.command(knobs))
-    SHARED.assert_plain(done, "All 7 cases should have a result, but 3 have none (broken, ct, misnamed; ")
+    SHARED.assert_plain(done, "All 7 cases must have a result, got none for 3 (broken, ct, misnamed; ")
     assert reports(tmp_path / "out") == ["a", "linked", "upper", "z"]
     assert "4 of 7 cases have a result; 3 have none:" in done.stdout
     for name, sentence in {
-        "broken": "broken_t2.nii.gz should be a whole NIfTI file",
-        "misnamed": "misnamed should have t1, t1ce, t2 and flair, but t1ce is missing",
+        "broken": "broken_t2.nii.gz must be",
+        "misnamed": "misnamed must have t1, t1ce, t2 and flair, got no t1ce",
         "ct": "no name in it tells a sequence (ct.nii.gz)",
     }.items():
         (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"{name} has no result: ")]
@@ -95,7 +95,7 @@ def test_scans_that_cannot_be_read_do_not_stop_the_others_and_what_is_no_image_i
     SHARED.text_file(data, "lost.nii.gz.bak")
     weights = SHARED.other_file(tmp_path, "scans.pt", SHARED.generator(3).state_dict())
     done = SHARED.subprocess_run(SCANS.command(SCANS.settings(weights, tmp_path / "out", dataset_dir=data)))
-    SHARED.assert_plain(done, "All 5 cases should have a result, but 3 have none (broken, colours, text; ")
+    SHARED.assert_plain(done, "All 5 cases must have a result, got none for 3 (broken, colours, text; ")
     assert reports(tmp_path / "out") == ["a", "z"]
     told = json.loads((tmp_path / "out" / "z" / "report.json").read_text())["warnings"]
     assert any("lost.nii.gz.bak" in sentence for sentence in told)

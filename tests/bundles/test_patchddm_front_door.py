@@ -266,7 +266,9 @@ def test_a_folder_is_not_resumed_beside_results_of_another_image_or_other_settin
     else:
         knobs["seed"] = 1
     before = digest(tmp_path / "out" / "a" / "a_labels.nii.gz")
-    with pytest.raises(InputError, match=f"a_labels.nii.gz should be of this run.* another {changed_what}; set overw"):
+    with pytest.raises(
+        InputError, match=f"a_labels.nii.gz must be of the run that is resumed.* another {changed_what}; set overw"
+    ):
         run(knobs | {"resume": "true"})
     assert digest(tmp_path / "out" / "a" / "a_labels.nii.gz") == before
     assert left_behind(tmp_path / "out" / "b") == [f"b{n[6:]}" for n in NAMES[1:]] + ["preview.png", "report.json"]

@@ -131,7 +131,7 @@ class CaseOutput:
             other.insert(0, "image")
         if other:
             raise InputError(
-                f"{self.final(case).name} should be of this run, as it is resumed, but was made with another "
+                f"{self.final(case).name} must be of the run that is resumed, got one made with another "
                 f"{', another '.join(other)}; set overwrite to true, or choose another output_dir."
             )
 

@@ -318,7 +318,7 @@ def _cases_in(folder: Path) -> list[Path]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    endings = (*NIFTI, *ITK_FORMATS, *PICTURES, ".hdr")  # half of a pair: paths, so that it is said to be converted
+    endings = (*NIFTI, *ITK_FORMATS, *PICTURES, ".hdr")  # half of a pair: listed, so that it is said to be converted
     files = (f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith("."))
     return [f for f in files if _suffix(f) in endings]
 

@@ -106,6 +106,6 @@ def _summary(failed: Mapping[str, str], count: int) -> InputError:
             print(f"  {name}: {sentence}", flush=True)
     names = ", ".join(list(failed)[:6]) + (f" and {len(failed) - 6} more" if len(failed) > 6 else "")
     return InputError(
-        f"All {count} cases should have a result, but {len(failed)} have none ({names}; their reasons stand above); "
+        f"All {count} cases must have a result, got none for {len(failed)} ({names}; their reasons stand above); "
         "mend them, or move them out of the folder, and go on with resume true."
     )
