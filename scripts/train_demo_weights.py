@@ -107,9 +107,14 @@ def reduced_xrays(data_dir: pathlib.Path, folder: pathlib.Path) -> list[dict]:
     return [*cases, {"image": hannover[0].name, "section": "validation"}]
 
 
+def without_patients(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments for a run on phantoms alone."""
+    return argparse.Namespace(**{**vars(args), "data_dir": None})
+
+
 def train_phantoms(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
     """Segmentation of phantoms of any contrast, then of likelier ones, and its end at a lower rate: a start's file."""
-    alone = argparse.Namespace(**{**vars(args), "data_dir": None})
+    alone = without_patients(args)
     epochs, likelier, end = PHANTOM_EPOCHS
     train(bundle, [], alone, "network", PHANTOMS, max_epochs=epochs)
     train(bundle, [SECOND], alone, "network", PHANTOMS, max_epochs=likelier)
@@ -129,15 +134,16 @@ def train_patients(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Pa
 def train_paper(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
     """Noise prediction on top of the phantoms' weights of the other recipe, which know a tumour, and its end."""
     epochs, end = args.epochs
-    parser = study.parsed(bundle, ["train.yaml"], {})
+    parser = study.parsed(bundle, ["train.yaml"], args.knobs)
     network = load_weights(parser.get_parsed_content("network_def"), train_phantoms(bundle, args))
     start = args.work_dir.resolve() / "start.pt"
     study.save_aside(start, lambda aside: torch.save(start_as_noise(network).state_dict(), aside))
     paper = {"recipe": "paper", "patch_size": 48, "val_interval": 1000, "warm_start": start}
-    train(bundle, [SECOND], args, "paper", PHANTOMS, max_epochs=epochs, **paper)
+    alone = without_patients(args)
+    train(bundle, [SECOND], alone, "paper", PHANTOMS, max_epochs=epochs, **paper)
     # what a rate leaves of jitter in the noise is amplified sigma / alpha times in x_0: a long end, averaged for longer
     finest = {"learning_rate": NETWORK_END_RATE, "ema_decay": 0.999}
-    return train(bundle, [SECOND], args, "paper", PHANTOMS, max_epochs=end, **paper, **finest)
+    return train(bundle, [SECOND], alone, "paper", PHANTOMS, max_epochs=end, **paper, **finest)
 
 
 def train_once(bundle: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
