@@ -47,7 +47,7 @@ FILES = {
     "BraTS20_Training_007_t1ce.nii": ("BraTS20_Training_007", T1CE),
     "BraTS-GLI-00001-000-t2f.nii.gz": ("BraTS-GLI-00001-000", FLAIR),
     "sub-3_T1w.nii.gz": ("sub-3", T1), "sub-01_ce-gadolinium_T1w.nii.gz": ("sub-01", T1CE), "t1.nii": ("", T1),
-    "C_t1.nii": ("C", T1),
+    "C_t1.nii": ("C", T1), "plain_t1ce.nii": ("plain", T1CE),
     "p01_ax_t1_post.NII.GZ": ("p01", T1CE), "p01_T1-WITHOUT-CONTRAST.nii.gz": ("p01", T1), "x_t1_pre.nii": ("x", T1),
     "POST_001_t1.nii.gz": ("POST_001", T1), "PD_001_t1.nii": ("PD_001", T1), "11_AX_T1_FLAIR.nii.gz": ("11", T1),
     "x_dwi_t2.nii": ("x", None), "x_t1_mask.nii.gz": ("x", None), "x_seg.nii.gz": ("x", "label"),
@@ -89,6 +89,7 @@ def test_a_file_name_tells_subject_and_sequence_by_the_same_rules(name):
 def test_another_weighting_in_a_subjects_name_is_a_doubt_and_the_same_one_is_not():
     assert told_by_file("T1_cohort_9_flair.nii.gz").candidates == ("t1", "flair")
     assert told_by_file("T1_cohort_9_t1.nii.gz").sequence == "t1"
+    assert told_by_file("pre_t1ce.nii.gz").candidates == EITHER
 
 
 @pytest.mark.parametrize("kind", HEADERS)

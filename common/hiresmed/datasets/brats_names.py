@@ -41,6 +41,10 @@ _TECHNIQUE = (
 )
 _T1_TECHNIQUES = {"mprage", "spgr", "fspgr", "bravo"}  # T1 where nothing else is said
 _GRADIENT_ECHO = {"gre", "ffe", "hemo", "heme", "flash", "fl2d"}  # a T2 made by these is a T2*
+_AHEAD = {
+    *_TECHNIQUE.split(),
+    *["pre", "post", "ce", "gd", "gad", "gado", "gadolinium", "contrast", "without", "with", "no", "non"],
+} | {*["dwi", "diff", "adc", "swi", "dti", "perf", "asl", "tof", "mra"]}
 # "post op", "no fat sat", "pre sat": what follows is no contrast medium
 _NO_CONTRAST = re.compile(
     r"(op|oper\w*|surg\w*|rt|radi\w*|chemo\w*|treat\w*|resect\w*|fs|fat\w*|sat|mt|mtc|gap|angle)$"
@@ -99,8 +103,8 @@ def told_by_file(path: str | Path) -> Telling:
     if not weighted:
         return Telling(text)
     first = weighted[-1]
-    # a single letter may be all of a subject's name: C_t1 is not enhanced
-    while first > 0 and meanings[first - 1] and len(words[first - 1].group()) > 1:
+    # few words: what stands ahead may be a subject's name, as in C_t1 or plain_t1ce
+    while first > 0 and (words[first - 1].group().lower() in _AHEAD or first - 1 in weighted):
         first -= 1
     told = told_by_title(text[words[first].start() :])
     # a T1 further ahead may be part of a subject's name, but is never passed over
@@ -188,7 +192,7 @@ def _meanings(word: str) -> list[str]:
         elif end == "n":
             said.append("native")
         elif end in _SAYS:
-            said.append(_SAYS[end])
+            said.append("sure" if _SAYS[end] in ("agent", "after") else _SAYS[end])  # t1ce, t1post: whatever precedes
         else:
             return []
     return said
@@ -200,7 +204,7 @@ def _contrast(said: list[str], words: list[str]) -> tuple[bool, bool]:
     denied = 0  # how many more words a "without" reaches
     for n, (meaning, word) in enumerate(zip(said, words)):
         following = words[n + 1] if n + 1 < len(words) else ""
-        if meaning in ("after", "native", "without") and _NO_CONTRAST.match(following):
+        if meaning in ("after", "native", "without", "sure") and _NO_CONTRAST.match(following):
             continue
         if meaning == "without" and n and said[n - 1] == "agent" and not following:
             continue  # "contrast: no", told at "contrast"
@@ -214,6 +218,8 @@ def _contrast(said: list[str], words: list[str]) -> tuple[bool, bool]:
             enhanced = enhanced or following == ""
         elif meaning == "with":
             enhanced = enhanced or following == ""
+        elif meaning == "sure":
+            enhanced = True
         elif meaning == "agent" and following in ("no", "none", "nil"):
             native = True
         elif meaning in ("agent", "after") and not denied:

@@ -103,8 +103,14 @@ class SegmentationOutput(CaseOutput):
             case["series"] = str(case["image"][-1]) if isinstance(case["image"], list) else ""
         left = found if self.overwrite else self._left(found)
         for case in left:
-            if case["format"] == "dcm":
+            if case["format"] != "dcm":
+                continue
+            try:
                 check_segmentation_source(case["series"], self.regions)
+            except InputError as mistake:
+                if not self.several:
+                    raise
+                case["refused"] = str(mistake)  # of many cases: said when its turn comes
         return left
 
     def _format(self, source: str | Path | None) -> str:
