@@ -28,7 +28,7 @@ def examine(bundles: Mapping[str, BundleFolder]) -> int:
     wrong = [*_environment(), *_packages(bundles), *_devices(), *_disk(), *_bundles(bundles)]
     print()
     if not wrong:
-        print("All is well.")
+        print("Nothing is missing.")
     for sentence in wrong:
         print(f"wrong: {sentence}")
     return min(1, len(wrong))
