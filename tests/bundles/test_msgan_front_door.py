@@ -155,7 +155,7 @@ def test_an_interrupted_run_is_not_resumed_with_another_patient_of_the_same_name
     other = tmp_path / "other" / Path(image).name
     other.parent.mkdir()
     nibabel.save(nibabel.Nifti1Image(values, given.affine, given.header), other)
-    with pytest.raises(InputError, match="was begun with, but image changed"):
+    with pytest.raises(InputError, match="was begun with, got another image"):
         run(knobs | {"image": str(other), "resume": True})
 
 
