@@ -150,3 +150,18 @@ def test_real_scans_and_radiographs_pass(tmp_path, caplog):
     for path in sorted((root / "xray2d").glob("*.*"))[:6]:
         if path.suffix in (".jpg", ".dcm"):
             assert judged("radiograph", open_volume(path, tmp_path), caplog, path) == ("passed", ""), path.name
+
+
+def test_what_the_package_warns_of_goes_to_its_loggers_and_what_others_warn_of_does_not(caplog, monkeypatch):
+    import warnings
+
+    from hiresmed.core.errors import install_warning_hook
+    from hiresmed.core.volumes import grey_values
+
+    shown = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: shown.append(str(message)))
+    install_warning_hook()
+    install_warning_hook()  # of two runs of one process
+    grey_values(np.full((2, 2), -5.0), "case")
+    warnings.warn("of another package", stacklevel=1)
+    assert [record.getMessage()[:4] for record in caplog.records] == ["case"] and shown == ["of another package"]

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from ..core.errors import end_on_sigterm, install_error_hook
+from ..core.errors import end_on_sigterm, install_error_hook, install_warning_hook
 from ..core.knobs import (
     MONAI_OWN,
     TEXT_KNOBS,
@@ -54,6 +54,7 @@ def open_door(workflow: str = "infer") -> None:
     """
     assert SHOWN is not None  # loaded here, so that what is warned of while cases are listed is reported, too
     install_error_hook()
+    install_warning_hook()
     end_on_sigterm()
     if workflow == "infer":
         steady_allocator()

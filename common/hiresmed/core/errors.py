@@ -82,6 +82,26 @@ class _Termination:
         raise SystemExit(128 + number)
 
 
+def install_warning_hook() -> None:
+    """From now on what this package warns of goes to its loggers: one line on the screen, and into report.json."""
+    package = __name__.partition(".")[0]
+    previous = warnings.showwarning
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals.get("__name__") == "warnings":
+            frame = frame.f_back
+        module = str(frame.f_globals.get("__name__"))  # whoever called warnings.warn, whatever its stacklevel
+        if module.partition(".")[0] == package:
+            logging.getLogger(module).warning(str(message))
+        else:
+            previous(message, category, filename, lineno, file, line)
+
+    show.of_package = package  # type: ignore[attr-defined]
+    if getattr(previous, "of_package", None) != package:
+        warnings.showwarning = show
+
+
 class _WithoutTraceback:
     """Makes log records; those of an InputError have no traceback, which MONAI's StatsHandler logs inside engines."""
 
