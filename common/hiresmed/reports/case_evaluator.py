@@ -28,8 +28,10 @@ class CaseEvaluator(SupervisedEvaluator):
         InputError: at the end, if cases have no result.
     """
 
+    data_loader: Any
+
     def run(self, global_epoch: int = 1) -> None:
-        loader: Any = self.data_loader
+        loader = self.data_loader
         cases = getattr(getattr(loader, "dataset", None), "data", None)
         if not isinstance(cases, list) or len(cases) < 2:
             super().run(global_epoch)
