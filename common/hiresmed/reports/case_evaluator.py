@@ -30,7 +30,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     data_loader: Any
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]  # as MONAI's Evaluator, not ignite's Engine
         loader = self.data_loader
         cases = getattr(getattr(loader, "dataset", None), "data", None)
         if not isinstance(cases, list) or len(cases) < 2:

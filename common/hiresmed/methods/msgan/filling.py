@@ -15,8 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...core.tiles import box_index
 from ...core.volumes import Volume, iter_boxes
 from .conditions import mean_pool
+from .generator import crop
 from .stage_inputs import enlarge
 
 _ENOUGH = 4  # a cell of which one part in so many is known has a mean of its own
@@ -70,11 +72,11 @@ class FilledView(Volume):
         low = [max(0, s) for s in start]
         high = [min(s + m, n) for s, m, n in zip(start, shape, self.shape)]
         size = [b - a for a, b in zip(low, high)]
-        place = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start))
+        place = box_index([a - s for a, s in zip(low, start)], size)
         seen = self.mask.read(low, size) == 0
-        known[(0, *place)] = np.where(seen, self.image.read(low, size), 0)
-        known[(1, *place)] = seen
-        known[(2, *place)] = 1
+        known[0][place] = np.where(seen, self.image.read(low, size), 0)
+        known[1][place] = seen
+        known[2][place] = 1
         return torch.from_numpy(known)[None]
 
     def _held(self) -> torch.Tensor:
@@ -84,13 +86,12 @@ class FilledView(Volume):
             for start, shape in iter_boxes(self.shape, max(1, 128 // self.block) * self.block):
                 cells = [-(-n // self.block) for n in shape]
                 part = mean_pool(self._known(start, [n * self.block for n in cells]), self.block)
-                place = tuple(slice(s // self.block, s // self.block + n) for s, n in zip(start, cells))
-                blocks[(..., *place)] = part
+                blocks[box_index([s // self.block for s in start], cells)] = part
             halvings = math.ceil(math.log2(max(blocks.shape[2:]))) + 1
             whole = F.pad(blocks, _up_to_multiple(blocks.shape[2:], 2**halvings))
             top = torch.full((1, 1, *[3] * len(self.shape)), self.nothing, dtype=torch.float64)
             filled = _push(whole, halvings, top)
-            self._blocks = filled[(..., *(slice(0, n) for n in blocks.shape[2:]))]
+            self._blocks = filled[box_index([0] * len(self.shape), blocks.shape[2:])]
         return self._blocks
 
 
@@ -103,11 +104,11 @@ def _push(finest: torch.Tensor, halvings: int, coarser: torch.Tensor) -> torch.T
     levels = [finest]
     for _ in range(halvings):
         levels.append(mean_pool(levels[-1], 2))
-    filled = coarser[(..., *[slice(1, -1)] * (finest.ndim - 2))] if halvings == 0 else coarser
+    filled = crop(coarser, 1) if halvings == 0 else coarser
     for number, level in enumerate(reversed(levels[:-1])):
         filled = enlarge(filled, 2)
         if number == 0:
-            filled = filled[(..., *[slice(2, -2)] * (finest.ndim - 2))]
+            filled = crop(filled, 2)
         value, known, there = level.split(1, 1)
         share = (_ENOUGH * known / there.clamp_min(1e-12)).clamp(max=1)
         filled = share * value / known.clamp_min(1e-12) + (1 - share) * filled

@@ -96,7 +96,8 @@ class EnlargedView(Volume):
         low = [s // self.factor for s in start]
         cells = [-(-(s + n) // self.factor) - a for s, n, a in zip(start, shape, low)]
         source = self.volume.read_extended([a - _TAPS // 2 for a in low], [n + _TAPS for n in cells])
-        values = source.astype(np.float64).clip(*self.window)
+        darkest, brightest = self.window
+        values = source.astype(np.float64).clip(darkest, brightest)
         means = values[tuple(slice(_TAPS // 2, _TAPS // 2 + n) for n in cells)]
         for axis, n in enumerate(cells):
             values = _cubic(values, axis, n, self.factor)
