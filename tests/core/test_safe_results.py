@@ -7,13 +7,18 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from hiresmed.core.autocast import AutocastInferer
 from hiresmed.core.errors import InputError
 from hiresmed.core.exact_tiling import ExactTiledInferer
 from hiresmed.core.output_files import lock_folder, scratch_folder, unlock_folders
+from hiresmed.core.views import as_canonical
+from hiresmed.core.volumes import ArrayVolume, NiftiVolume, Volume, content_digest
 from hiresmed.core.weights import load_weights
+from hiresmed.phantoms import ThoraxPhantom
 from hiresmed.training.checkpoint import save_weights
 from torch import nn
 
@@ -96,3 +101,37 @@ def test_what_was_unpacked_is_removed_at_the_end(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not Path(done.stdout.strip()).exists()
     assert scratch_folder() != scratch_folder()
+
+
+class Computed(Volume):
+    """Values that are computed when they are read."""
+
+    shape, affine, dtype, name = (40, 30, 20), np.eye(4), np.dtype(np.int16), "same name"
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def read(self, start, shape) -> np.ndarray:
+        return np.full(shape, self.value, np.int16)
+
+
+def test_volumes_of_one_name_and_shape_are_told_apart_by_what_they_hold(tmp_path):
+    values = np.random.default_rng(0).integers(0, 100, (20, 16, 12)).astype(np.int16)
+    other = values.copy()
+    other[7, 7, 7] += 1
+
+    def in_a_file(array: np.ndarray, folder: str) -> NiftiVolume:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / folder / "case.nii")
+        return NiftiVolume(tmp_path / folder / "case.nii")
+
+    pairs = [
+        (ArrayVolume(values), ArrayVolume(values.copy()), ArrayVolume(other)),
+        (in_a_file(values, "a"), in_a_file(values, "b"), in_a_file(other, "c")),
+        (Computed(1), Computed(1), Computed(2)),
+        (ThoraxPhantom((12, 10, 8)), ThoraxPhantom((12, 10, 8)), ThoraxPhantom((12, 10, 8), seed=1)),
+    ]
+    for one, same, another in pairs:
+        assert content_digest(one) == content_digest(same) != content_digest(another)
+    view = as_canonical(ArrayVolume(values, np.diag([-1.0, -1, 1, 1])))
+    assert content_digest(view) == content_digest(ArrayVolume(values)), "a view holds what its source holds"

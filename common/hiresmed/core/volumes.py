@@ -178,8 +178,8 @@ def check_finite(volume: Volume, box: int = 128) -> None:
 def content_digest(volume: Volume) -> str:
     """Tells volumes of one name and shape apart by what they hold, so that a run is resumed with its own input.
 
-    Of a file all bytes up to 256 MiB are read, of a larger one as many spread over it; of a volume that is computed
-    or decoded, boxes spread over it.
+    Of a file all bytes up to 256 MiB are read, of a larger one as many spread over it; of a decoded volume boxes spread
+    over it; a phantom is told by its seed and settings.
     """
     while hasattr(volume, "volume"):  # views
         volume = volume.volume
@@ -195,6 +195,14 @@ def content_digest(volume: Volume) -> str:
             for start in blocks:
                 file.seek(start)
                 content.update(file.read(_BLOCK))
+    elif hasattr(volume, "seed"):
+        settings = (
+            volume.name,
+            volume.affine.tolist(),
+            getattr(volume, "noise", None),
+            getattr(volume, "contrast", None),
+        )
+        content.update(repr(settings).encode())
     else:
         box = [min(16, n) for n in volume.shape]
         for place in product(range(4), repeat=len(box)):
