@@ -79,6 +79,9 @@ class _Termination:
         if os.getpid() != self.process:
             os._exit(128 + number)
         print("Stopped by SIGTERM; the same command with --resume true goes on.", file=sys.stderr, flush=True)
+        # zarr's tasks that wait at this moment are dropped when Python ends, which asyncio reports with tracebacks
+        logging.getLogger("asyncio").disabled = True
+        sys.unraisablehook = lambda unraisable: None
         raise SystemExit(128 + number)
 
 
