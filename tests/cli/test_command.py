@@ -219,6 +219,12 @@ def test_the_doctor_finds_damaged_weights_and_missing_packages(adder, capsys):
     assert "wrong: adder: model.pt must have the sha256 ba7816bf8f01..." in capsys.readouterr().out
 
 
+def test_the_repositorys_bundles_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HIRESMED_BUNDLES", raising=False)
+    assert bundles()["dcgan_mri"].root == ROOT / "bundles" / "dcgan_mri"
+
+
 def test_no_bundle_anywhere_is_a_sentence(monkeypatch):
     monkeypatch.setattr("hiresmed.cli.bundle_folders.search_path", lambda: [])
     assert main(["list"]) == 2

@@ -175,8 +175,8 @@ def search_path() -> list[Path]:
     install, what was installed with the package.
     """
     named = [Path(p).expanduser() for p in os.environ.get("HIRESMED_BUNDLES", "").split(os.pathsep) if p]
-    package = Path(__file__).resolve().parent
-    return [*named, Path.cwd(), Path.cwd() / "bundles", package.parents[1] / "bundles", package / "bundles"]
+    library = Path(__file__).resolve().parents[1]
+    return [*named, Path.cwd(), Path.cwd() / "bundles", library.parents[1] / "bundles", library / "bundles"]
 
 
 def is_bundle(folder: Path) -> bool:
