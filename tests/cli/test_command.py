@@ -176,7 +176,7 @@ def test_bundles_are_looked_for_in_this_order(tmp_path, monkeypatch):
     package = tmp_path / "repository" / "common" / "hiresmed"
     package.mkdir(parents=True)
     write(package / "bundles", "same")
-    monkeypatch.setattr(bundle_folders, "__file__", str(package / "bundle_folders.py"))
+    monkeypatch.setattr(bundle_folders, "__file__", str(package / "cli" / "bundle_folders.py"))
     monkeypatch.setenv("HIRESMED_BUNDLES", str(tmp_path / "named"))
     monkeypatch.chdir(tmp_path / "here")
     places = ["named", "here", "here/bundles", "repository/bundles", "repository/common/hiresmed/bundles"]
