@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.core.errors import InputError
+from hiresmed.io.ome_zarr import open_level
 from hiresmed.io.readers import open_volume
-from hiresmed.io.stores import ZarrStores, open_level
+from hiresmed.io.stores import ZarrStores
 from PIL import Image
 
 SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))

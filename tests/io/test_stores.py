@@ -87,36 +87,6 @@ def test_a_written_pyramid_opens_as_volumes_where_it_lay(tmp_path):
         level, again = pyramid(tmp_path, resume=True)[k], open_level(tmp_path / "result.ome.zarr", k)
         assert np.array_equal(again.affine, level.affine)
         assert np.array_equal(everything(again), np.arange(np.prod(level.shape)).reshape(level.shape))
-    with pytest.raises(ValueError, match=r"read.only"):
-        open_level(tmp_path / "result.ome.zarr").write((0, 0), np.ones((2, 2)))
-
-
-def test_the_ome_zarr_of_another_program_opens_with_its_scale(tmp_path):
-    group = zarr.open_group(str(tmp_path / "theirs.zarr"), mode="w", zarr_format=3)
-    group.create_array("s0", shape=(4, 5, 6), dtype="uint16", chunks=(4, 5, 6))[...] = 3
-    transforms = [{"type": "scale", "scale": [2.0, 0.5, 0.7]}]
-    dataset = {"path": "s0", "coordinateTransformations": transforms}
-    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"datasets": [dataset]}]}
-    volume = open_level(tmp_path / "theirs.zarr")
-    assert volume.spacing == (2.0, 0.5, 0.7)
-    assert np.array_equal(everything(volume), np.full((4, 5, 6), 3))
-
-
-@pytest.mark.parametrize("damage", ["not zarr", "no image", "no such level", "a group", "no scale", "one axis"])
-def test_what_is_no_ome_zarr_is_refused(tmp_path, damage):
-    path = tmp_path / "image.zarr"
-    path.mkdir()
-    if damage != "not zarr":
-        group = zarr.open_group(str(path), mode="w", zarr_format=3)
-        group.create_array("0", shape=(4,), dtype="uint16", chunks=(4,))
-        group.create_group("2")
-        if damage != "no image":
-            dataset = {"path": {"no such level": "1", "a group": "2"}.get(damage, "0")}
-            if damage != "no scale":
-                dataset["coordinateTransformations"] = [{"type": "scale", "scale": [1.0]}]
-            group.attrs["ome"] = {"multiscales": [{"datasets": [dataset]}]}
-    with pytest.raises(InputError, match=r"image\.zarr must"):
-        open_level(path)
 
 
 def test_resume_goes_on_where_tiles_were_finished_and_a_new_start_does_not(tmp_path):

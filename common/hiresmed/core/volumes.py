@@ -23,6 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from .errors import InputError
 from .nifti_geometry import nifti_affine
+from .output_files import files_digest
 from .packed_size import check_packed
 from .tiles import box_index
 
@@ -178,8 +179,8 @@ def check_finite(volume: Volume, box: int = 128) -> None:
 def content_digest(volume: Volume) -> str:
     """Tells volumes of one name and shape apart by what they hold, so that a run is resumed with its own input.
 
-    Of a file all bytes up to 256 MiB are read, of a larger one as many spread over it; of a decoded volume boxes spread
-    over it; a phantom is told by its seed and settings.
+    Of a file, and of each file of a store, all bytes up to 256 MiB are read, of a larger one as many spread over it; of
+    a decoded volume boxes spread over it; a phantom is told by its seed and settings.
     """
     while hasattr(volume, "volume"):  # views
         volume = volume.volume
@@ -195,6 +196,8 @@ def content_digest(volume: Volume) -> str:
             for start in blocks:
                 file.seek(start)
                 content.update(file.read(_BLOCK))
+    elif path is not None and Path(path).is_dir():
+        content.update(files_digest(p for p in sorted(Path(path).rglob("*")) if p.is_file()).encode())
     elif hasattr(volume, "seed"):
         settings = (
             volume.name,

@@ -4,11 +4,12 @@ from .evaluator_batch import case_batch, single_case
 from .host import ToHostd
 from .image_kind import ImageKind
 from .load import LoadImageStreamd
+from .ome_zarr import open_level
 from .outputs import CaseOutput
 from .readers import cases, open_volume
 from .save import SaveImageSegmentedd, SaveImageStreamd
 from .served import RequestedLatentd, ServedImaged
-from .stores import MemoryStores, ZarrStores, open_level
+from .stores import MemoryStores, ZarrStores
 from .writers import save_volume
 
 __all__ = [

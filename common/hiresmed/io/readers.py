@@ -22,6 +22,7 @@ from ..core.errors import InputError
 from ..core.views import as_picture
 from ..core.volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape
 from .dicom import RAS_FROM_LPS, SeriesVolume, dicom_files, is_dicom, open_series, read_header
+from .ome_zarr import is_zarr, open_level
 from .pictures import read_picture
 from .writers import check_space, write_nifti
 
@@ -57,8 +58,8 @@ def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
         return path
     source = _existing(path)
     suffix = _suffix(source)
-    if suffix == ".zarr" and source.is_dir():
-        return _open_zarr(source)
+    if is_zarr(source):
+        return as_picture(open_level(source))
     if source.is_dir():
         if not dicom_files(source) and _image_files(source):
             raise InputError(
@@ -105,17 +106,6 @@ def case_name(path: str | Path) -> str:
     path = Path(path).expanduser()
     name = path.name or path.resolve().name
     return name[: -len(_suffix(path))] if _suffix(path) in SUFFIXES and len(name) > len(_suffix(path)) else name
-
-
-def _open_zarr(source: Path) -> Volume:
-    try:
-        from .stores import open_level
-    except ImportError as error:
-        raise InputError(
-            f"{source.name} must be an image file, got an OME-Zarr, which this version cannot read as input; "
-            "export its level 0 as NIfTI."
-        ) from error
-    return open_level(source)
 
 
 def _open_compressed(source: Path, work_dir: Path) -> NiftiVolume:
@@ -324,7 +314,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _folder_is_case(folder: Path) -> bool:
-    return folder.suffix.lower() == ".zarr" or bool(dicom_files(folder))
+    return is_zarr(folder) or bool(dicom_files(folder))
 
 
 def _loose_dicom(files: Sequence[Path]) -> list[Path]:

@@ -21,7 +21,7 @@ import zarr
 from ..core.errors import InputError
 from ..core.pyramids import Level, MemoryStores, level_affine
 
-__all__ = ["Level", "MemoryStores", "ZarrStores", "level_affine", "open_level"]
+__all__ = ["Level", "MemoryStores", "ZarrStores", "level_affine"]
 
 _AXES = {2: ("y", "x"), 3: ("x", "y", "z")}
 
@@ -42,6 +42,8 @@ class ZarrStores:
         self.resume = resume
         # one reader thread: zarr's pool fragments glibc's arenas and the resident size creeps with the volume
         zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
+        # with chunks of zeros on disk, too, a chunk that is absent from a finished store was lost
+        zarr.config.set({"array.write_empty_chunks": True})
 
     def path(self, name: str) -> pathlib.Path:
         """Folder of one pyramid."""
@@ -136,29 +138,6 @@ class ZarrStores:
         return levels
 
 
-def open_level(path: str | pathlib.Path, level: int = 0) -> Level:
-    """One level of an OME-Zarr image as a volume, read-only; geometry from our affine, else from its scale."""
-    path = pathlib.Path(path)
-    try:
-        group = zarr.open_group(path, mode="r")
-        attributes = _attributes(group)
-        dataset = attributes["ome"]["multiscales"][0]["datasets"][level]
-        array = _array_of(group, dataset["path"])
-        ours = attributes.get("hiresmed")
-        scale = ours["recipe"]["scales"][level] if ours else dataset["coordinateTransformations"][0]["scale"]
-    except (KeyError, IndexError, FileNotFoundError, ValueError) as error:
-        raise InputError(
-            f"{path.name} must be an OME-Zarr 0.5 image, got one without {error}; export it again."
-        ) from error
-    if array.ndim not in (2, 3):
-        raise InputError(f"{path.name} must have 2 or 3 axes, all of space, got shape {array.shape}; save one channel.")
-    if ours:
-        affine = level_affine(np.array(ours["affine"]), [scale] * array.ndim)
-    else:
-        affine = np.diag([*scale, *[1.0] * (4 - array.ndim)])
-    return Level(array, affine, path.name)
-
-
 def _attributes(group: zarr.Group) -> dict[str, Any]:
     return group.attrs.asdict()
 
@@ -188,7 +167,12 @@ def _changes(wanted: dict, found: dict, prefix: str = "") -> list[str]:
 
 
 def _ours(affine: np.ndarray, recipe: dict) -> dict:
-    return {"affine": np.asarray(affine).tolist(), "affine_frame": "RAS+ mm, voxel centres", "recipe": recipe}
+    return {
+        "affine": np.asarray(affine).tolist(),
+        "affine_frame": "RAS+ mm, voxel centres",
+        "every_chunk": True,  # chunks of zeros are stored, too
+        "recipe": recipe,
+    }
 
 
 def _ome_attributes(name: str, affine: np.ndarray, recipe: dict) -> dict:
