@@ -12,6 +12,7 @@ import re
 
 import jsonschema
 import pytest
+from front_door import SMALL_TRAININGS
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -28,30 +29,6 @@ IDS = {
     "inference": (*KNOBS, "image", "tile_size", "network_def", "dataset", "preprocessing", "inferer", "postprocessing",
                   "evaluator", "initialize", "run", "finalize"),
 }  # fmt: skip
-# knobs with which a training is set up in seconds
-SMALL = {
-    "msgan_ct3d": {
-        "cases_list": [
-            {"phantom": 0, "shape": [24, 24, 24]},
-            {"phantom": 1, "shape": [24, 24, 24], "section": "validation"},
-        ],
-        "base_size": 16,
-    },
-    "msgan_xray2d": {
-        "cases_list": [
-            {"phantom": 0, "shape": [32, 32]},
-            {"phantom": 0, "shape": [32, 24], "section": "validation"},
-        ],
-        "base_size": 16,
-    },
-    "dcgan_mri": {"size": 16, "width": 16, "phantoms": 4, "phantom": {"shape": [16, 16, 16]}, "batch_size": 2},
-    "patchddm_brats": {"phantoms": 4},
-    "inr_gan_multistage": {
-        "image_size": [16, 16],
-        "cases_list": [{"phantom": 0, "shape": [16, 16, 4]}],
-        "val_samples": 2,
-    },
-}
 # all files that name a `_target_`: overlays and the template of new bundles too, each read alone
 TARGET_FILES = sorted(
     path for folder in (BUNDLES, ROOT / "scripts") for path in folder.rglob("*") if path.suffix in (".yaml", ".json")
@@ -266,7 +243,7 @@ def test_monai_finds_every_property_and_builds_it(bundle, workflow, tmp_path, mo
             name: value for name, value in (("network", "@network_def"), ("weights_sha256", None)) if name in known
         }
     else:
-        override |= SMALL.get(bundle.name, {})
+        override |= SMALL_TRAININGS.get(bundle.name, {})
     found = ConfigWorkflow(
         str(config), workflow_type=workflow, logging_file=False, init_id="nothing_to_initialize", **override
     )

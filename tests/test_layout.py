@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import hiresmed
 import pytest
 
+ROOT = Path(__file__).parents[1]
 LIBRARY = Path(hiresmed.__file__).parent
 FILES = sorted(LIBRARY.rglob("*.py"))
 ORDER = ("core", "io", "reports", "training", "metrics", "phantoms", "datasets", "methods", "cli")
@@ -97,3 +99,20 @@ def test_no_name_is_both_a_module_and_a_thing_in_it(path):
             for alias in node.names
         }
         assert (definitions | exported) & modules == set(), "the package exports names of its own modules"
+
+
+def test_every_public_name_is_used_by_more_than_tests():
+    """By another place of the library, a config, a script or a page: what only tests call serves nobody."""
+    defined: dict[str, str] = {}
+    used = {"emit"}  # of a logging.Handler: Python calls it
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                defined[node.name] = path.name
+            elif path.name != "__init__.py":
+                used |= {getattr(node, field, None) for field in ("id", "attr")}
+                used |= {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bundles/*/*/*"), *ROOT.glob("scripts/**/*")]:
+        if path.suffix in (".md", ".yaml", ".py", ".json"):
+            used |= set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    assert {name: file for name, file in defined.items() if name not in used} == {}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import runpy
 import signal
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -26,9 +25,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {"size": 16, "width": 8, "last_width": 4, "latent_size": 4}
-DOOR = SHARED.FrontDoor("dcgan_mri", NETWORK)
+DOOR = front_door.FrontDoor("dcgan_mri", NETWORK)
 settings, run = DOOR.settings, DOOR.run
 PHANTOMS = {"phantoms": 4, "phantom": {"shape": [16, 16, 24]}}
 TRAINING = NETWORK | PHANTOMS | {
@@ -82,7 +80,7 @@ def file_name(number: int, kind: str = "sample") -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {p.name: SHARED.digest(p) for p in folder.glob("*_synthetic.png")}
+    return {p.name: front_door.digest(p) for p in folder.glob("*_synthetic.png")}
 
 
 def pixels(folder: Path, number: int, kind: str = "sample") -> np.ndarray:
@@ -94,7 +92,7 @@ def pixels(folder: Path, number: int, kind: str = "sample") -> np.ndarray:
 
 
 def test_samples_are_pictures_a_preview_a_report_and_a_last_line(tmp_path, weights, samples):
-    done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", num_samples=7)))
+    done = front_door.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", num_samples=7)))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     out = tmp_path / "out"
@@ -105,7 +103,7 @@ def test_samples_are_pictures_a_preview_a_report_and_a_last_line(tmp_path, weigh
     assert last.startswith(f"dcgan_mri made 7 synthetic images (16 x 16 uint16): {names[0]}, ")
     report = json.loads((out / "report.json").read_text())
     assert report["synthetic"] is True and report["config"]["num_samples"] == 7 and report["input"] is None
-    assert report["weights_sha256"] == SHARED.digest(weights)
+    assert report["weights_sha256"] == front_door.digest(weights)
     assert report["output"][6] == {"files": [names[6]], "shape": [16, 16], "dtype": "uint16"}
     assert str(tmp_path) not in json.dumps(report)
     with Image.open(out / "preview.png") as preview:
@@ -122,21 +120,21 @@ def test_a_pixel_is_the_networks_value_between_the_ends_of_the_window(samples, w
 
 
 def test_a_mistyped_knob_ends_in_one_sentence(tmp_path, weights):
-    done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", num_sample=7)))
-    SHARED.assert_plain(done, "--num_sample is no knob of this config; did you mean --num_samples?")
+    done = front_door.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", num_sample=7)))
+    front_door.assert_plain(done, "--num_sample is no knob of this config; did you mean --num_samples?")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 def test_two_processes_make_and_measure_what_one_does(tmp_path, weights, samples):
-    done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "two", num_samples=7), TORCHRUN))
+    done = front_door.subprocess_run(DOOR.command(settings(weights, tmp_path / "two", num_samples=7), TORCHRUN))
     assert done.returncode == 0, done.stderr[-3000:]
     assert digests(tmp_path / "two") == digests(samples)
     knobs = settings(weights, tmp_path / "measured", num_samples=12, extractor="pixels", **PHANTOMS)
     words = DOOR.command(knobs, TORCHRUN)
     overlay = DOOR.bundle / "configs" / "evaluate.yaml"
     words[words.index("--config_file") + 1] = f"['{DOOR.bundle / 'configs/inference.yaml'}','{overlay}']"
-    done = SHARED.subprocess_run(words)
+    done = front_door.subprocess_run(words)
     assert done.returncode == 0, done.stderr[-3000:]
     run({**knobs, "output_dir": str(tmp_path / "alone")}, "evaluate.yaml")
     two, one = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("measured", "alone"))
@@ -160,7 +158,7 @@ def test_two_processes_train_and_a_killed_worker_changes_no_bit(tmp_path, overla
         command[command.index("--config_file") + 1] = str(configs)
         return command
 
-    whole = SHARED.subprocess_run(words(tmp_path / "whole"))
+    whole = front_door.subprocess_run(words(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr[-3000:]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words(tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL)
@@ -333,7 +331,7 @@ def test_amp_is_bfloat16_on_a_cpu_too_and_a_machine_where_it_is_wrong_gets_float
 
 def test_damaged_weights_and_an_output_that_exists_are_refused(tmp_path, weights, samples):
     with pytest.raises(InputError, match="damaged or was replaced"):
-        run(settings(SHARED.damaged(tmp_path, weights), tmp_path / "out"))
+        run(settings(front_door.damaged(tmp_path, weights), tmp_path / "out"))
     before = digests(samples)
     with pytest.raises(InputError, match=r"must not yet hold sample_0000_synthetic\.png, got one"):
         run(settings(weights, samples, num_samples=2))

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import numpy as np
 import pytest
 import torch
@@ -20,8 +19,7 @@ from PIL import Image
 
 pytestmark = [pytest.mark.front_door, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
-CASCADE = {"network_def#base": SHARED.SMALL, "network_def#stage": SHARED.SMALL, "base_size": 16}
+CASCADE = {"network_def#base": front_door.SMALL, "network_def#stage": front_door.SMALL, "base_size": 16}
 NETWORKS = {
     "msgan_ct3d": CASCADE,
     "msgan_xray2d": CASCADE,
@@ -87,11 +85,11 @@ EVALUATIONS = {
 
 def monai_bundle_run(bundle: str, configs: list[str], knobs: dict) -> subprocess.CompletedProcess:
     """`python -m monai.bundle run` in a process of its own; it must end well."""
-    root = SHARED.BUNDLES / bundle
+    root = front_door.BUNDLES / bundle
     files = str([str(root / "configs" / name) for name in configs])
     words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, "--bundle_root", str(root)]
     words += [word for name, value in knobs.items() for word in (f"--{name}", str(value))]
-    done = SHARED.subprocess_run(words)
+    done = front_door.subprocess_run(words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done

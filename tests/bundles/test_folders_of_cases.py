@@ -6,10 +6,9 @@ Tiny networks with random weights stand for the shipped ones; the runs are seen 
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -20,14 +19,13 @@ from hiresmed.phantoms import BrainPhantom
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {
     "network_def#channels": 4, "network_def#channel_multipliers": [1, 2], "network_def#num_res_blocks": 1,
 }  # fmt: skip
-BRAINS = SHARED.FrontDoor(
+BRAINS = front_door.FrontDoor(
     "patchddm_brats", NETWORK, spacing=8.0, reference_size=[24, 30, 24], tile_size=16, num_samples=1, steps=1
 )
-SCANS = SHARED.FrontDoor("msgan_ct3d", tile_size=32, base_size=16)
+SCANS = front_door.FrontDoor("msgan_ct3d", tile_size=32, base_size=16)
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
 PHANTOM = BrainPhantom((24, 28, 20), seed=5, look_alike=False)
 IMAGE = PHANTOM.read()[0]
@@ -51,7 +49,7 @@ def truncate(path: Path) -> None:
 
 def brain_weights(folder: Path) -> Path:
     torch.manual_seed(0)
-    return SHARED.other_file(folder, "brains.pt", PatchDDMUNet(3, 8, 1, 4, (1, 2), 1).state_dict())
+    return front_door.other_file(folder, "brains.pt", PatchDDMUNet(3, 8, 1, 4, (1, 2), 1).state_dict())
 
 
 def reports(folder: Path) -> list[str]:
@@ -71,8 +69,8 @@ def test_brains_that_cannot_be_segmented_do_not_stop_the_others(tmp_path):
     (data / "misnamed" / "misnamed_t1ce.nii.gz").rename(data / "misnamed" / "misnamed_x.nii.gz")
     save(data / "ct" / "ct.nii.gz", IMAGE[0])
     knobs = BRAINS.settings(brain_weights(tmp_path), tmp_path / "out", dataset_dir=data)
-    done = SHARED.subprocess_run(BRAINS.command(knobs))
-    SHARED.assert_plain(done, "All 7 cases must have a result, got none for 3 (broken, ct, misnamed; ")
+    done = front_door.subprocess_run(BRAINS.command(knobs))
+    front_door.assert_plain(done, "All 7 cases must have a result, got none for 3 (broken, ct, misnamed; ")
     assert reports(tmp_path / "out") == ["a", "linked", "upper", "z"]
     assert "4 of 7 cases have a result; 3 have none:" in done.stdout
     for name, sentence in {
@@ -86,16 +84,16 @@ def test_brains_that_cannot_be_segmented_do_not_stop_the_others(tmp_path):
 
 def test_scans_that_cannot_be_read_do_not_stop_the_others_and_what_is_no_image_is_named(tmp_path):
     data = tmp_path / "data"
-    scan = SHARED.bricks((40, 36, 32), -1000, 600, np.int16)
+    scan = front_door.bricks((40, 36, 32), -1000, 600, np.int16)
     for name in ("a", "broken", "z"):
         save(data / f"{name}.nii.gz", scan, np.eye(4))
     truncate(data / "broken.nii.gz")
     save(data / "colours.nii.gz", np.zeros((8, 8, 8, 3), np.int16), np.eye(4))
-    SHARED.text_file(data, "text.nii")
-    SHARED.text_file(data, "lost.nii.gz.bak")
-    weights = SHARED.other_file(tmp_path, "scans.pt", SHARED.generator(3).state_dict())
-    done = SHARED.subprocess_run(SCANS.command(SCANS.settings(weights, tmp_path / "out", dataset_dir=data)))
-    SHARED.assert_plain(done, "All 5 cases must have a result, got none for 3 (broken, colours, text; ")
+    front_door.text_file(data, "text.nii")
+    front_door.text_file(data, "lost.nii.gz.bak")
+    weights = front_door.other_file(tmp_path, "scans.pt", front_door.generator(3).state_dict())
+    done = front_door.subprocess_run(SCANS.command(SCANS.settings(weights, tmp_path / "out", dataset_dir=data)))
+    front_door.assert_plain(done, "All 5 cases must have a result, got none for 3 (broken, colours, text; ")
     assert reports(tmp_path / "out") == ["a", "z"]
     told = json.loads((tmp_path / "out" / "z" / "report.json").read_text())["warnings"]
     assert any("lost.nii.gz.bak" in sentence for sentence in told)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -24,12 +23,11 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {"network_def#channels": [8, 6], "network_def#features": 8, "network_def#style_size": 6, "latent_size": 6}
-DOOR = SHARED.FrontDoor(
+DOOR = front_door.FrontDoor(
     "inr_gan_multistage", NETWORK, image_size=[16, 24], tile_size=10, places=64, trained_spacing=2.0, large_size=None
 )
-settings, run, digest, left_behind = DOOR.settings, DOOR.run, SHARED.digest, SHARED.left_behind
+settings, run, digest, left_behind = DOOR.settings, DOOR.run, front_door.digest, front_door.left_behind
 
 
 def generator(channels: int = 1) -> ImplicitGenerator:
@@ -40,7 +38,7 @@ def generator(channels: int = 1) -> ImplicitGenerator:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    return SHARED.other_file(tmp_path_factory.mktemp("weights"), "tiny.pt", generator().state_dict())
+    return front_door.other_file(tmp_path_factory.mktemp("weights"), "tiny.pt", generator().state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,7 @@ def values_of(path: Path) -> np.ndarray:
 
 def test_a_run_leaves_a_gallery_a_large_image_preview_report_and_last_line(tmp_path, weights, gallery):
     knobs = settings(weights, tmp_path / "out", num_samples=2, large_size="[32,48]")
-    done = SHARED.subprocess_run(DOOR.command(knobs))
+    done = front_door.subprocess_run(DOOR.command(knobs))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "error:" not in done.stderr
     names = ["large_0000_synthetic.png", "sample_0000_synthetic.png", "sample_0001_synthetic.png"]
@@ -170,7 +168,7 @@ def test_interpolation_begins_and_ends_at_the_samples(tmp_path, weights, gallery
 
 
 def test_colours_are_written_as_png_and_tiff_of_the_same_values(tmp_path):
-    path = SHARED.other_file(tmp_path, "colour.pt", generator(3).state_dict())
+    path = front_door.other_file(tmp_path, "colour.pt", generator(3).state_dict())
     knobs = {"num_samples": 1, "image_channels": 3, "dtype": "uint8", "window": [0, 255]}
     run(settings(path, tmp_path / "png", **knobs))
     run(settings(path, tmp_path / "tiff", **knobs, output_format="tiff"))
@@ -218,16 +216,16 @@ MISTAKES = {
     "a PNG too large": (lambda f: {"size": [9000, 9000], "output_format": "png"}, "set output_format to tiff"),
     "a disk too small": (lambda f: {"size": [10**7, 10**7]}, "GB free"),
     "a folder that is a file": (
-        lambda f: {"output_dir": SHARED.text_file(f, "file") / "out"},
+        lambda f: {"output_dir": front_door.text_file(f, "file") / "out"},
         "output_dir must be a folder that can be written",
     ),
     "no weights": (lambda f: {"weights_path": f / "none.pt"}, "the weights must be in"),
     "colour weights": (
-        lambda f: {"weights_path": SHARED.other_file(f, "c.pt", generator(3).state_dict())},
+        lambda f: {"weights_path": front_door.other_file(f, "c.pt", generator(3).state_dict())},
         "c.pt must hold the weights of ImplicitGenerator as configured",
     ),
     "damaged weights": (
-        lambda f: {"weights_path": SHARED.damaged(f, SHARED.other_file(f, "w.pt", generator().state_dict()))},
+        lambda f: {"weights_path": front_door.damaged(f, front_door.other_file(f, "w.pt", generator().state_dict()))},
         "must have the sha256",
     ),
 }  # fmt: skip
@@ -255,7 +253,7 @@ def test_results_that_exist_are_not_replaced_unless_asked(weights, gallery):
 def test_two_processes_draw_the_same_bytes_as_one(tmp_path, weights, gallery):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     knobs = settings(weights, tmp_path, num_samples=2, large_size="[32,48]")
-    done = SHARED.subprocess_run(DOOR.command(knobs, launcher))
+    done = front_door.subprocess_run(DOOR.command(knobs, launcher))
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("sample_0001", "large_0000"):
         assert digest(tmp_path / f"{name}_synthetic.png") == digest(gallery / f"{name}_synthetic.png")

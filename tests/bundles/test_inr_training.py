@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -21,9 +20,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {"network_def#channels": [8, 6], "network_def#features": 8, "network_def#style_size": 6, "latent_size": 6}
-DOOR = SHARED.FrontDoor("inr_gan_multistage", NETWORK, tile_size=10, large_size=None)
+DOOR = front_door.FrontDoor("inr_gan_multistage", NETWORK, tile_size=10, large_size=None)
 run = DOOR.run
 TRAINING = {
     **NETWORK, "bundle_root": str(DOOR.bundle), "image_size": [16, 16], "stage_epochs": [1, 2, 1], "iterations": 2,
@@ -175,7 +173,7 @@ def test_killed_in_mid_stage_and_resumed_it_ends_at_the_same_bits(tmp_path, phot
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert torch.load(latest, weights_only=True)["epoch"] < 4, "the run was over before it could be killed"
-    done = SHARED.subprocess_run(command(tmp_path, photographs, resume="true"))
+    done = front_door.subprocess_run(command(tmp_path, photographs, resume="true"))
     assert done.returncode == 0, done.stderr[-3000:]
     state = torch.load(latest, weights_only=True)
     assert_same(three_stages[1]["objects"], state["objects"])
@@ -186,7 +184,7 @@ def test_killed_in_mid_stage_and_resumed_it_ends_at_the_same_bits(tmp_path, phot
 def test_two_processes_train(tmp_path, photographs, overlay):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     knobs = {"accumulation_steps": 1, "stage_epochs": "[2]"} if overlay == "exact.yaml" else {"accumulation_steps": 1}
-    done = SHARED.subprocess_run(command(tmp_path, photographs, launcher, overlay, **knobs))
+    done = front_door.subprocess_run(command(tmp_path, photographs, launcher, overlay, **knobs))
     assert done.returncode == 0, done.stderr[-3000:]
     flat = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(torch.isfinite(v).all() for v in flat.values())

@@ -10,14 +10,13 @@ import gzip
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -28,12 +27,11 @@ from hiresmed.io.readers import open_volume
 from hiresmed.io.stores import ZarrStores
 from PIL import Image
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
-DOOR = SHARED.FrontDoor("msgan_ct3d", tile_size=16, base_size=16)
+DOOR = front_door.FrontDoor("msgan_ct3d", tile_size=16, base_size=16)
 settings, command, run = DOOR.settings, DOOR.command, DOOR.run
-generator, bricks, subprocess_run = SHARED.generator, SHARED.bricks, SHARED.subprocess_run
-left_behind, digest, assert_plain = SHARED.left_behind, SHARED.digest, SHARED.assert_plain
-text_file, other_file, damaged = SHARED.text_file, SHARED.other_file, SHARED.damaged
+generator, bricks, subprocess_run = front_door.generator, front_door.bricks, front_door.subprocess_run
+left_behind, digest, assert_plain = front_door.left_behind, front_door.digest, front_door.assert_plain
+text_file, other_file, damaged = front_door.text_file, front_door.other_file, front_door.damaged
 OBLIQUE = np.array([[-0.7, 0.3, 0.1, 51.3], [0.25, 0.9, -0.4, -80.1], [0.1, 0.35, 2.1, 7.7], [0, 0, 0, 1]])
 SHAPE = (41, 34, 27)
 

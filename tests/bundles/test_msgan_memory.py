@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import nibabel
 import numpy as np
 import pytest
 import torch
 from hiresmed.methods.msgan import MultiScaleGenerator
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 BUNDLE = Path(__file__).parents[2] / "bundles" / "msgan_ct3d"
 SMALL = {"width": 8, "num_blocks": 1, "fine_width": 4}
 MB = 1e6
@@ -55,7 +53,7 @@ def peak_of_a_run(folder: Path, weights: Path, size: int, tile_size: int) -> flo
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from Linux's /proc")
 def test_twice_the_size_per_axis_needs_the_same_memory_tiled_and_far_more_untiled(tmp_path, weights):
     runs = [partial(peak_of_a_run, tmp_path / str(size), weights, size, 32) for size in (64, 128)]
-    small, large = SHARED.lowest_peaks(*runs, bound=8 * MB)
+    small, large = front_door.lowest_peaks(*runs, bound=8 * MB)
     untiled = peak_of_a_run(tmp_path / "untiled", weights, 128, 128)
     assert abs(large - small) < 8 * MB
     assert untiled - small > 80 * MB, "the bound is one that a whole volume in memory breaks"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -14,20 +14,19 @@ import torch
 from hiresmed.core.errors import InputError
 from PIL import Image
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 DOORS = {
-    "msgan_ct3d": SHARED.FrontDoor("msgan_ct3d", tile_size=16, base_size=16),
-    "msgan_xray2d": SHARED.FrontDoor("msgan_xray2d", tile_size=32, base_size=16),
+    "msgan_ct3d": front_door.FrontDoor("msgan_ct3d", tile_size=16, base_size=16),
+    "msgan_xray2d": front_door.FrontDoor("msgan_xray2d", tile_size=32, base_size=16),
 }
 
 
 def image(bundle: str, folder: Path) -> Path:
     if bundle == "msgan_ct3d":
         path = folder / "chest.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(SHARED.bricks((40, 36, 28), -1000, 1000, np.int16), np.eye(4)), path)
+        nibabel.save(nibabel.Nifti1Image(front_door.bricks((40, 36, 28), -1000, 1000, np.int16), np.eye(4)), path)
     else:
         path = folder / "chest.png"
-        Image.fromarray(SHARED.bricks((90, 70), 0, 255, np.uint8)).save(path)
+        Image.fromarray(front_door.bricks((90, 70), 0, 255, np.uint8)).save(path)
     return path
 
 
@@ -44,7 +43,7 @@ def trained(request, tmp_path_factory) -> SimpleNamespace:
     ]
     knobs = {
         "bundle_root": str(door.bundle), "dataset_dir": str(folder), "output_dir": str(folder / "run"),
-        "cases_list": listed, "network_def#base": SHARED.SMALL, "network_def#stage": SHARED.SMALL,
+        "cases_list": listed, "network_def#base": front_door.SMALL, "network_def#stage": front_door.SMALL,
         "discriminator_def#channels": 4, "discriminator_def#num_layers": 1, "patch_size": 16, "base_patch": 16,
         "base_size": 16, "iterations": 3, "batch_size": 2, "max_epochs": 2, "val_interval": 1, "base_share": 0.5,
         "sketch_kind": "signed", "base_views": 0.7, "rollout": 0.5, "cache_dir": str(folder / "cache"),
@@ -66,7 +65,7 @@ def test_an_edge_sketch_and_weights_for_signed_ones_are_refused_and_so_is_the_ot
     with pytest.raises(InputError, match="trained with, signed, got edges; set --sketch_kind signed"):
         trained.door.run(trained.door.settings(trained.weights, tmp_path / "a", image=str(source), sketch_kind="edges"))
     lines = tmp_path / "lines.pt"
-    torch.save(SHARED.generator(3 if trained.door.bundle.name == "msgan_ct3d" else 2, "edges").state_dict(), lines)
+    torch.save(front_door.generator(3 if trained.door.bundle.name == "msgan_ct3d" else 2, "edges").state_dict(), lines)
     with pytest.raises(InputError, match="trained with, edges, got signed; set --sketch_kind edges"):
         trained.door.run(trained.door.settings(lines, tmp_path / "b", image=str(source), sketch_kind="signed"))
     with pytest.raises(InputError, match="sketch_kind must be one of edges, signed, got 'canny'"):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
+import dicom_files
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -23,16 +23,14 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
-DICOM = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("dicom_files.py"))))
 NETWORK = {
     "network_def#channels": 4, "network_def#channel_multipliers": [1, 2], "network_def#num_res_blocks": 1,
 }  # fmt: skip
-DOOR = SHARED.FrontDoor(
+DOOR = front_door.FrontDoor(
     "patchddm_brats", NETWORK, spacing=8.0, reference_size=[24, 30, 24], tile_size=16, num_samples=2, steps=2
 )
 settings, run, command = DOOR.settings, DOOR.run, DOOR.command
-digest, left_behind, text_file = SHARED.digest, SHARED.left_behind, SHARED.text_file
+digest, left_behind, text_file = front_door.digest, front_door.left_behind, front_door.text_file
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
 NAMES = ["glioma_labels.nii.gz", "glioma_probability.nii.gz", "glioma_variance.nii.gz"]
 REAL = Path(os.environ.get("HIRESMED_DATA", "")) / "brain_mr" / "TCGA-FG-6692"
@@ -48,7 +46,7 @@ def network(regions: int = 1, **changes) -> PatchDDMUNet:
 
 
 def weights_file(folder: Path, regions: int = 1) -> Path:
-    return SHARED.other_file(folder, f"tiny_{regions}.pt", network(regions).state_dict())
+    return front_door.other_file(folder, f"tiny_{regions}.pt", network(regions).state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +107,7 @@ def test_a_voxel_is_labelled_where_its_probability_is_above_the_threshold(tmp_pa
 def test_a_case_is_answered_on_its_own_grid_with_labels_maps_preview_report_and_last_line(
     tmp_path, weights, case, whole
 ):
-    done = SHARED.subprocess_run(command(settings(weights, tmp_path / "out", image=case / "glioma_t2.nii.gz")))
+    done = front_door.subprocess_run(command(settings(weights, tmp_path / "out", image=case / "glioma_t2.nii.gz")))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "error:" not in done.stderr
     out = tmp_path / "out"
@@ -141,8 +139,8 @@ def test_a_mistake_found_deep_in_the_loader_is_one_line_of_error(tmp_path, weigh
     image, _ = PHANTOM.read()
     image[2, 15, 15, 15] = np.nan
     folder = write_case(tmp_path / "hole", image)
-    done = SHARED.subprocess_run(command(settings(weights, tmp_path / "out", image=folder)))
-    SHARED.assert_plain(done, "glioma_t2.nii.gz must hold finite values only")
+    done = front_door.subprocess_run(command(settings(weights, tmp_path / "out", image=folder)))
+    front_door.assert_plain(done, "glioma_t2.nii.gz must hold finite values only")
     assert left_behind(tmp_path / "out") == []
 
 
@@ -382,7 +380,7 @@ MISTAKES = {
         "l.nii must have the shape",
     ),
     "no weights": (lambda f, c, w: {"weights_path": f / "none.pt"}, "weights must be in .*none.pt"),
-    "damaged weights": (lambda f, c, w: {"weights_path": SHARED.damaged(f, w)}, "model.pt must have the sha256"),
+    "damaged weights": (lambda f, c, w: {"weights_path": front_door.damaged(f, w)}, "model.pt must have the sha256"),
     "weights of another network": (
         lambda f, c, w: {"weights_path": weights_file(f, 3)},
         "must hold the weights of PatchDDMUNet as configured",
@@ -461,7 +459,7 @@ def test_a_case_of_four_dicom_series_is_answered_with_the_nifti_cases_labels_as_
     highdicom = pytest.importorskip("highdicom", reason="DICOM SEG are written by highdicom")
     folder = tmp_path / "glioma"
     for sequence in SEQUENCES:
-        DICOM.write_series(folder / sequence, values(case / f"glioma_{sequence}.nii.gz"), PHANTOM.affine)
+        dicom_files.write_series(folder / sequence, values(case / f"glioma_{sequence}.nii.gz"), PHANTOM.affine)
     run(settings(weights, tmp_path / "out", image=str(folder)))
     names = ["glioma_labels.dcm", "glioma_probability.nii.gz", "glioma_variance.nii.gz", "preview.png", "report.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names

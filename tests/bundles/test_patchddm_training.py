@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import numpy as np
 import pytest
 import torch
@@ -15,11 +14,10 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
 NETWORK = {
     "network_def::channels": 4, "network_def::channel_multipliers": [1, 2], "network_def::num_res_blocks": 1,
 }  # fmt: skip
-DOOR = SHARED.FrontDoor("patchddm_brats", NETWORK, spacing=10.0, reference_size=[20, 24, 18])
+DOOR = front_door.FrontDoor("patchddm_brats", NETWORK, spacing=10.0, reference_size=[20, 24, 18])
 KNOBS = {
     "bundle_root": str(DOOR.bundle), "phantoms": 4, "phantom": {"shape": [18, 20, 16], "look_alike": True},
     "patch_size": 12, "max_epochs": 2, "val_interval": 2, "val_steps": 1, "learning_rate": 1e-3, "device": "cpu",
@@ -122,7 +120,7 @@ def test_two_processes_train_as_one_does(tmp_path):
         folder = tmp_path / str(processes)
         launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m")
         words = DOOR.command({**knobs, "output_dir": folder}, launcher, "train.yaml")
-        done = SHARED.subprocess_run(words)
+        done = front_door.subprocess_run(words)
         assert done.returncode == 0, done.stderr[-3000:]
         ends.append(torch.load(folder / "checkpoints" / "latest.pt", weights_only=True)["objects"]["network"])
     assert all(torch.isfinite(v).all() for v in ends[1].values())

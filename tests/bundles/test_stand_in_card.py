@@ -7,27 +7,21 @@ alone, but a tensor that was left behind, or brought too late, is refused as a c
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import card_process
+import dicom_files
+import front_door
 import nibabel
 import numpy as np
 import pytest
+import stand_in_card
 import torch
 import zarr
 from hiresmed.phantoms import BrainPhantom
 from PIL import Image
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.with_name("stand_in_card")))  # the card's process finds the module by this path, too
-import card_process  # noqa: E402
-import stand_in_card  # noqa: E402
-
-DICOM = SimpleNamespace(**runpy.run_path(str(HERE / "dicom_files.py")))
-SHARED = SimpleNamespace(**runpy.run_path(str(HERE / "front_door.py")))
-CASCADE = {"network_def#base": SHARED.SMALL, "network_def#stage": SHARED.SMALL}
+CASCADE = {"network_def#base": front_door.SMALL, "network_def#stage": front_door.SMALL}
 NETWORKS = {
     "msgan_ct3d": CASCADE,
     "msgan_xray2d": CASCADE,
@@ -86,9 +80,9 @@ def weights(card, tmp_path_factory) -> dict[str, str]:
 def files(tmp_path_factory) -> dict[str, str]:
     """What there is to draw from, by name."""
     folder = tmp_path_factory.mktemp("files")
-    ct = SHARED.bricks((26, 21, 19), -1000, 1000, np.int16)
+    ct = front_door.bricks((26, 21, 19), -1000, 1000, np.int16)
     nibabel.save(nibabel.Nifti1Image(ct, OBLIQUE), folder / "ct.nii.gz")
-    xray = SHARED.bricks((50, 41), 10, 240, np.uint8)
+    xray = front_door.bricks((50, 41), 10, 240, np.uint8)
     Image.fromarray(xray).save(folder / "xray.png")
     hole = np.zeros(xray.shape, np.uint8)
     hole[15:35, 10:30] = 255
@@ -105,21 +99,23 @@ def files(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def dicom_files(tmp_path_factory) -> dict[str, str]:
+def dicom_sources(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("dicom")
-    ct = SHARED.bricks((18, 20, 17), 0, 4000, np.int16)
+    ct = front_door.bricks((18, 20, 17), 0, 4000, np.int16)
     phantom = BrainPhantom((29, 34, 25), seed=5, look_alike=False)
     for name, channel in zip(("t1", "t1ce", "t2", "flair"), phantom.read()[0]):
-        DICOM.write_series(folder / "brain" / name, channel, phantom.affine)
+        dicom_files.write_series(folder / "brain" / name, channel, phantom.affine)
     return {
-        "ct": str(DICOM.write_series(folder / "ct", ct, np.diag([-1.0, -1, 2, 1]))),
-        "xray": str(DICOM.write_radiograph(folder / "xray.dcm", SHARED.bricks((50, 41), 10, 4000, np.uint16))),
+        "ct": str(dicom_files.write_series(folder / "ct", ct, np.diag([-1.0, -1, 2, 1]))),
+        "xray": str(
+            dicom_files.write_radiograph(folder / "xray.dcm", front_door.bricks((50, 41), 10, 4000, np.uint16))
+        ),
         "brain": str(folder / "brain"),
     }
 
 
 def settings(bundle: str, weights: dict[str, str], **knobs) -> dict:
-    own = {"bundle_root": str(SHARED.BUNDLES / bundle), "weights_path": weights[bundle]}
+    own = {"bundle_root": str(front_door.BUNDLES / bundle), "weights_path": weights[bundle]}
     return own | NETWORKS[bundle] | TINY[bundle] | knobs
 
 
@@ -237,9 +233,9 @@ def test_a_card_makes_what_the_cpu_makes(card, weights, files, tmp_path, way):
         ("patchddm_brats", "brain"),
     ],
 )
-def test_dicom_is_answered_from_a_card_as_from_the_cpu(card, weights, dicom_files, tmp_path, bundle, image):
+def test_dicom_is_answered_from_a_card_as_from_the_cpu(card, weights, dicom_sources, tmp_path, bundle, image):
     pytest.importorskip("highdicom", reason="DICOM SEG are written by highdicom")
-    knobs = settings(bundle, weights, image=dicom_files[image])
+    knobs = settings(bundle, weights, image=dicom_sources[image])
     made, wanted = both(card, tmp_path, bundle, [], knobs)
     assert any(name.endswith(".dcm") for name in results(made))
     assert_alike(made, wanted, 1e-3)
@@ -271,9 +267,9 @@ def enlarged(bundle: str, folder: Path, length: int) -> dict:
     if bundle == "inr_gan_multistage":
         return {"size": [32, length], "num_samples": 1, "places": 10**6}
     if bundle == "msgan_xray2d":
-        Image.fromarray(SHARED.bricks((64, length), 10, 240, np.uint8)).save(folder / "image.png")
+        Image.fromarray(front_door.bricks((64, length), 10, 240, np.uint8)).save(folder / "image.png")
         return {"image": str(folder / "image.png"), "num_scales": 1}
-    values = SHARED.bricks((32, 32, length), -1000, 1000, np.int16)
+    values = front_door.bricks((32, 32, length), -1000, 1000, np.int16)
     nibabel.save(nibabel.Nifti1Image(values, OBLIQUE), folder / "image.nii")
     return {"image": str(folder / "image.nii"), "num_scales": 1}
 
@@ -346,7 +342,7 @@ def differing(a, b, name: str = "") -> list[str]:
 
 @pytest.mark.parametrize("bundle", TRAININGS)
 def test_a_training_on_a_card_that_is_broken_off_and_resumed_ends_at_the_same_bits(card, files, tmp_path, bundle):
-    knobs = {"bundle_root": str(SHARED.BUNDLES / bundle), "device": "card"} | NETWORKS[bundle] | TRAININGS[bundle]
+    knobs = {"bundle_root": str(front_door.BUNDLES / bundle), "device": "card"} | NETWORKS[bundle] | TRAININGS[bundle]
     if "image" in knobs:
         image = files[knobs.pop("image")]
         knobs["cases_list"] = [{"image": image}, {"image": image, "section": "validation"}]

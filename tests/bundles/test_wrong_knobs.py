@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 import time
-from pathlib import Path
 
 import pytest
+from front_door import FrontDoor
 from hiresmed.core.errors import InputError
 
-FrontDoor = runpy.run_path(str(Path(__file__).with_name("front_door.py")))["FrontDoor"]
 BUNDLES = ("dcgan_mri", "inr_gan_multistage", "msgan_ct3d", "msgan_xray2d", "patchddm_brats")
 TRAINING = {
     "learning_rate": (-1, "learning_rate must be a number above 0, got -1"),

@@ -7,10 +7,10 @@ outside the process runs in it. What the two bundles share is tested there.
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
+import dicom_files
+import front_door
 import nibabel
 import numpy as np
 import pytest
@@ -26,18 +26,21 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
-DICOM = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("dicom_files.py"))))
-DOOR = SHARED.FrontDoor("msgan_xray2d", tile_size=32, base_size=24)
+DOOR = front_door.FrontDoor("msgan_xray2d", tile_size=32, base_size=24)
 settings, run = DOOR.settings, DOOR.run
-generator, bricks, digest, left_behind = SHARED.generator, SHARED.bricks, SHARED.digest, SHARED.left_behind
+generator, bricks, digest, left_behind = (
+    front_door.generator,
+    front_door.bricks,
+    front_door.digest,
+    front_door.left_behind,
+)
 SHAPE = (83, 70)
-SPACING = DICOM.SPACING
+SPACING = dicom_files.SPACING
 TRAINING = {
     "cases_list": [{"phantom": 0, "shape": [48, 40]}, {"phantom": 0, "shape": [32, 32], "section": "validation"}],
     "base_size": 16, "base_patch": 16, "patch_size": 8, "batch_size": 2, "iterations": 2, "rollout": 0.5,
-    "discriminator_def::channels": 4, "discriminator_def::num_layers": 1, "network_def::base": SHARED.SMALL,
-    "network_def::stage": SHARED.SMALL, "bundle_root": str(DOOR.bundle), "base_share": 0.5, "val_interval": 2,
+    "discriminator_def::channels": 4, "discriminator_def::num_layers": 1, "network_def::base": front_door.SMALL,
+    "network_def::stage": front_door.SMALL, "bundle_root": str(DOOR.bundle), "base_share": 0.5, "val_interval": 2,
 }  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_an_image_is_answered_with_a_16_bit_picture_preview_report_and_last_line(tmp_path, weights, image, whole):
-    done = SHARED.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", image=image)))
+    done = front_door.subprocess_run(DOOR.command(settings(weights, tmp_path / "out", image=image)))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "error:" not in done.stderr
     out = tmp_path / "out"
@@ -113,7 +116,7 @@ def formats(folder: Path) -> dict[str, Path]:
     return {
         "png": png(folder / "png.png", grey()),
         "tiff": tiff(folder / "tiff.tiff", grey().astype(np.uint16) * 200 + 1000),
-        "dcm": DICOM.write_radiograph(folder / "dcm.dcm", grey().astype(np.uint16) * 16 + 5),
+        "dcm": dicom_files.write_radiograph(folder / "dcm.dcm", grey().astype(np.uint16) * 16 + 5),
         "colour": png(folder / "colour.png", np.repeat(grey()[..., None], 3, axis=2)),
     }
 
@@ -242,7 +245,7 @@ MISTAKES = {
     ),
     "pages": (lambda f: {"image": pages(f / "pages.tiff")}, "pages.tiff must be one 2-D image, got 2 pages"),
     "one grey": (lambda f: {"image": png(f / "flat.png", np.full(SHAPE, 7, np.uint8))}, "flat.png must hold at least"),
-    "text": (lambda f: {"image": SHARED.text_file(f, "notes.png")}, "notes.png must be a PNG, JPEG or TIFF"),
+    "text": (lambda f: {"image": front_door.text_file(f, "notes.png")}, "notes.png must be a PNG, JPEG or TIFF"),
     "half a file": (lambda f: {"image": half(png(f / "half.png", grey()))}, "half.png must be a PNG, JPEG or TIFF"),
     "NaN": (lambda f: {"image": tiff(f / "nan.tiff", hole())}, "nan.tiff must hold finite values only"),
     "size of three axes": (lambda f: {"size": [16, 16, 16]}, "size must give a positive number .* each of 2"),
@@ -260,7 +263,7 @@ MISTAKES = {
         "must be a signed sketch",
     ),
     "weights of the 3-D bundle": (
-        lambda f: {"weights_path": SHARED.other_file(f, "ct.pt", generator(3).state_dict())},
+        lambda f: {"weights_path": front_door.other_file(f, "ct.pt", generator(3).state_dict())},
         "ct.pt must hold the weights of MultiScaleGenerator as configured",
     ),
 }  # fmt: skip

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
+import front_door
 import pytest
 import torch
 from hiresmed.io import save_volume
 from hiresmed.phantoms import ChestXrayPhantom
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("front_door.py"))))
-DOOR = SHARED.FrontDoor("msgan_xray2d", base_size=64)
+DOOR = front_door.FrontDoor("msgan_xray2d", base_size=64)
 MB = 1e6
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    torch.save(SHARED.generator(2).state_dict(), path)
+    torch.save(front_door.generator(2).state_dict(), path)
     return path
 
 
@@ -34,7 +32,7 @@ def peak_of_a_run(folder: Path, weights: Path, size: int, tile_size: int) -> flo
     (image,) = save_volume(ChestXrayPhantom((size, size)), folder / f"phantom_{size}", "tiff")
     out = folder / f"{size}_{tile_size}"
     knobs = DOOR.settings(weights, out, image=image, tile_size=tile_size, overwrite=True)
-    done = SHARED.subprocess_run(DOOR.command(knobs))
+    done = front_door.subprocess_run(DOOR.command(knobs))
     assert done.returncode == 0, done.stderr
     assert (out / f"phantom_{size}_synthetic.tiff").is_file()
     return json.loads((out / "report.json").read_text())["peak_rss_bytes"]
@@ -44,7 +42,7 @@ def peak_of_a_run(folder: Path, weights: Path, size: int, tile_size: int) -> flo
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from Linux's /proc")
 def test_twice_the_size_per_axis_needs_the_same_memory_tiled_and_far_more_untiled(tmp_path, weights):
     runs = [partial(peak_of_a_run, tmp_path, weights, size, 128) for size in (512, 1024)]
-    small, large = SHARED.lowest_peaks(*runs, bound=4 * MB)
+    small, large = front_door.lowest_peaks(*runs, bound=4 * MB)
     untiled = peak_of_a_run(tmp_path, weights, 1024, 1024)
     assert abs(large - small) < 0.01 * small
     # in bytes, not as a share: with some builds of torch the process needs twice as much before any image is read;

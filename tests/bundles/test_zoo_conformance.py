@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import runpy
 import shutil
 import subprocess
 import sys
 
 import pytest
+from front_door import SMALL_TRAININGS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
-SMALL = runpy.run_path(str(ROOT / "tests/test_configs.py"))["SMALL"]
 
 
 def python(*words, cwd) -> subprocess.CompletedProcess:
@@ -33,7 +32,7 @@ def test_an_exported_bundle_passes_every_check_of_the_zoo(bundle, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (zipped,) = (tmp_path / "dist").glob("*.zip")
     schema = ROOT / "tests/schemas/meta_schema_20240725.json"
-    words = ("--zip", zipped, "--schema", schema, "--train", json.dumps(SMALL.get(bundle.name, {})))
+    words = ("--zip", zipped, "--schema", schema, "--train", json.dumps(SMALL_TRAININGS.get(bundle.name, {})))
     done = python(ROOT / "scripts/check_bundle.py", tmp_path / "dist" / bundle.name, *words, cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     lines = dict(line.split(": ", 2)[1:] for line in done.stdout.splitlines() if line.count(": ") == 2)

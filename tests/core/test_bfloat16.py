@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from falsified import Falsified
 from hiresmed.core import bfloat16
 from hiresmed.core.bfloat16 import (
     GRADIENT_TOLERANCE,
@@ -25,24 +26,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 RIGHT = PrecisionComparison(True, "w", 0.01, 1.0, 0.999)
 WRONG = PrecisionComparison(False, "conv.weight", 1e9, 1e9, 0.01)
-
-
-class Falsified(torch.autograd.Function):
-    """y = x * weight, whose weight gradient is `garbage` where x is bfloat16: what a broken kernel looks like."""
-
-    @staticmethod
-    def forward(ctx, x, weight, garbage):
-        ctx.save_for_backward(x, weight)
-        ctx.garbage = garbage
-        return x * weight.to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, weight = ctx.saved_tensors
-        by_weight = (gradient * x).float().sum((0, 2, 3), keepdim=True)
-        if x.dtype == torch.bfloat16:
-            by_weight = ctx.garbage(by_weight)
-        return gradient * weight.to(x.dtype), by_weight, None
 
 
 class Network(nn.Module):

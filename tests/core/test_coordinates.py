@@ -13,9 +13,9 @@ from hiresmed.core.coordinates import (
     axis_coordinates,
     oriented_coordinates,
     patch_coordinates,
-    volume_coordinates,
 )
 from hiresmed.core.errors import InputError
+from whole_volume import volume_coordinates
 
 
 def test_conventions_by_hand():

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import runpy
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import dcgan_gradients
 import ignite.distributed as idist
 import pytest
+import tiny_gan
 import torch
 from hiresmed.core import distributed
 from hiresmed.core.errors import InputError
 from torch import nn
 
-SCRIPT = Path(__file__).parents[1] / "training" / "tiny_gan.py"
-TINY = runpy.run_path(str(SCRIPT))
-GRADIENTS = Path(__file__).parents[1] / "training" / "dcgan_gradients.py"
+SCRIPT = Path(tiny_gan.__file__)
+GRADIENTS = Path(dcgan_gradients.__file__)
 LAUNCHER_KEYS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -39,10 +39,10 @@ def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 def alone(output_dir: Path, epochs: int) -> dict[str, torch.Tensor]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    trainer = TINY["make_resumable"](output_dir, epochs, noisy=False)
+    trainer = tiny_gan.make_resumable(output_dir, epochs, noisy=False)
     trainer.run()
     torch.set_num_threads(before)
-    return TINY["weights"](trainer)
+    return tiny_gan.weights(trainer)
 
 
 def assert_close(path: Path, expected: dict[str, torch.Tensor]) -> None:
@@ -103,10 +103,9 @@ def test_gradients_of_two_by_two_images_are_those_of_four_for_every_norm_that_se
     torchrun("--standalone", str(GRADIENTS), str(tmp_path / "gradients.pt"))
     shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
     assert torch.equal(shared.pop("buffers")["running_mean"], torch.full((3,), 0.5))
-    script = runpy.run_path(str(GRADIENTS))
     assert len(shared) == 6
     for case, gradients in shared.items():
-        expected = script["gradients"](*case.split())
+        expected = dcgan_gradients.gradients(*case.split())
         assert gradients.keys() == expected.keys()
         for name, value in gradients.items():
             assert expected[name].abs().max() > 0 or name.endswith("bias"), f"{case} {name}: nothing to compare"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
+import dicom_files
 import nibabel
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ from hiresmed.datasets.brats import SEQUENCES, brain_cases, brats_case, brats_ca
 from hiresmed.datasets.brats_labels import label_codings
 from hiresmed.datasets.brats_read import read_brats
 from hiresmed.methods.patchddm import LoadImageBraind
-
-DICOM = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "bundles" / "dicom_files.py")))
 
 
 def save(path: Path, value: float = 1, channels: int = 0) -> Path:
@@ -70,7 +67,7 @@ def dicom(root: Path) -> None:
     for n, sequence in enumerate(SEQUENCES):
         values = np.full((6, 6, 5), n + 1, np.float32)
         values[0] = 0
-        DICOM.write_series(root / "series" / sequence, values, np.diag([-1.0, -1, 1, 1]))
+        dicom_files.write_series(root / "series" / sequence, values, np.diag([-1.0, -1, 1, 1]))
 
 
 def untold(root: Path) -> None:

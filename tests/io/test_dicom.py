@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import AXIAL, OBLIQUE, SAGITTAL, make_series, make_slice
 from hiresmed.core.errors import InputError
 from hiresmed.core.tiles import check_region
 from hiresmed.core.views import RegionView
@@ -17,52 +18,6 @@ from hiresmed.io.readers import open_volume
 from hiresmed.io.writers import save_volume
 
 pydicom = pytest.importorskip("pydicom", reason="the synthetic series are made by pydicom")
-
-AXIAL = ((1, 0, 0), (0, 1, 0))
-SAGITTAL = ((0, 1, 0), (0, 0, -1))
-OBLIQUE = ((0.8, 0.6, 0), (-0.36, 0.48, 0.8))
-
-
-def make_slice(path, position, axes=AXIAL, series="1.2.3", value=None, **attributes):
-    """One CT file of 6 rows and 5 columns of 0.5 (between rows) x 0.75 mm, intercept -1024, slope 2."""
-    rng = np.random.default_rng(abs(hash(tuple(position))) % 2**32)
-    pixels = rng.integers(0, 2000, (6, 5)).astype(np.uint16) if value is None else np.full((6, 5), value, np.uint16)
-    ds = pydicom.Dataset()
-    ds.SOPClassUID = attributes.pop("SOPClassUID", pydicom.uid.CTImageStorage)
-    ds.SOPInstanceUID = pydicom.uid.generate_uid()
-    ds.Modality, ds.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.PatientName, ds.PatientID = "Doe^Jane", "4711"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = "1.2", series, "1.2.99"
-    ds.SeriesDescription = f"series {series}"
-    ds.ImagePositionPatient = [f"{float(v):.6f}" for v in position]
-    ds.ImageOrientationPatient = [float(v) for v in np.ravel(axes)]
-    ds.PixelSpacing = [0.5, 0.75]
-    ds.Rows, ds.Columns = pixels.shape
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.RescaleIntercept, ds.RescaleSlope = -1024, 2
-    ds.PixelData = pixels.tobytes()
-    for keyword, wanted in attributes.items():
-        if wanted is None:
-            del ds[keyword]
-        else:
-            setattr(ds, keyword, wanted)
-    ds.file_meta = pydicom.dataset.FileMetaDataset()
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
-    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ds.save_as(path, enforce_file_format=True)
-    return pixels
-
-
-def make_series(folder, axes=AXIAL, count=7, step=2.5, origin=(-31.0, 12.0, 40.0), skip=(), **attributes):
-    """A series whose file order is not its spatial order; pixels by slice index along the normal."""
-    normal = np.cross(*axes)
-    return {
-        k: make_slice(folder / f"{(k * 5) % count:03d}.dcm", np.add(origin, k * step * normal), axes, **attributes)
-        for k in range(count)
-        if k not in skip
-    }
 
 
 def monai_image(folder):

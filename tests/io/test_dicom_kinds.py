@@ -5,17 +5,14 @@ A row is (kind, change of the sound series, wanted): `wanted` is a sentence, a w
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
+from dicom_files import make_slice
 from hiresmed.core.errors import InputError
 from hiresmed.io.dicom import open_series
 
 pydicom = pytest.importorskip("pydicom", reason="the series are made by pydicom")
 
-make_slice = runpy.run_path(str(Path(__file__).with_name("test_dicom.py")))["make_slice"]
 MR = {"Modality": "MR", "SOPClassUID": pydicom.uid.MRImageStorage, "RescaleSlope": None, "RescaleIntercept": None}
 COUNT = 8
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
+from dicom_files import make_radiograph
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume, picture_affine
 from hiresmed.io import CaseOutput
@@ -15,7 +13,6 @@ from hiresmed.io.dicom_picture import write_secondary_capture
 
 pydicom = pytest.importorskip("pydicom", reason="Secondary Captures are written by pydicom")
 
-make_radiograph = runpy.run_path(str(Path(__file__).with_name("test_xray_dicom.py")))["make_radiograph"]
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "MRN4711", "AccessionNumber": "ACC99", "StudyDate": "20200102"}
 HANGING = {"PatientOrientation": ["L", "F"], "BodyPartExamined": "CHEST", "ViewPosition": "PA"}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from dicom_files import make_slice
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume, picture_affine
 from hiresmed.io import CaseOutput, ImageKind, LoadImageStreamd
@@ -73,12 +73,11 @@ def test_the_default_phantoms_are_what_the_networks_were_trained_on(caplog):
 
 def dicom(folder, modality, count=12, **tags):
     pydicom = pytest.importorskip("pydicom", reason="the series are made by pydicom")
-    make = runpy.run_path(str(Path(__file__).with_name("test_dicom.py")))["make_slice"]
     air = {"RescaleSlope": 1, "RescaleIntercept": -1000, "PixelSpacing": [60, 60]}
     sop = {"MR": pydicom.uid.MRImageStorage}.get(modality, pydicom.uid.CTImageStorage)
     for k in range(count):
         value = 0 if k < count // 2 else 1040
-        make(folder / f"{k}.dcm", (0, 0, 25 * k), value=value, Modality=modality, SOPClassUID=sop, **air, **tags)
+        make_slice(folder / f"{k}.dcm", (0, 0, 25 * k), value=value, Modality=modality, SOPClassUID=sop, **air, **tags)
     return folder if count > 1 else folder / "0.dcm"
 
 

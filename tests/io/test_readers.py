@@ -1,9 +1,7 @@
 """Reading box by box: a box is what the whole file holds there; folders of cases."""
 
 import os
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -13,10 +11,8 @@ from hiresmed.core.volumes import ArrayVolume, NiftiVolume, Volume, iter_boxes
 from hiresmed.io.pictures import read_picture
 from hiresmed.io.readers import ItkVolume, case_name, cases, open_volume
 from hiresmed.io.stores import ZarrStores
+from image_files import OBLIQUE, random_array, save_itk, save_nifti
 from PIL import Image
-
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("image_files.py"))))
-random_array, save_nifti, save_itk, OBLIQUE = SHARED.random_array, SHARED.save_nifti, SHARED.save_itk, SHARED.OBLIQUE
 
 
 def assert_boxes_equal(volume, whole):

@@ -1,19 +1,15 @@
 """Wrong images are refused in one sentence that says what was wanted, what came and the cure."""
 
 import gzip
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume, NiftiVolume, check_finite
 from hiresmed.io.readers import cases, open_volume
+from image_files import random_array, save_itk, save_nifti
 from PIL import Image
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("image_files.py"))))
-random_array, save_nifti, save_itk = SHARED.random_array, SHARED.save_nifti, SHARED.save_itk
 GREY8 = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
 
 

@@ -2,39 +2,12 @@
 
 import numpy as np
 import pytest
+from dicom_files import GREY, make_radiograph
 from hiresmed.core.volumes import ArrayVolume
 from hiresmed.io import CaseOutput
 from hiresmed.io.readers import open_volume
 
 pydicom = pytest.importorskip("pydicom", reason="the synthetic radiographs are made by pydicom")
-
-SOP_CLASSES = {
-    "DX": pydicom.uid.DigitalXRayImageStorageForPresentation,
-    "CR": pydicom.uid.ComputedRadiographyImageStorage,
-    "OT": pydicom.uid.SecondaryCaptureImageStorage,
-}
-GREY = np.arange(4096, dtype=np.int64)[::73][:56].reshape(7, 8)  # black air 0, white bone 4015, of 12 bit
-
-
-def make_radiograph(path, values=GREY, photometric=2, kind="DX", bits=12, **attributes):
-    """One file whose picture is `values`; MONOCHROME1 stores them upside down."""
-    stored = values if photometric == 2 else 2**bits - 1 - values
-    allocated = 8 if bits <= 8 else 16
-    ds = pydicom.Dataset()
-    ds.SOPClassUID, ds.SOPInstanceUID = SOP_CLASSES[kind], pydicom.uid.generate_uid()
-    ds.Modality, ds.ImageType, ds.StudyInstanceUID, ds.SeriesInstanceUID = kind, ["ORIGINAL", "PRIMARY"], "1.2", "1.3"
-    ds.Rows, ds.Columns = values.shape
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, f"MONOCHROME{photometric}"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = allocated, bits, bits - 1, 0
-    for keyword, wanted in attributes.items():
-        setattr(ds, keyword, wanted)
-    ds.PixelData = stored.astype(np.uint8 if allocated == 8 else "<u2").tobytes()
-    ds.file_meta = pydicom.dataset.FileMetaDataset()
-    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
-    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ds.save_as(path, enforce_file_format=True)
-    return path
 
 
 def read(path, work):

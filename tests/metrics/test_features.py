@@ -123,7 +123,7 @@ def test_squeezenet_knows_a_cat_and_an_espresso(squeezenet, photograph, label, p
     if not path.exists():
         pytest.skip(f"HIRESMED_DATA names no folder with natural2d/{photograph}.png")
     rgb = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 127.5 - 1
-    found = squeezenet.classify(rgb)[0]
+    found = squeezenet.network(squeezenet.prepare(rgb)).softmax(1)[0]
     assert found.argmax() == label and found[label].item() == pytest.approx(probability, abs=2e-3)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import runpy
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from front_door import BUNDLES, FrontDoor
 from hiresmed.core.errors import InputError
 from monai.bundle import ConfigParser
 from monai.data import decollate_batch
 
 FOLDER = Path(__file__).parent
-SHARED = runpy.run_path(str(FOLDER.parent / "bundles" / "front_door.py"))
 
 
 class CardProcess:
@@ -46,7 +45,7 @@ def run(bundle: str, knobs: dict, overlays: Sequence[str] = (), workflow: str = 
     gc.collect()  # the engine of the run before
     torch.card.reset_peak_memory_stats()
     before = torch.card.memory_allocated()
-    SHARED["FrontDoor"](bundle, {}).run(knobs, *overlays, workflow=workflow)
+    FrontDoor(bundle, {}).run(knobs, *overlays, workflow=workflow)
     return torch.card.max_memory_allocated() - before
 
 
@@ -57,7 +56,7 @@ def mistake_on_a_small_card(
     gc.collect()
     torch.card.limit_memory(torch.card.memory_allocated() + free)
     try:
-        SHARED["FrontDoor"](bundle, {}).run(knobs, *overlays, workflow=workflow)
+        FrontDoor(bundle, {}).run(knobs, *overlays, workflow=workflow)
     except InputError as error:
         return str(error)
     finally:
@@ -130,6 +129,6 @@ def _start(folder: str) -> None:
 
 def _parser(bundle: str, knobs: dict) -> ConfigParser:
     parser = ConfigParser()
-    parser.read_config(str(SHARED["BUNDLES"] / bundle / "configs" / "inference.yaml"))
+    parser.read_config(str(BUNDLES / bundle / "configs" / "inference.yaml"))
     parser.update({name.replace("#", "::"): value for name, value in knobs.items()})
     return parser

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
+import tiny_gan
 import torch
 from hiresmed.core.errors import InputError
 from hiresmed.training import ImageAugmentation, R1Penalty
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TINY = runpy.run_path(str(Path(__file__).with_name("tiny_gan.py")))
 ALL = {"rotation": 20.0, "contrast": 0.3, "brightness": 0.2}
 
 
@@ -115,9 +112,9 @@ def test_impossible_sizes_are_refused(wrong):
 
 def trained(augmentation) -> dict:
     torch.manual_seed(0)
-    trainer = TINY["make_trainer"](augmentation=augmentation, penalties=[R1Penalty(1.0, every=1)])
+    trainer = tiny_gan.make_trainer(augmentation=augmentation, penalties=[R1Penalty(1.0, every=1)])
     trainer.run()
-    return TINY["weights"](trainer)
+    return tiny_gan.weights(trainer)
 
 
 def test_training_with_probability_0_equals_training_without_an_augmentation():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
-import runpy
-from pathlib import Path
 
 import pytest
+import tiny_diffusion
+import tiny_gan
 import torch
+from falsified import Falsified
 from hiresmed.core import bfloat16
 from hiresmed.core.bfloat16 import TrainingPrecision
 from hiresmed.core.errors import InputError
@@ -25,11 +26,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-HERE = Path(__file__).parent
-GAN = runpy.run_path(str(HERE / "tiny_gan.py"))
-DIFFUSION = runpy.run_path(str(HERE.parent / "methods/patchddm/test_diffusion_training.py"))
-Falsified = runpy.run_path(str(HERE.parent / "core/test_bfloat16.py"))["Falsified"]
 
 
 class FalselyScaled(nn.Module):
@@ -49,7 +45,7 @@ def dcgan(**changes):
     generator = DcganGenerator(size=16, width=8, latent_size=6, norm="batch", dropout=0.2)
     discriminator = DcganCritic(size=16, width=8, norm="batch")
     images = [{"image": torch.rand(1, 16, 16)} for _ in range(8)]
-    return GAN["make_trainer"](
+    return tiny_gan.make_trainer(
         generator=generator,
         discriminator=discriminator,
         objective=BinaryCrossEntropy(),
@@ -62,7 +58,7 @@ def dcgan(**changes):
 
 
 def diffusion(**changes) -> DiffusionTrainer:
-    return DIFFUSION["make_trainer"](torch.float32, **changes)
+    return tiny_diffusion.make_trainer(torch.float32, **changes)
 
 
 def state(trainer) -> dict:
@@ -94,7 +90,7 @@ def test_where_a_gradient_is_false_in_bfloat16_the_training_is_float32s_and_says
         torch.manual_seed(0)
         if of == "network":
 
-            class Network(DIFFUSION["Tiny"]):
+            class Network(tiny_diffusion.Tiny):
                 def __init__(self) -> None:
                     super().__init__()
                     self.false = FalselyScaled(4)
@@ -103,9 +99,9 @@ def test_where_a_gradient_is_false_in_bfloat16_the_training_is_float32s_and_says
                     return self.second(self.false(self.first(x)))
 
             return diffusion(network=Network(), **changes)
-        network = GAN[f"make_{of}"]()
+        network = getattr(tiny_gan, f"make_{of}")()
         network.insert(1, FalselyScaled(4))
-        return GAN["make_trainer"](**{of: network}, **changes)
+        return tiny_gan.make_trainer(**{of: network}, **changes)
 
     checked = make(amp=True)
     checked.run()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
+import tiny_gan
 import torch
 from hiresmed.core.errors import InputError
 from hiresmed.training import SampleGrid, TrainingRoutine
@@ -14,8 +12,6 @@ from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import StatsHandler
 from torch import nn
-
-TINY = runpy.run_path(str(Path(__file__).with_name("tiny_gan.py")))
 
 
 class Given(Metric):
@@ -37,7 +33,7 @@ class Given(Metric):
 
 def train(folder, mode: str, values, epochs: int = 4, **knobs) -> tuple[list, TrainingRoutine]:
     """The last layer's weights after each epoch, and the routine, of a tiny GAN that is validated as given."""
-    trainer = TINY["make_trainer"](max_epochs=epochs, epoch_length=1)
+    trainer = tiny_gan.make_trainer(max_epochs=epochs, epoch_length=1)
     validator = SupervisedEvaluator(
         "cpu", [{"image": torch.zeros(1, 1, 16, 16), "label": torch.zeros(1)}], nn.Identity(),
         key_val_metric={"score": Given(values)},
@@ -59,8 +55,8 @@ def test_model_pt_is_that_of_the_best_validation(tmp_path, mode, values, best):
 
 
 def test_validations_pictures_checkpoints_and_best_models_come_at_their_intervals(tmp_path):
-    data = TINY["Patches"](2)
-    network = TINY["make_generator"]()
+    data = tiny_gan.Patches(2)
+    network = tiny_gan.make_generator()
     grid = SampleGrid(data, network, count=1)
     train(tmp_path, "min", [2, 1], val_interval=2, save_interval=3, best_models=1, pictures=grid)
     assert [p.name for p in (tmp_path / "best").iterdir()] == ["generator_epoch_0004_score_-1.0000.pt"]

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.core.memory import release_heap, reset_peak_rss
-from hiresmed.training.batches import ConditionalBatch, LatentBatch
+from hiresmed.training.batches import LatentBatch
 from hiresmed.training.output_scalars import scalars
 from hiresmed.training.peak_memory import PeakMemory
 from hiresmed.training.pictures import GAP, PictureFolder
 from hiresmed.training.sample_grid import SampleGrid
 from ignite.engine import Engine, Events
 from PIL import Image
+from tiny_gan import ConditionalBatch
 from torch import nn
 
 

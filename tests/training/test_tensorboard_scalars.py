@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import runpy
 from functools import partial
-from pathlib import Path
 
 import pytest
+import tiny_gan
 from hiresmed.training.output_scalars import scalars
 from hiresmed.training.peak_memory import PeakMemory
 from hiresmed.training.pictures import PictureFolder
@@ -14,7 +13,6 @@ from hiresmed.training.sample_grid import SampleGrid
 from monai.handlers import TensorBoardStatsHandler
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-TINY = runpy.run_path(str(Path(__file__).with_name("tiny_gan.py")))
 
 
 def test_losses_memory_and_samples_are_in_the_event_file(tmp_path):
@@ -22,11 +20,11 @@ def test_losses_memory_and_samples_are_in_the_event_file(tmp_path):
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(tmp_path))
-    trainer = TINY["make_trainer"]()
+    trainer = tiny_gan.make_trainer()
     stats = TensorBoardStatsHandler(writer, output_transform=partial(scalars, prefix="train/"))
     for handler in (PeakMemory(), stats):
         handler.attach(trainer)
-    SampleGrid(TINY["Patches"](2), trainer.generator).attach(trainer, None, PictureFolder(tmp_path, writer))
+    SampleGrid(tiny_gan.Patches(2), trainer.generator).attach(trainer, None, PictureFolder(tmp_path, writer))
     trainer.run()
     writer.close()
     events = EventAccumulator(str(tmp_path))

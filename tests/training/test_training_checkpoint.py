@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny_gan
 import torch
 from hiresmed.core.errors import InputError
 from hiresmed.training.checkpoint import BestModel, Checkpoint, flat_weights, load_safely, save_atomically
@@ -21,14 +21,13 @@ from torch import nn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SCRIPT = Path(__file__).with_name("tiny_gan.py")
-TINY = runpy.run_path(str(SCRIPT))
+SCRIPT = Path(tiny_gan.__file__)
 
 
 def trained(output_dir, epochs=4) -> dict[str, torch.Tensor]:
-    trainer = TINY["make_resumable"](output_dir, epochs)
+    trainer = tiny_gan.make_resumable(output_dir, epochs)
     trainer.run()
-    return TINY["weights"](trainer)
+    return tiny_gan.weights(trainer)
 
 
 def assert_bit_equal(one, other):
@@ -64,11 +63,11 @@ def test_a_run_in_two_halves_equals_one_and_a_finished_one_stays_as_it_is(tmp_pa
 
 def test_without_seeding_the_checkpoints_random_state_continues_the_run(tmp_path):
     def run(folder, epochs):
-        prepare_batch = TINY["RandomSketch"](["sketch"])
+        prepare_batch = tiny_gan.RandomSketch(["sketch"])
         handlers = [Checkpoint(folder, resume=True)]
-        trainer = TINY["make_trainer"](max_epochs=epochs, prepare_batch=prepare_batch, train_handlers=handlers)
+        trainer = tiny_gan.make_trainer(max_epochs=epochs, prepare_batch=prepare_batch, train_handlers=handlers)
         trainer.run()
-        return TINY["weights"](trainer)
+        return tiny_gan.weights(trainer)
 
     run(tmp_path / "halves", 1)
     torch.manual_seed(99)
@@ -79,12 +78,12 @@ def test_without_seeding_the_checkpoints_random_state_continues_the_run(tmp_path
 
 def test_schedulers_and_the_best_metric_come_back_and_later_handlers_are_waited_for(tmp_path):
     def build(epochs):
-        generator = TINY["make_generator"]()
+        generator = tiny_gan.make_generator()
         optimizer = torch.optim.Adam(generator.parameters(), 1e-3)
         scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 3], 0.1)
         best = BestModel(tmp_path, generator, metric="score")
         checkpoint = Checkpoint(tmp_path, resume=True, also={"scheduler": scheduler, "best": best})
-        trainer = TINY["make_trainer"](
+        trainer = tiny_gan.make_trainer(
             generator=generator, g_optimizer=optimizer, max_epochs=epochs, train_handlers=[checkpoint]
         )
         trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: scheduler.step())
@@ -104,7 +103,7 @@ def test_it_saves_every_n_epochs_and_the_last(tmp_path):
     saved = []
     checkpoint = Checkpoint(tmp_path, every=2)
     checkpoint.save = lambda engine: saved.append(engine.state.epoch)
-    TINY["make_trainer"](max_epochs=5, epoch_length=1, train_handlers=[checkpoint]).run()
+    tiny_gan.make_trainer(max_epochs=5, epoch_length=1, train_handlers=[checkpoint]).run()
     assert saved == [2, 4, 5]
 
 
@@ -150,14 +149,14 @@ def test_a_checkpoint_of_another_training_is_refused_by_name(tmp_path):
         "The 'generator' .*another output_dir": {"generator": nn.Conv2d(1, 1, 3, padding=1)},
         "must hold .* got": {"ema": None},
         "iterations per epoch as this run, got": {
-            "loader": torch.utils.data.DataLoader(TINY["Patches"](16, torch.float64), 8)
+            "loader": torch.utils.data.DataLoader(tiny_gan.Patches(16, torch.float64), 8)
         },
     }
     for words, changes in cases.items():
-        ema = torch.optim.swa_utils.AveragedModel(TINY["make_generator"]())
+        ema = torch.optim.swa_utils.AveragedModel(tiny_gan.make_generator())
         handlers = [Checkpoint(tmp_path, resume=True)]
-        loader = torch.utils.data.DataLoader(TINY["Patches"](16, torch.float64), 4)
-        trainer = TINY["make_trainer"](**{"ema": ema, "loader": loader, "train_handlers": handlers, **changes})
+        loader = torch.utils.data.DataLoader(tiny_gan.Patches(16, torch.float64), 4)
+        trainer = tiny_gan.make_trainer(**{"ema": ema, "loader": loader, "train_handlers": handlers, **changes})
         with pytest.raises(InputError, match=words):
             trainer.run()
 
@@ -167,9 +166,9 @@ def test_an_old_checkpoint_is_neither_overwritten_nor_resumed_unasked(tmp_path):
     before = (tmp_path / "checkpoints/latest.pt").read_bytes()
     for off in (False, "false"):
         with pytest.raises(InputError, match="resume to true"):
-            TINY["make_trainer"](train_handlers=[Checkpoint(tmp_path, resume=off)]).run()
+            tiny_gan.make_trainer(train_handlers=[Checkpoint(tmp_path, resume=off)]).run()
     assert (tmp_path / "checkpoints/latest.pt").read_bytes() == before
-    trainer = TINY["make_trainer"](max_epochs=1, train_handlers=[Checkpoint(tmp_path, overwrite="true")])
+    trainer = tiny_gan.make_trainer(max_epochs=1, train_handlers=[Checkpoint(tmp_path, overwrite="true")])
     trainer.run()
     assert trainer.state.iteration == 2
     assert (tmp_path / "checkpoints/latest.pt").read_bytes() != before
@@ -178,7 +177,7 @@ def test_an_old_checkpoint_is_neither_overwritten_nor_resumed_unasked(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="choose another output_dir"):
-        TINY["make_trainer"](train_handlers=[Checkpoint(tmp_path / "file" / "run")]).run()
+        tiny_gan.make_trainer(train_handlers=[Checkpoint(tmp_path / "file" / "run")]).run()
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("max", 3.0), ("min", 1.0)])

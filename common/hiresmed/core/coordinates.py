@@ -82,8 +82,3 @@ def oriented_coordinates(coordinates: torch.Tensor, affine: np.ndarray) -> torch
         return coordinates
     axes, flips = nib.io_orientation(affine).T
     return torch.stack([coordinates[int((axes == r).argmax())] * flips[axes == r].item() for r in range(3)])
-
-
-def volume_coordinates(shape: Sequence[int], convention: str = "centre") -> torch.Tensor:
-    """Coordinate channels of a whole volume of spatial shape S, shape (D, *S)."""
-    return patch_coordinates([0] * len(shape), shape, shape, convention)

@@ -83,8 +83,3 @@ class SqueezeNetFeatures(FeatureExtractor):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return self.network.features(images).mean((2, 3))
-
-    @torch.no_grad()
-    def classify(self, images: torch.Tensor) -> torch.Tensor:
-        """Probabilities of the 1000 ImageNet classes (B, 1000): shows that weights and preprocessing match."""
-        return self.network(self.prepare(images)).softmax(1)

@@ -2,10 +2,10 @@
 
 from .augmentation import ImageAugmentation
 from .averaging import averaged_model
-from .batches import ConditionalBatch, GanBatch, LatentBatch, LatentEvaluation
+from .batches import GanBatch, LatentBatch, LatentEvaluation
 from .best_models import BestModels
 from .checkpoint import BestModel, Checkpoint
-from .objectives import BinaryCrossEntropy, Hinge, LeastSquares, NonSaturating, Wasserstein
+from .objectives import BinaryCrossEntropy, LeastSquares, NonSaturating, Wasserstein
 from .output_scalars import scalars
 from .peak_memory import PeakMemory
 from .penalties import GradientPenalty, R1Penalty
@@ -21,10 +21,8 @@ __all__ = [
     "BestModels",
     "BinaryCrossEntropy",
     "Checkpoint",
-    "ConditionalBatch",
     "GanBatch",
     "GradientPenalty",
-    "Hinge",
     "ImageAugmentation",
     "LatentBatch",
     "LatentEvaluation",

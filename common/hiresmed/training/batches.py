@@ -69,28 +69,6 @@ def batch_tensor(batchdata: Mapping, key: str, device: torch.device, non_blockin
     return value.to(device, non_blocking=non_blocking)
 
 
-class ConditionalBatch:
-    """prepare_batch of image translation: the generator gets `inputs`; D gets `condition`, then the image.
-
-    Args:
-        inputs: keys of the generator's arguments, each (N, C, S) or what that network takes.
-        real: key of the real image (N, C, S).
-        condition: keys shown to D, concatenated along the channels, each on the image's grid S; None: the `inputs`;
-            an empty list: D gets the image alone.
-    """
-
-    def __init__(self, inputs: Sequence[str], real: str = "image", condition: Sequence[str] | None = None) -> None:
-        self.inputs = tuple(inputs)
-        self.real = real
-        self.condition = self.inputs if condition is None else tuple(condition)
-
-    def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
-        keys = {*self.inputs, *self.condition, self.real}
-        tensors = {key: batch_tensor(batchdata, key, device, non_blocking) for key in keys}
-        condition = torch.cat([tensors[k] for k in self.condition], 1) if self.condition else None
-        return GanBatch(tuple(tensors[k] for k in self.inputs), tensors[self.real], condition)
-
-
 class LatentBatch:
     """prepare_batch of an unconditional generator: z (N, Z) of N(0, 1), N from the real batch.
 

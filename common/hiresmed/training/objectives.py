@@ -3,7 +3,7 @@
 D(x) are raw logits of real images, D(y) of generated ones: a tensor of any shape (one logit per image or a map of
 patch logits), or a list of such tensors (multi-scale discriminators), which count equally. Both methods return a
 scalar to *minimise*; `generator` is unweighted. MONAI's PatchAdversarialLoss differs from the papers' formulas: it
-passes least-squares logits through a LeakyReLU and hinge logits through tanh.
+passes least-squares logits through a LeakyReLU.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 Logits = Tensor | Sequence[Tensor]
 
@@ -86,36 +86,5 @@ class Wasserstein:
         return -_mean(_identity, fake_logits)
 
 
-class Hinge:
-    """Hinge loss, Lim and Ye 2017; Miyato et al. 2018 (spectral normalisation), eq. 16 and 17.
-
-    D: E[max(0, 1 - D(x))] + E[max(0, 1 + D(y))];  G: -E[D(y)].
-    """
-
-    def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
-        return _mean(lambda d: relu(1 - d), real_logits) + _mean(lambda d: relu(1 + d), fake_logits)
-
-    def generator(self, fake_logits: Logits) -> Tensor:
-        return -_mean(_identity, fake_logits)
-
-
 def _identity(logits: Tensor) -> Tensor:
     return logits
-
-
-class LogitsOnly(nn.Module):
-    """A MONAI discriminator that returns only its logits, as the objectives require.
-
-    PatchDiscriminator returns [features ..., logits]: its last entry is returned. MultiScalePatchDiscriminator returns
-    (logits per scale, features per scale): the list of logits is returned. A tensor passes through.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Logits:
-        output = self.network(image)
-        if isinstance(output, Tensor):
-            return output
-        return output[0] if isinstance(output[0], list) else output[-1]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hiresmed.core.coordinates import patch_coordinates, volume_coordinates
+from hiresmed.core.coordinates import patch_coordinates
 from hiresmed.core.errors import InputError
 from hiresmed.core.live_bytes import LiveBytes
 from hiresmed.core.pyramids import Level
 from hiresmed.methods.inr_gan.generator import ImplicitGenerator
 from hiresmed.methods.inr_gan.implicit import Frame, ImplicitInferer
+from whole_volume import volume_coordinates
 
 pytestmark = [pytest.mark.processor, pytest.mark.usefixtures("one_thread")]
 

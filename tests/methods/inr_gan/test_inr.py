@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
-from hiresmed.core.coordinates import patch_coordinates, volume_coordinates
+from hiresmed.core.coordinates import patch_coordinates
 from hiresmed.core.errors import InputError
 from hiresmed.methods.inr_gan.generator import (
     CoordinateTable,
@@ -21,6 +21,7 @@ from hiresmed.methods.inr_gan.generator import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from whole_volume import volume_coordinates
 
 pytestmark = [pytest.mark.processor, pytest.mark.usefixtures("one_thread")]
 

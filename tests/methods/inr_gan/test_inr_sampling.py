@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hiresmed.core.coordinates import volume_coordinates
 from hiresmed.core.errors import InputError
 from hiresmed.methods.inr_gan.generator import ImplicitGenerator
 from hiresmed.methods.inr_gan.patch_consistency import PatchConsistency
 from hiresmed.methods.inr_gan.sampling_places import StageBatch, read_stages
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from whole_volume import volume_coordinates
 
 STAGES = [((4, 6), (4, 6)), ((8, 12), (4, 6)), ((16, 24), (4, 6))]
 CPU = torch.device("cpu")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hiresmed.core.coordinates import volume_coordinates
 from hiresmed.methods.msgan import MultiScaleGenerator, PatchCritic, PatchGenerator
 from hiresmed.methods.msgan.generator import coarser_sketch, crop, extend
 from hiresmed.methods.msgan.stage_inputs import enlarge
 from monai.data import MetaTensor
 from monai.networks.layers.factories import Conv
 from monai.networks.nets import PatchDiscriminator
+from whole_volume import volume_coordinates
 
 pytestmark = pytest.mark.processor
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hiresmed.core.coordinates import volume_coordinates
 from hiresmed.core.errors import InputError
 from hiresmed.methods.patchddm.crops import CoordinateCropd, trapezoid_start
 from monai.data import MetaTensor
 from monai.transforms import Compose
+from whole_volume import volume_coordinates
 
 
 def case(shape=(12, 10, 14), label=None):

@@ -13,11 +13,15 @@ from hiresmed.methods.patchddm.schedule import CLEAN, PREDICTIONS, SPACINGS
 from monai.networks.schedulers import DDPMScheduler
 
 
+def alpha_bar(schedule: NoiseSchedule, t):
+    return np.exp(schedule.log_alpha_bar(t))
+
+
 @pytest.mark.parametrize(
     "kind, monai", [("linear", "linear_beta"), ("scaled_linear", "scaled_linear_beta"), ("cosine", "cosine")]
 )
 def test_levels_are_monais_to_the_precision_of_its_float32(kind, monai):
-    ours = NoiseSchedule(kind, 1000).alpha_bar(np.arange(1000))
+    ours = alpha_bar(NoiseSchedule(kind, 1000), np.arange(1000))
     theirs = DDPMScheduler(1000, monai).alphas_cumprod.double().numpy()
     np.testing.assert_allclose(ours[:990], theirs[:990], rtol=2e-4)
 
@@ -26,7 +30,7 @@ def test_alpha_bar_is_the_running_product_written_out():
     schedule, product = NoiseSchedule(steps=50), 1.0
     for t in range(50):
         product *= 1 - (1e-4 + (0.02 - 1e-4) * t / 49)
-        assert math.isclose(schedule.alpha_bar(t), product, rel_tol=1e-12)
+        assert math.isclose(alpha_bar(schedule, t), product, rel_tol=1e-12)
         assert math.isclose(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, 1, rel_tol=1e-15)
         assert math.isclose(schedule.ratio(t), schedule.sigma(t) / schedule.alpha(t), rel_tol=1e-12)
         assert math.isclose(schedule.log_snr(t), math.log(schedule.alpha(t) / schedule.sigma(t)), rel_tol=1e-12)
@@ -38,9 +42,9 @@ def test_between_whole_times_the_levels_fall_strictly_and_time_of_finds_them_aga
     ratios = schedule.ratio(times)
     assert (np.diff(ratios) > 0).all()
     np.testing.assert_allclose(schedule.time_of(ratios), times, atol=1e-9)
-    middle = math.sqrt(schedule.alpha_bar(500) * schedule.alpha_bar(501))
-    assert math.isclose(schedule.alpha_bar(500.5), middle, rel_tol=1e-12)
-    assert (schedule.alpha_bar(CLEAN), schedule.sigma(CLEAN), schedule.time_of(1e9)) == (1, 0, 999)
+    middle = math.sqrt(alpha_bar(schedule, 500) * alpha_bar(schedule, 501))
+    assert math.isclose(alpha_bar(schedule, 500.5), middle, rel_tol=1e-12)
+    assert (alpha_bar(schedule, CLEAN), schedule.sigma(CLEAN), schedule.time_of(1e9)) == (1, 0, 999)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -61,7 +65,7 @@ def test_any_number_of_steps_gives_that_many_falling_times_and_the_clean_one(spa
 def test_an_earlier_first_time_is_that_of_a_schedule_that_ends_there(spacing):
     schedule, short = NoiseSchedule(first=49), NoiseSchedule(steps=50, beta_end=1e-4 + 49 / 999 * (0.02 - 1e-4))
     assert schedule.times(4, spacing) == pytest.approx(short.times(4, spacing), abs=1e-6)
-    assert schedule.alpha_bar(999) == NoiseSchedule().alpha_bar(999), "training sees all times"
+    assert alpha_bar(schedule, 999) == alpha_bar(NoiseSchedule(), 999), "training sees all times"
     with pytest.raises(InputError, match="below the 1000"):
         NoiseSchedule(first=1000)
 

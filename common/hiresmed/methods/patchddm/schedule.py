@@ -82,10 +82,6 @@ class NoiseSchedule:
         """log alpha_bar at times t (a number or an array, whole or not, CLEAN .. T-1), in float64."""
         return np.interp(t, self._times, self._log_alpha_bar)
 
-    def alpha_bar(self, t):
-        """Share of the image in the variance of x_t."""
-        return np.exp(self.log_alpha_bar(t))
-
     def alpha(self, t):
         """What is left of the image: sqrt(alpha_bar)."""
         return np.exp(self.log_alpha_bar(t) / 2)

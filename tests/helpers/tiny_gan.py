@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -20,7 +21,7 @@ from hiresmed.core.distributed import (
     prepare_network,
     unwrap,
 )
-from hiresmed.training.batches import ConditionalBatch
+from hiresmed.training.batches import GanBatch, batch_tensor
 from hiresmed.training.checkpoint import Checkpoint
 from hiresmed.training.objectives import LeastSquares
 from hiresmed.training.penalties import R1Penalty
@@ -47,6 +48,28 @@ class Patches(Dataset):
         generator = torch.Generator().manual_seed(1000 * self.epoch + index)
         sketch = torch.randn(1, 16, 16, generator=generator).to(self.dtype)
         return {"sketch": sketch, "image": torch.tanh(2 * sketch.roll(1, -1)), "index": index, "epoch": self.epoch}
+
+
+class ConditionalBatch:
+    """prepare_batch of image translation: the generator gets `inputs`; D gets `condition`, then the image.
+
+    Args:
+        inputs: keys of the generator's arguments, each (N, C, S) or what that network takes.
+        real: key of the real image (N, C, S).
+        condition: keys shown to D, concatenated along the channels, each on the image's grid S; None: the `inputs`;
+            an empty list: D gets the image alone.
+    """
+
+    def __init__(self, inputs: Sequence[str], real: str = "image", condition: Sequence[str] | None = None) -> None:
+        self.inputs = tuple(inputs)
+        self.real = real
+        self.condition = self.inputs if condition is None else tuple(condition)
+
+    def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
+        keys = {*self.inputs, *self.condition, self.real}
+        tensors = {key: batch_tensor(batchdata, key, device, non_blocking) for key in keys}
+        condition = torch.cat([tensors[k] for k in self.condition], 1) if self.condition else None
+        return GanBatch(tuple(tensors[k] for k in self.inputs), tensors[self.real], condition)
 
 
 class RandomSketch(ConditionalBatch):

@@ -6,17 +6,15 @@ the first training, and whether each of the two uses bfloat16.
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
 import ignite.distributed as idist
+import tiny_gan
 import torch
 from hiresmed.core import bfloat16
 from hiresmed.core.distributed import finalize, initialize, prepare_network
 from hiresmed.training.checkpoint import Checkpoint
-
-GAN = runpy.run_path(str(Path(__file__).with_name("tiny_gan.py")))
 
 
 class Scaled(torch.nn.Module):
@@ -36,12 +34,12 @@ class Scaled(torch.nn.Module):
 
 def train(folder: Path, epochs: int, false: bool):
     torch.manual_seed(0)
-    generator = GAN["make_generator"]()
+    generator = tiny_gan.make_generator()
     generator.insert(1, Scaled(false))
-    trainer = GAN["make_trainer"](
+    trainer = tiny_gan.make_trainer(
         max_epochs=epochs,
         generator=prepare_network(generator, "cpu"),
-        discriminator=prepare_network(GAN["make_discriminator"](), "cpu"),
+        discriminator=prepare_network(tiny_gan.make_discriminator(), "cpu"),
         amp=True,
         train_handlers=[Checkpoint(folder, resume=True)],
     )
@@ -59,7 +57,7 @@ def main() -> None:
     if rank == 1:
         bfloat16.processor_name = lambda: "another"
     second = train(folder, 2, false=False)
-    found = {"weights": GAN["weights"](first), "first": first.precision.autocast, "second": second.precision.autocast}
+    found = {"weights": tiny_gan.weights(first), "first": first.precision.autocast, "second": second.precision.autocast}
     torch.save(found, folder / f"{rank}.pt")
     finalize()
 

@@ -1,4 +1,4 @@
-"""What the tests of the bundles' front doors share; read with runpy, as tests are no package.
+"""What the tests of the bundles' front doors share.
 
 A tiny cascade with random weights stands for the shipped one.
 """
@@ -22,6 +22,31 @@ from monai.bundle import ConfigWorkflow
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL = {"width": 8, "num_blocks": 1, "fine_width": 4}
+
+# knobs with which a bundle's training is set up in seconds
+SMALL_TRAININGS = {
+    "msgan_ct3d": {
+        "cases_list": [
+            {"phantom": 0, "shape": [24, 24, 24]},
+            {"phantom": 1, "shape": [24, 24, 24], "section": "validation"},
+        ],
+        "base_size": 16,
+    },
+    "msgan_xray2d": {
+        "cases_list": [
+            {"phantom": 0, "shape": [32, 32]},
+            {"phantom": 0, "shape": [32, 24], "section": "validation"},
+        ],
+        "base_size": 16,
+    },
+    "dcgan_mri": {"size": 16, "width": 16, "phantoms": 4, "phantom": {"shape": [16, 16, 16]}, "batch_size": 2},
+    "patchddm_brats": {"phantoms": 4},
+    "inr_gan_multistage": {
+        "image_size": [16, 16],
+        "cases_list": [{"phantom": 0, "shape": [16, 16, 4]}],
+        "val_samples": 2,
+    },
+}
 
 
 class FrontDoor:
