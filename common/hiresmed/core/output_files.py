@@ -42,9 +42,31 @@ def files_digest(files: Iterable[Path]) -> str:
     return content.hexdigest()
 
 
+def remove_path(path: str | os.PathLike) -> None:
+    """Removes a file, a link (not what it leads to) or a folder with its content; nothing where nothing is."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_no_folder(path: str | os.PathLike) -> None:
+    """Removes what lies in a working folder's place and is none: a file, or a link, which would lead elsewhere."""
+    path = Path(path)
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+
+
+def new_file(path: str | os.PathLike) -> None:
+    """An empty new file; what lay there is removed first, so that nothing is written through a link."""
+    remove_path(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
 @contextmanager
 def write_then_rename(path: str | os.PathLike, shared: bool = False) -> Iterator[Path]:
-    """`<path>.partial` to write to: renamed to `path` when the block ends well, removed when it fails.
+    """`<path>.partial`, empty and new, to write to: renamed to `path` when the block ends well, removed when it fails.
 
     Args:
         shared: several processes may write the same values at once, so each writes to a name of its own; the partial
@@ -52,6 +74,7 @@ def write_then_rename(path: str | os.PathLike, shared: bool = False) -> Iterator
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
+    new_file(aside)
     try:
         yield aside
         os.replace(aside, path)

@@ -22,6 +22,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from .errors import InputError
+from .input_files import check_openable
 from .nifti_geometry import nifti_affine
 from .output_files import files_digest
 from .packed_size import check_packed
@@ -106,6 +107,7 @@ class NiftiVolume(Volume):
     def __init__(self, path: str | Path, name: str | None = None, header_only: bool = False) -> None:
         self.path = Path(path)
         self.name = name or self.path.name
+        check_openable(self.path)
         try:
             image = nibabel.load(self.path, mmap="r")
         except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:

@@ -22,6 +22,7 @@ import nibabel
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.input_files import check_openable
 from ..core.knobs import parse_int
 from ..phantoms.brain import BrainPhantom
 from .brats_dicom import dicom_series, open_mr_series, series_folders, series_in_words, told_by_series
@@ -87,6 +88,7 @@ def brats_case(source, label: str | Path | None = None) -> Case:
         raise InputError(
             f"image must be a case folder or a file of one, got '{source}', which does not exist; check the path."
         )
+    check_openable(path)
     if dicom_series(path) and not (path.is_dir() and _niftis(path)):  # one of four beside one another
         open_mr_series(path)  # two series in one folder are told here, not as a case without sequences
         path = (path if path.is_dir() else path.parent).resolve().parent
@@ -353,7 +355,7 @@ def _acquisition_beside(path: Path) -> Acquisition:
     """What the JSON beside a NIfTI says (BIDS, dcm2niix: times in seconds); nothing where there is none."""
     beside = path.with_name(f"{stem(path)}.json")
     try:
-        said = json.loads(beside.read_text(encoding="utf-8"))
+        said = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
         agent = said.get("ContrastBolusIngredient") or said.get("ContrastBolusAgent") or ""
         times = [float(said[name]) * 1000 if name in said else None for name in ("EchoTime", "InversionTime")]
     except (OSError, ValueError, TypeError, AttributeError):

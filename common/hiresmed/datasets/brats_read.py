@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import nibabel
 import numpy as np
@@ -130,7 +130,8 @@ def channel_order_of(path: Path) -> list[int]:
     """
     for folder in (path.parent, path.parent.parent):
         try:
-            said = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            beside = folder / "dataset.json"
+            said: Any = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
             listed = said.get("modality") or said.get("channel_names")
             return _order([listed[str(n)] for n in range(4)])
         except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -13,13 +13,16 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform
 
 from ..core.errors import InputError
+from ..core.input_files import check_openable
 from ..core.views import as_picture
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import WindowedView, robust_window
 from .dicom import dicom_files, is_dicom, open_series
+from .itk_headers import METAIMAGE, NRRD, data_files
 
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
-VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+ITK_FORMATS = (*NRRD, *METAIMAGE)
+VOLUMES = (".nii", ".nii.gz", *ITK_FORMATS)
 
 
 class LoadImageStreamd(MapTransform):
@@ -87,6 +90,10 @@ class LoadImageStreamd(MapTransform):
         """A server's or a notebook's image, checked as those of a run are."""
         if isinstance(path, str | Path) and (dicom_files(Path(path)) if Path(path).is_dir() else is_dicom(Path(path))):
             open_series(path)  # MONAI's reader fills in what a header lacks
+        if isinstance(path, str | Path):
+            check_openable(Path(path))
+            if str(path).lower().endswith(ITK_FORMATS):
+                data_files(Path(path))
         image = self._tensor(path)
         if key == "image" and self.kind is not None:
             values = image.numpy()[0]

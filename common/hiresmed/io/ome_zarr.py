@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import zarr
 
 from ..core.errors import InputError
+from ..core.input_files import check_openable
 from ..core.packed_size import check_packed
 from ..core.pyramids import level_affine
 from ..core.volumes import Volume, checked_affine, first_line, require_finite, spatial_shape
@@ -119,6 +119,8 @@ class _Image:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
+        for mark in MARKS:
+            check_openable(path / mark)
         try:
             # consolidated metadata may be older than the arrays; a path, as zarr takes text that holds :: for URLs
             self.group = zarr.open_group(path, mode="r", use_consolidated=False)
@@ -169,6 +171,8 @@ class _Image:
         path = self.datasets[level].get("path")
         if not isinstance(path, str) or not path.strip("/") or {"..", "."} & {*path.split("/")}:
             raise self._no_image(f"a dataset whose path is {_short(path)}")
+        for mark in MARKS:
+            check_openable(self.path / path.strip("/") / mark)
         try:
             array = self.group[path]
         except Exception as error:  # missing, or odd metadata of any kind
@@ -329,11 +333,10 @@ class _Chunks:
         stored, absent = [], []
         for place in product(*map(range, counts)):
             file = self._file(place)
-            try:
-                os.stat(file)
-            except OSError:
+            if not file.exists():
                 absent.append(place)
                 continue
+            check_openable(file)
             check_packed(file, chunk_bytes, CHUNK_RATIO)
             stored.append(place)
         if not absent:

@@ -17,14 +17,14 @@ import nibabel
 
 from ..core.errors import InputError
 from ..core.knobs import parse_bool, parse_int
-from ..core.output_files import files_digest
+from ..core.output_files import files_digest, remove_no_folder, remove_path
 from ..core.tiles import check_region, check_size
 from ..core.views import SliceView, TurnedView
 from ..core.volumes import Volume
 from .dicom import dicom_files, is_dicom, lone_image
 from .dicom_series import check_ct_series
 from .pictures import picture_shape
-from .readers import cases, open_volume
+from .readers import cases, files_of, open_volume
 from .stores import ZarrStores
 from .writers import PNG_PIXELS, check_output, check_png, final_name, save_volume
 
@@ -86,6 +86,7 @@ class CaseOutput:
             listed = cases(image=image, dataset_dir=dataset_dir, default=default)
         self.several = len(listed) > 1
         for case in listed:
+            remove_no_folder(self.work_dir(case["name"]))
             case["source"] = case.get("image", sketch)
             case |= {k: v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
             case |= {f"given_{k}": v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
@@ -139,8 +140,7 @@ class CaseOutput:
         """Tells what a case was made of by what its files hold; None for a phantom."""
         files: list[pathlib.Path] = []
         for source in self.sources(case):
-            path = pathlib.Path(source)
-            files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            files += files_of(pathlib.Path(source))
         return files_digest(files) if files else None
 
     def sources(self, case: Mapping) -> list[str]:
@@ -220,7 +220,7 @@ class CaseOutput:
         """All that reads the working folder is done: name the OME-Zarr, remove the rest."""
         work, final = self.work_dir(case["name"]), self.final(case)
         if self.format_of(case) == "ome-zarr":
-            shutil.rmtree(final, ignore_errors=True)
+            remove_path(final)
             os.replace(work / "result.ome.zarr", final)
         shutil.rmtree(work, ignore_errors=True)
 

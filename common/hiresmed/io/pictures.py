@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..core.errors import InputError
+from ..core.input_files import check_openable
 from ..core.packed_size import DEFLATE, check_packed
 from ..core.volumes import ArrayVolume, Volume, first_line, picture_affine, require_finite
 from .tiff import open_tiff, resolution_spacing, white_is_zero
@@ -101,6 +102,7 @@ def picture_shape(path: str | Path) -> tuple[int, int] | None:
 @contextmanager
 def opened_picture(path: Path) -> Iterator[Image.Image]:
     """A PNG, JPEG or TIFF, its header read; OSError and others where it is none."""
+    check_openable(path)
     # large images are what this library is for
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None

@@ -19,15 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.input_files import check_openable
+from ..core.output_files import new_file
 from ..core.views import as_picture
 from ..core.volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape
 from .dicom import RAS_FROM_LPS, SeriesVolume, dicom_files, is_dicom, open_series, read_header
+from .itk_headers import METAIMAGE, NRRD, data_files
 from .ome_zarr import is_zarr, open_level
 from .pictures import read_picture
 from .writers import check_space, write_nifti
 
 NIFTI = (".nii", ".nii.gz")
-ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
+ITK_FORMATS = (*NRRD, *METAIMAGE)
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SUFFIXES = (*reversed(NIFTI), *ITK_FORMATS, *PICTURES, ".dcm", ".zarr")
 COMPANIONS = (".img", ".raw", ".zraw", ".json")  # belong to an image beside them
@@ -35,6 +38,7 @@ LOGGER = logging.getLogger(__name__)
 CHUNK = 2**20  # bytes decompressed at a time
 TAIL = 2**20  # bytes behind the voxels that a writer may have padded its file with
 SLAB = 16  # slices converted at a time
+NIFTI_HEADER = 352  # bytes, at the least
 
 
 def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
@@ -72,8 +76,9 @@ def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
     if suffix == ".nii.gz":
         return as_picture(_open_compressed(source, Path(work_dir)))
     if suffix in ITK_FORMATS:
+        files = data_files(source)
         volume = ItkVolume(source)
-        return as_picture(_converted(volume, [source], Path(work_dir), (*volume.shape[:-1], volume.slab)))
+        return as_picture(_converted(volume, files, Path(work_dir), (*volume.shape[:-1], volume.slab)))
     if suffix in PICTURES:
         return read_picture(source)
     if is_dicom(source):
@@ -91,6 +96,7 @@ def _existing(path: str | Path) -> Path:
         raise InputError(
             f"image must be an existing file or folder, got {source}, which does not exist; check the path."
         )
+    check_openable(source)
     if source.is_file() and source.stat().st_size == 0:
         raise InputError(f"{source} must be an image, got an empty file; copy or export it again.")
     return source
@@ -139,7 +145,7 @@ def _open_dicom(source: Path, work_dir: Path) -> Volume:
 
 
 def _converted(volume: Volume, sources: Sequence[Path], work_dir: Path, box: Sequence[int]) -> NiftiVolume:
-    needed = math.prod(volume.shape) * volume.dtype.itemsize
+    needed = NIFTI_HEADER + math.prod(volume.shape) * volume.dtype.itemsize
     plain = _made_once(sources, work_dir, lambda target: write_nifti(volume, target, box=box), volume.name, needed)
     return NiftiVolume(plain, name=volume.name)
 
@@ -152,9 +158,14 @@ def file_stamp(path: Path) -> tuple[str, int, int]:
 
 def source_stamps(path: str | Path) -> list[tuple[str, int, int]]:
     """Stamps of a case's file, or of all files of its folder, sorted."""
-    source = Path(path).expanduser()
-    files = sorted(f for f in source.rglob("*") if f.is_file()) if source.is_dir() else [source]
-    return [file_stamp(file) for file in files]
+    return [file_stamp(file) for file in files_of(Path(path).expanduser())]
+
+
+def files_of(source: Path) -> list[Path]:
+    """The files that a case's image is made of: itself, all files of its folder, or its header and its data."""
+    if source.is_dir():
+        return sorted(f for f in source.rglob("*") if f.is_file())
+    return data_files(source) if _suffix(source) in ITK_FORMATS else [source]
 
 
 def _made_once(
@@ -169,7 +180,8 @@ def _made_once(
     stamps = [file_stamp(source) for source in sources]
     key = hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
     target = work_dir / f"{case_name(name or sources[0].name)}-{key}.nii"
-    if target.exists():
+    # a shorter one was cut off by a power failure
+    if target.is_file() and not target.is_symlink() and target.stat().st_size >= needed_bytes:
         return target
     # the process id keeps processes apart that open the same case at once
     aside = target.with_name(f"{target.name}.{os.getpid()}.nii")
@@ -177,6 +189,7 @@ def _made_once(
         work_dir.mkdir(parents=True, exist_ok=True)
         check_space(work_dir, needed_bytes)
         try:
+            new_file(aside)
             make(aside)
             os.replace(aside, target)
         finally:
@@ -197,10 +210,11 @@ class ItkVolume(Volume):
 
         self.name = Path(path).name
         try:
-            info = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+            # not by the file's content: ITK has readers of many other kinds, some of which follow links to other files
+            info = (itk.NrrdImageIO if Path(path).suffix.lower() in NRRD else itk.MetaImageIO).New()
             info.SetFileName(str(path))
             info.ReadImageInformation()
-        except (RuntimeError, AttributeError) as error:  # no factory knows the file: None
+        except RuntimeError as error:
             raise InputError(
                 f"{self.name} must be a NRRD or MetaImage file, got one that ITK cannot read; it is damaged, or "
                 "its data file is missing."
@@ -221,7 +235,7 @@ class ItkVolume(Volume):
         image = itk.Image[pixel, dims]
         self._region = itk.ImageRegion[dims]
         # an ITK image does not keep its source alive
-        self._reader = itk.ImageFileReader[image].New(FileName=str(path), UseStreaming=True)
+        self._reader = itk.ImageFileReader[image].New(FileName=str(path), ImageIO=info, UseStreaming=True)
         self._extract = itk.RegionOfInterestImageFilter[image, image].New(Input=self._reader.GetOutput())
         self._array = itk.array_view_from_image
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import glob
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import zarr
 
 from ..core.errors import InputError
+from ..core.output_files import remove_path
 from ..core.pyramids import Level, MemoryStores, level_affine
 
 __all__ = ["Level", "MemoryStores", "ZarrStores", "level_affine"]
@@ -93,9 +93,21 @@ class ZarrStores:
 
     def _resumed(self, path: pathlib.Path, recipe: dict) -> bool:
         """Whether the pyramid is there to go on with."""
-        if not (self.resume and path.exists()):
+        if not self.resume or path.is_symlink() or not path.is_dir():
             return False
-        begun_with = _attributes(zarr.open_group(path, mode="r"))["hiresmed"]["recipe"]
+        try:
+            group = zarr.open_group(path, mode="r")
+            begun_with = dict(_attributes(group)["hiresmed"]["recipe"])
+            for k, shape in enumerate(begun_with["shapes"]):
+                journal = self._journal(path, k)
+                whole = list(_array_of(group, str(k)).shape) == list(shape)
+                if not whole or journal.is_symlink() or (journal.exists() and not journal.is_file()):
+                    raise ValueError
+        except Exception as error:  # of a damaged store: of any kind
+            raise InputError(
+                f"resume must find {path.name} as it was left, got a damaged one; start anew with --overwrite true, or "
+                "remove it."
+            ) from error
         changed = sorted(_changes(recipe, begun_with))
         if changed:
             raise InputError(
@@ -108,9 +120,9 @@ class ZarrStores:
         # under a name of its own until whole, so that a run killed here leaves nothing that looks like a store
         half = path.with_suffix(".begun")
         for old in (path, half):
-            shutil.rmtree(old, ignore_errors=True)
+            remove_path(old)
         for journal in self.folder.glob(f"{glob.escape(name)}.*.tiles"):
-            journal.unlink()
+            remove_path(journal)
         self.folder.mkdir(parents=True, exist_ok=True)
         # a path, as zarr takes text that holds :: for a chain of URLs
         group = zarr.open_group(half, mode="w", zarr_format=3)
@@ -127,6 +139,9 @@ class ZarrStores:
         group.attrs.update(_ome_attributes(name, affine, recipe) | {"hiresmed": _ours(affine, recipe)})
         os.replace(half, path)
 
+    def _journal(self, path: pathlib.Path, k: int) -> pathlib.Path:
+        return self.folder / f"{path.name.removesuffix('.ome.zarr')}.{k}.tiles"
+
     def _open(self, path: pathlib.Path, name: str, slope: float) -> list[Level]:
         group = zarr.open_group(path, mode="r+")
         ours = _attributes(group)["hiresmed"]
@@ -134,7 +149,7 @@ class ZarrStores:
         for k, scale in enumerate(ours["recipe"]["scales"]):
             array = _array_of(group, str(k))
             affine = level_affine(np.array(ours["affine"]), [scale] * array.ndim)
-            levels.append(Level(array, affine, name, slope, self.folder / f"{name}.{k}.tiles"))
+            levels.append(Level(array, affine, name, slope, self._journal(path, k)))
         return levels
 
 

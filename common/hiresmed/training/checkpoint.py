@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..core.distributed import unwrap
 from ..core.errors import InputError
 from ..core.knobs import parse_bool
-from ..core.output_files import lock_folder, sha256_of, write_then_rename
+from ..core.output_files import lock_folder, new_file, sha256_of, write_then_rename
 from .seeding import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def save_atomically(value: Any, path: Path) -> None:
     """torch.save that gives a file its name only when complete: written aside, flushed to the disk, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
+    new_file(aside)
     with open(aside, "wb") as file:
         torch.save(value, file)
         file.flush()

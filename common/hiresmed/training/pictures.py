@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..core.output_files import new_file
+
 GAP = 2  # pixels between tiles
 
 
@@ -30,6 +32,7 @@ class PictureFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch:04d}.png"
         aside = path.with_suffix(".tmp")
+        new_file(aside)
         Image.fromarray(picture).save(aside, format="PNG")
         os.replace(aside, path)
         if self.summary_writer is not None:

@@ -151,6 +151,28 @@ def test_an_interrupted_run_keeps_what_it_had_and_continues_no_other(tmp_path):
     assert len(replaced.begin(numbered(6))) == 6 and not (tmp_path / "report.json").exists()
 
 
+@pytest.mark.parametrize("note", ["", "{", "[]", "a folder"])
+def test_a_damaged_note_of_a_run_is_one_sentence(tmp_path, note):
+    begun(tmp_path, 3)
+    path = tmp_path / "samples.partial" / "recipe.json"
+    path.unlink()
+    if note == "a folder":
+        path.mkdir()
+    else:
+        path.write_text(note)
+    with pytest.raises(InputError, match=r"got a damaged samples\.partial; set overwrite to true\."):
+        begun(tmp_path, 3, resume=True)
+    assert len(begun(tmp_path, 3, overwrite=True).samples) == 3 and path.is_file()
+
+
+def test_a_link_in_the_place_of_the_working_folder_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "samples.partial").symlink_to(tmp_path / "elsewhere")
+    begun(tmp_path / "out", 3, resume=True)
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
 def test_a_set_is_enlarged_by_another_first_sample(tmp_path):
     output = begun(tmp_path, 2)
     save(output, images(2))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.knobs import parse_bool
+from ...core.output_files import remove_no_folder
 from ...core.volumes import ArrayVolume
 from ...datasets.brats import brain_cases, brats_case
 from ...datasets.brats_dicom import dicom_series
@@ -89,6 +90,7 @@ class SegmentationOutput(CaseOutput):
         self.several = len(found) > 1
         _name_apart(found)
         for case in found:
+            remove_no_folder(self.work_dir(case["name"]))
             source = _first(case)
             try:
                 case["format"] = self._format(source if "refused" not in case else None)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ...core.errors import InputError
-from ...core.output_files import write_then_rename
+from ...core.output_files import remove_no_folder, remove_path, write_then_rename
 from ...core.tiles import check_region
 from ...core.volumes import ArrayVolume, Volume
 from ...core.windows import check_window, to_unit_range
@@ -71,6 +71,8 @@ class SampleFolder(CaseOutput):
         """
         self.samples = list(samples)
         self._check_formats()
+        for folder in (self._note.parent, *(self.work_dir(sample["name"]) for sample in self.samples)):
+            remove_no_folder(folder)
         resumed = self._resumed()
         idist.barrier()  # every process has looked before one of them tidies up
         if idist.get_rank() == 0:
@@ -113,7 +115,15 @@ class SampleFolder(CaseOutput):
         if self.overwrite:
             return False
         if self.resume and self._note.exists():
-            begun_with = json.loads(self._note.read_text())
+            try:
+                begun_with = json.loads(self._note.read_text())
+                if not isinstance(begun_with, dict):
+                    raise ValueError
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"resume must find what the run in {self.folder} was begun with, got a damaged "
+                    f"{self._note.parent.name}; set overwrite to true."
+                ) from error
             recipe = self._recipe()
             changed = sorted(k for k in begun_with.keys() | recipe.keys() if begun_with.get(k) != recipe.get(k))
             if changed:
@@ -133,11 +143,9 @@ class SampleFolder(CaseOutput):
 
     def _clear(self) -> None:
         """Remove what an earlier run left of these samples, so that a file that exists is one of this run."""
+        remove_path(self._note)
         for sample in self.samples:
-            final = self.final(sample)
-            if final.is_dir():
-                shutil.rmtree(final)
-            final.unlink(missing_ok=True)
+            remove_path(self.final(sample))
             shutil.rmtree(self.work_dir(sample["name"]), ignore_errors=True)
         for name in ("report.json", "metrics.json"):
             (self.folder / name).unlink(missing_ok=True)

@@ -1,0 +1,29 @@
+"""What may be opened as an input at all."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from .errors import InputError
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def check_openable(path: Path) -> None:
+    """InputError where a path is neither a file nor a folder: a pipe would be waited for without end.
+
+    Example:
+        >>> check_openable(Path(__file__))
+    """
+    try:
+        kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    except (OSError, ValueError):  # not there: said where it is opened
+        return
+    if kind is not None:
+        raise InputError(f"{path.name} must be a file or a folder, got {kind}; write what it gives to a file first.")
