@@ -55,15 +55,34 @@ def test_the_tiles_a_box_touches_are_those_that_brute_force_finds(grid):
 
 
 def test_numbers_run_in_array_order_last_axis_fastest():
-    grid = TileGrid.fit((10, 20), 8)
+    grid = TileGrid((10, 20), (8, 8))
     assert [grid.start(n) for n in grid] == [(0, 0), (0, 8), (0, 16), (8, 0), (8, 8), (8, 16)]
     assert grid.inside(5) == (2, 4)
 
 
 def test_tiles_are_no_larger_than_the_volume_and_lie_on_the_networks_lattice():
     assert TileGrid.fit((512, 30), 128, alignment=4).tile == (128, 32)
-    assert TileGrid.fit((512, 512), (126, 3), alignment=4).tile == (124, 4)
+    assert TileGrid.fit((512, 512), (126, 3), alignment=4).tile == (104, 4)
     assert TileGrid.fit((5, 5), 128).tile == (5, 5)
+
+
+@pytest.mark.parametrize("n", range(1, 300, 7))
+@pytest.mark.parametrize("alignment", [1, 4, 16])
+def test_as_few_tiles_as_the_size_allows_and_each_as_small_as_their_number_allows(n, alignment):
+    size = 48
+    grid = TileGrid.fit((n,), size, alignment)
+    (tile,), (count,) = grid.tile, grid.counts
+    assert tile <= size and tile % alignment == 0
+    assert (count - 1) * size < n
+    assert tile == alignment or count * (tile - alignment) < n
+
+
+@pytest.mark.parametrize(
+    "shape, share", [((136, 136, 64), 1.1), ((512, 512, 130), 1.06), ((300, 300, 300), 1.01), ((512, 512, 512), 1.0)]
+)
+def test_tiles_compute_hardly_more_voxels_than_the_volume_has(shape, share):
+    grid = TileGrid.fit(shape, 128, alignment=4)
+    assert len(grid) * np.prod(grid.tile) <= share * np.prod(shape)
 
 
 def test_the_grid_of_a_part_of_the_levels_is_a_function_of_shape_and_tile_alone():

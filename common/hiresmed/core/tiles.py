@@ -126,17 +126,23 @@ class TileGrid:
 
     @classmethod
     def fit(cls, shape: Sequence[int], tile_size: int | Sequence[int], alignment: int = 1) -> TileGrid:
-        """Grid with tiles no larger than the volume needs; a function of shape, tile size and lattice alone.
+        """Grid of as few tiles as `tile_size` allows, balanced; a function of shape, tile size and lattice alone.
 
-        >>> TileGrid.fit((512, 512, 30), 128, alignment=4).tile
-        (128, 128, 32)
+        T is at most `tile_size`, and as small as the same number of tiles allows, for a tile's voxels beyond the volume
+        cost as much as those inside.
+
+        >>> TileGrid.fit((512, 300, 30), 128, alignment=4).tile
+        (128, 100, 32)
         """
         sizes = [tile_size] * len(shape) if isinstance(tile_size, int) else tile_size
         if len(sizes) != len(shape):
             raise InputError(f"tile_size must give {len(shape)} numbers, one per axis, got {list(sizes)}; change it.")
-        limits = [-(-n // alignment) * alignment for n in shape]
-        aligned = [max(alignment, t // alignment * alignment) for t in sizes]
-        return cls(tuple(shape), tuple(min(t, n) for t, n in zip(aligned, limits)))
+        tile = []
+        for n, size in zip(shape, sizes):
+            cells = -(-n // alignment)  # the axis in steps of the lattice
+            count = -(-cells // max(1, size // alignment))
+            tile.append(-(-cells // count) * alignment)
+        return cls(tuple(shape), tuple(tile))
 
     @property
     def counts(self) -> tuple[int, ...]:
