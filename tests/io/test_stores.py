@@ -111,7 +111,7 @@ def test_a_store_that_was_only_begun_is_no_store(tmp_path):
     [
         ({"fingerprint": {"weights": "b", "seed": 0}}, "weights"),
         ({"fingerprint": {"weights": "a", "seed": 1}}, "seed"),
-        ({"tile": (4, 8)}, "tile"),
+        ({"tile": (4, 8)}, "tiles"),
         ({"shapes": ((20, 14), (10, 7))}, "shapes"),
         ({"dtype": "float32"}, "dtype"),
     ],
@@ -122,6 +122,14 @@ def test_resume_with_other_settings_is_refused_by_their_names(tmp_path, changes,
     pyramid(tmp_path, resume=True, **begun)
     with pytest.raises(InputError, match=f"begun with, got another .*{named}"):
         pyramid(tmp_path, resume=True, **begun | changes)
+
+
+def test_resume_with_other_tiles_of_a_coarse_level_is_refused(tmp_path):
+    """The journal numbers tiles: under another tile shape the same number is another box."""
+    levels = [(16, 16), (8, 8)], [1, 2], np.eye(4), "int16", 1.0
+    ZarrStores(tmp_path).pyramid("result", *levels, [(8, 8), (8, 8)])
+    with pytest.raises(InputError, match="begun with, got another tiles"):
+        ZarrStores(tmp_path, resume=True).pyramid("result", *levels, [(8, 8), (4, 4)])
 
 
 def test_when_all_is_done_a_plain_ome_zarr_is_left(tmp_path):

@@ -78,7 +78,7 @@ class ZarrStores:
             "fingerprint": self.fingerprint,
             "shapes": [[int(n) for n in shape] for shape in shapes],
             "scales": [int(n) for n in scales],
-            "tile": [int(n) for n in tiles[0]],
+            "tiles": [[int(n) for n in tile] for tile in tiles],
             "dtype": dtype,
         }
         if idist.get_rank() == 0 and not self._resumed(path, recipe):
