@@ -6,11 +6,9 @@ Each kind is read as what it is, or refused at once in one sentence.
 from __future__ import annotations
 
 import os
-import runpy
 import shutil
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,9 +20,8 @@ from hiresmed.datasets.brats import brats_case
 from hiresmed.io import CaseOutput, LoadImageStreamd, ZarrStores, save_volume
 from hiresmed.io.readers import cases, open_volume, source_stamps
 from hiresmed.training.checkpoint import load_safely, save_weights
+from image_files import random_array, save_itk, save_nifti
 
-SHARED = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("image_files.py"))))
-random_array, save_nifti, save_itk = SHARED.random_array, SHARED.save_nifti, SHARED.save_itk
 VALUES = random_array(shape=(4, 5, 6))
 
 
