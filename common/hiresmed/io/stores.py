@@ -42,8 +42,6 @@ class ZarrStores:
         self.resume = resume
         # one reader thread: zarr's pool fragments glibc's arenas and the resident size creeps with the volume
         zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
-        # with chunks of zeros on disk, too, a chunk that is absent from a finished store was lost
-        zarr.config.set({"array.write_empty_chunks": True})
 
     def path(self, name: str) -> pathlib.Path:
         """Folder of one pyramid."""
@@ -147,7 +145,8 @@ class ZarrStores:
         ours = _attributes(group)["hiresmed"]
         levels = []
         for k, scale in enumerate(ours["recipe"]["scales"]):
-            array = _array_of(group, str(k))
+            # with chunks of zeros on disk, too, a chunk that is absent from a finished store was lost
+            array = _array_of(group, str(k)).with_config({"write_empty_chunks": True})
             affine = level_affine(np.array(ours["affine"]), [scale] * array.ndim)
             levels.append(Level(array, affine, name, slope, self._journal(path, k)))
         return levels
