@@ -13,6 +13,7 @@ from pathlib import Path
 
 import monai.bundle
 import pytest
+import torch
 from hiresmed.cli.bundle_folders import BundleFolder
 from hiresmed.cli.door import options_of, restore_text
 from hiresmed.core.errors import InputError, first_input_error, install_error_hook
@@ -133,6 +134,18 @@ def test_every_config_of_ours_is_its_own_and_no_knob_in_it_is_refused(path):
     check_ids(config, contents)
     with pytest.raises(InputError, match="did you mean --output_dir"):
         check_ids({**config, "output_dirr": 1}, contents)
+
+
+def test_mlflow_logs_whatever_losses_a_trainer_has(config, monkeypatch):
+    with open(config, "a") as file:
+        file.write("train::handlers:\n- {_target_: MLFlowHandler, output_transform: "
+                   "\"$monai.handlers.from_engine(['loss'], first=True)\"}\n")  # fmt: skip
+    monkeypatch.setattr("hiresmed.cli.door.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"tracking must find the package mlflow, got none; run: pip install mlflow."):
+        opened(config)
+    monkeypatch.setattr("hiresmed.cli.door.find_spec", lambda name: True)
+    transform = opened(config).parser["train::handlers::0::output_transform"]
+    assert transform({"loss_d": torch.tensor(2.0), "r1": 1, "pred": torch.zeros(2)}) == {"loss_d": 2.0, "r1": 1.0}
 
 
 @pytest.mark.parametrize(

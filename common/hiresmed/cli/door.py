@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any
@@ -16,7 +17,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from ..core.errors import end_on_sigterm, install_error_hook, install_warning_hook
+from ..core.errors import InputError, end_on_sigterm, install_error_hook, install_warning_hook
 from ..core.knobs import (
     MONAI_OWN,
     TEXT_KNOBS,
@@ -60,17 +61,18 @@ def open_door(workflow: str = "infer") -> None:
         steady_allocator()
     else:
         keeping_allocator()
-    running = _running_workflow()
+    running = running_workflow()
     if running is None:
         return
     check_ids(running.parser.get(), config_contents(running.config_root_path, running.parser))
     restore_text(running.parser, options_of(sys.argv))
+    track_all_losses(running.parser)
     if workflow != "infer":
         check_limits(running.parser)
 
 
-def _running_workflow() -> ConfigWorkflow | None:
-    """The workflow whose `initialize` is running; None where there is none.
+def running_workflow() -> ConfigWorkflow | None:
+    """The workflow whose `initialize` or `finalize` is running; None where there is none.
 
     MONAI gives a component its arguments and nothing of the config around it, and keeps no list of what was overridden
     in Python: so the callers are searched for it, here and nowhere else.
@@ -218,6 +220,25 @@ def _with_hashes(path: str) -> str:
     """A path of which MONAI turned # into ::, where one exists so; others, and expressions, as they are."""
     original = path.replace("::", "#")
     return original if os.path.exists(original) and not os.path.exists(path) else path
+
+
+def track_all_losses(parser: ConfigParser) -> None:
+    """MONAI's `--tracking mlflow` logs an output's "loss", which not every trainer has: let it log what there is.
+
+    Raises:
+        InputError: mlflow is not installed.
+    """
+    for engine in ("train::handlers", "validate::handlers", "handlers"):
+        handlers = parser.get(engine) if engine.partition("::")[0] in parser.get() else None
+        for n, handler in enumerate(handlers or []):
+            if not isinstance(handler, Mapping) or not str(handler.get("_target_")).endswith("MLFlowHandler"):
+                continue
+            if find_spec("mlflow") is None:
+                raise InputError("tracking must find the package mlflow, got none; run: pip install mlflow.")
+            if "from_engine(['loss']" in str(handler.get("output_transform")):
+                from ..training.output_scalars import scalars
+
+                parser[f"{engine}::{n}::output_transform"] = scalars
 
 
 def check_limits(parser: ConfigParser) -> None:

@@ -11,6 +11,7 @@ from monai.transforms import Compose
 
 from ..core.errors import InputError
 from ..core.knobs import parse_int
+from ..core.progress import Counted
 from ..phantoms.brain import BrainPhantom
 from .brats import SEQUENCES, brain_cases, brats_cases
 from .image_sets import ImageSet
@@ -128,7 +129,7 @@ def mri_images(
     slices_of_cases = MriSlices(
         cases=cases, contrasts=contrasts, slices=slices, size=size, fit=fit, window=percentiles, cache_dir=cache_dir
     )
-    images = CacheDataset(
-        cast(Sequence, slices_of_cases), Compose(), cache_num=cache_num, progress=False, copy_cache=False
-    )
+    slices_read = min(cache_num, len(slices_of_cases))
+    with Counted(cast(Sequence, slices_of_cases), f"{section} images", slices_read) as counted:
+        images = CacheDataset(counted, Compose(), cache_num=cache_num, progress=False, copy_cache=False)
     return ImageSet(images, most, channels, value_range, share)

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from ..core.errors import InputError
 from ..core.output_files import scratch_folder
+from ..core.progress import with_progress
 from ..core.views import SliceView, TurnedView, picture_turn
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import to_unit_range
@@ -228,7 +229,8 @@ class MriSlices(Dataset):
         else:
             in_section = brain_cases(None, section, phantoms, phantom)
         groups = [self.contrasts] if stack else [[c] for c in self.contrasts]
-        self._stacks = [self._opened(case, group) for case in in_section for group in groups]
+        volumes = with_progress(in_section, "MR volumes")
+        self._stacks = [self._opened(case, group) for case in volumes for group in groups]
         self._ends = np.cumsum([last - first + 1 for _, _, _, (first, last) in self._stacks]).tolist()
 
     def _check(self, window: Sequence[float]) -> None:

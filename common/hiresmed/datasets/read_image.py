@@ -17,6 +17,7 @@ from monai.transforms import Transform
 from ..core.errors import InputError
 from ..core.knobs import parse_int
 from ..core.output_files import scratch_folder
+from ..core.progress import Counted
 from ..core.tiles import check_size
 from ..core.volumes import ArrayVolume, Volume, first_line
 from ..core.windows import robust_window, to_unit_range
@@ -154,4 +155,6 @@ def image_dataset(
         dataset_dir, section, image_size, slices, slice_step, cases_list, subject, cache_dir, split=split
     )
     read = ReadImage(image_size, channels, intensity, fit, cache_dir)
-    return CacheDataset(cases, read, cache_num=cache_num, progress=False, copy_cache=False)
+    title = f"{section or 'listed'} images"
+    with Counted(cases, title, min(cache_num, len(cases))) as counted:
+        return CacheDataset(counted, read, cache_num=cache_num, progress=False, copy_cache=False)

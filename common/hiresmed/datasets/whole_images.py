@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.errors import InputError
 from ..core.knobs import parse_int
 from ..core.output_files import scratch_folder
+from ..core.progress import with_progress
 from ..core.tiles import check_size
 from ..core.volumes import ArrayVolume, Volume
 from ..core.windows import robust_window
@@ -53,7 +54,8 @@ def image_cases(
         cases_list = _phantoms(size, phantoms)
     folder = Path(cache_dir) if cache_dir else scratch_folder()
     listed = _in_sections(section, dataset_dir, cases_list, subject=subject, split=split)
-    return [image for case in listed for image in _images_of(case, len(size), (low, high, step), folder)]
+    opened = with_progress(listed, f"{section or 'listed'} files")
+    return [image for case in opened for image in _images_of(case, len(size), (low, high, step), folder)]
 
 
 def _in_sections(section: str | None, *where, **how) -> list[dict]:

@@ -80,7 +80,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
 
-def _write(draw: ImageDraw.ImageDraw, xy, text: str, size: int, colour=TITLE, anchor: str = "la") -> None:
+def write_text(draw: ImageDraw.ImageDraw, xy, text: str, size: int, colour=TITLE, anchor: str = "la") -> None:
+    """Text of `size` pixels at a point, in the font that comes with Pillow."""
     draw.text(xy, text, font=_font(size), fill=colour, anchor=anchor)
 
 
@@ -160,7 +161,7 @@ def _draw_ruler(draw: ImageDraw.ImageDraw, layout: _Layout, in_mm: bool) -> None
     draw.line([(x0, y), (x1, y)], fill=TITLE, width=2)
     for x in (x0, x1):
         draw.line([(x, y - 5), (x, y + 5)], fill=TITLE, width=2)
-    _write(draw, (x0 - 10, y), f"{length:g} {'mm' if in_mm else 'px'}", 17, TITLE, "rm")
+    write_text(draw, (x0 - 10, y), f"{length:g} {'mm' if in_mm else 'px'}", 17, TITLE, "rm")
 
 
 def _own_window(view: PlaneView, size: tuple[int, int]) -> tuple[float, float]:
@@ -206,11 +207,11 @@ def write_preview(
     for column, panel in enumerate(panels):
         x = MARGIN + column * (layout.column_width + GAP)
         room = WIDTH - 2 * MARGIN if alone else layout.column_width
-        _write(draw, (x, MARGIN), _shorten(draw, panel.title, 20, int(room)), 20)
+        write_text(draw, (x, MARGIN), _shorten(draw, panel.title, 20, int(room)), 20)
     _draw_ruler(draw, layout, all(s.in_mm for s in sources))
     if footer:
         line = _shorten(draw, footer, 15, WIDTH - 2 * MARGIN)
-        _write(draw, (MARGIN, layout.height - MARGIN), line, 15, FAINT, "ls")
+        write_text(draw, (MARGIN, layout.height - MARGIN), line, 15, FAINT, "ls")
     with write_then_rename(path) as aside:
         picture.save(aside, format="PNG")
 

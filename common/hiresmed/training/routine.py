@@ -9,18 +9,21 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from monai.handlers import StatsHandler, TensorBoardStatsHandler, ValidationHandler
+from monai.handlers import TensorBoardStatsHandler, ValidationHandler
 from torch import nn
 
 from ..core.distributed import average_buffers
 from ..core.knobs import parse_int
 from .best_models import BestModels
 from .checkpoint import BestModel, Checkpoint
+from .history import History
 from .output_scalars import scalars
 from .peak_memory import PeakMemory
 from .pictures import PictureFolder
+from .progress import TrainingProgress
 from .seeding import Seeding
 from .tensorboard import summary_writer
+from .training_picture import TrainingPicture
 
 
 class TrainingRoutine:
@@ -28,8 +31,9 @@ class TrainingRoutine:
 
     At each epoch's start it seeds (Seeding). At its end, in this order: processes average their batch statistics; the
     validator runs every `val_interval` epochs and model.pt is written where its key metric is the best so far
-    (BestModel); losses, metrics and peak memory go to TensorBoard and to the log; pictures and the checkpoint
-    (Checkpoint) are written. The trainer's output is a dict.
+    (BestModel); losses, metrics and peak memory go to TensorBoard and to the log (TrainingProgress); pictures, the
+    picture of the training (TrainingPicture) and the checkpoint (Checkpoint) are written. The trainer's output is a
+    dict.
 
     Args:
         output_dir: the training's folder.
@@ -43,7 +47,7 @@ class TrainingRoutine:
         resume, overwrite, also: see Checkpoint.
         resume_rates: learning rates after resuming, "saved" or "configured"; Checkpoint's `rates`.
         pictures: a SampleGrid, or another that draws; into samples/ and TensorBoard at every validation.
-        log_interval: iterations between two lines of the log, which has the first one, too.
+        log_interval: a line of the log every so many iterations; None: now and then.
 
     Raises:
         InputError: a val_interval below 1; see Checkpoint, BestModel and BestModels.
@@ -64,36 +68,34 @@ class TrainingRoutine:
         resume_rates: str = "saved",
         also: Mapping[str, Any] | None = None,
         pictures: Any = None,
-        log_interval: int = 50,
+        log_interval: int | None = None,
     ) -> None:
         writer = summary_writer(output_dir)
         self.pictures = pictures
         self.folder = PictureFolder(output_dir, writer)
         self.interval = parse_int(val_interval, "val_interval", least=1)
-        self.log_interval = parse_int(log_interval, "log_interval", least=1)
         self.validator = validator
         validator.metric_cmp_fn = operator.lt if mode == "min" else operator.gt
         saved: dict[str, BestModel | BestModels] = {"best": BestModel(output_dir, network, mode=mode)}
         if parse_int(best_models, "best_models"):
             saved["kept"] = BestModels(output_dir, network, mode=mode, count=best_models)
-        self.validator_handlers: list[Any] = [
-            *saved.values(),
-            TensorBoardStatsHandler(writer, iteration_log=False),
-            StatsHandler(name="validate", iteration_log=False),
-        ]
+        self.history = history = History(validator, self.interval, mode)
         every = parse_int(save_interval, "save_interval", least=1)
-        self.checkpoint = Checkpoint(output_dir, every, resume, overwrite, {**saved, **(also or {})}, resume_rates)
+        saved_too = {**saved, "history": history, **(also or {})}
+        self.checkpoint = Checkpoint(output_dir, every, resume, overwrite, saved_too, resume_rates)
+        self.validator_handlers: list[Any] = list(saved.values())
         self.handlers: list[Any] = [
             Seeding(seed),
             ValidationHandler(self.interval, validator),
             PeakMemory(),
-            TensorBoardStatsHandler(writer, output_transform=scalars),
-            StatsHandler(self._is_logged, name="train", output_transform=scalars),
+            history,
+            TrainingProgress(output_dir, validator, history, log_interval),
             self.checkpoint,
         ]
-
-    def _is_logged(self, engine: Engine, iteration: int) -> bool:
-        return iteration == 1 or iteration % self.log_interval == 0
+        if writer is not None:
+            self.validator_handlers.append(TensorBoardStatsHandler(writer, iteration_log=False))
+            self.handlers.append(TensorBoardStatsHandler(writer, output_transform=scalars))
+        self.training_picture = TrainingPicture(output_dir, history)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._average_buffers)
@@ -103,6 +105,7 @@ class TrainingRoutine:
             handler.attach(engine)
         if self.pictures is not None:
             self.pictures.attach(engine, self.validator, self.folder, self.interval)
+        self.training_picture.attach(engine, self.interval)  # last, as it shows the samples of this epoch
 
     def _average_buffers(self, engine: Engine) -> None:
         # DistributedDataParallel could send rank 0's at every forward, but then two forwards of a critic before its

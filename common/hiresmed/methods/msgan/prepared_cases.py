@@ -14,6 +14,7 @@ import ignite.distributed as idist
 import numpy as np
 
 from ...core.errors import InputError
+from ...core.progress import with_progress
 from ...core.tiles import check_region
 from ...core.views import RegionView, ResampledView
 from ...core.volumes import ArrayVolume, NiftiVolume, Volume, content_digest, real_world_cast
@@ -63,7 +64,8 @@ def training_cases(
     phantom = phantom or ("xray" if network.spatial_dims == 2 else "thorax")
     shares = [_share(s) for s in base_crops] if section == "training" else []
     prepared = []
-    for case in list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject):
+    cases = list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject)
+    for case in with_progress(cases, f"{section} cases"):
         folder = None
         if cache_dir is not None:
             sketch = (type(sketcher).__name__, sorted(vars(sketcher).items()))
