@@ -107,7 +107,7 @@ def test_each_epoch_is_a_line_of_mean_losses_metric_and_time_left_and_the_last_s
     with caplog.at_level(logging.INFO):
         _, routine = train(tmp_path, "min", [5, 3], epochs=3, val_interval=2)
     first, *epochs = [record.getMessage() for record in caplog.records if record.name == "train"]
-    assert first == f"epochs 1 to 3 of 1 iterations on cpu; results in {tmp_path}"
+    assert first == f"epochs 1 to 3 of 1 iteration on cpu; results in {tmp_path}"
     words = r"epoch {} of 3, [\d.]+ s: loss_d [\d.e-]+, loss_g [\d.e-]+, [^;]+"
     assert re.fullmatch(words.format(1) + r"; about [\d.]+ s left", epochs[0])
     assert re.fullmatch(words.format(2) + r"; validation score 5 \(the best so far\); about [\d.]+ s left", epochs[1])

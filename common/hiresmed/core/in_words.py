@@ -28,3 +28,12 @@ def format_duration(seconds: float) -> str:
     if rounded < 3600:
         return f"{rounded // 60} min {rounded % 60} s"
     return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+
+
+def count_in_words(count: int, plural: str) -> str:
+    """A number of things.
+
+    >>> count_in_words(1, "training cases"), count_in_words(3, "epochs")
+    ('1 training case', '3 epochs')
+    """
+    return f"{count} {plural.removesuffix('s') if count == 1 else plural}"

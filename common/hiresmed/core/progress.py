@@ -11,7 +11,7 @@ from typing import TypeVar
 import ignite.distributed as idist
 from tqdm import tqdm
 
-from .in_words import format_duration
+from .in_words import count_in_words, format_duration
 
 EVERY_S = 30.0  # between two lines where there is no terminal
 Item = TypeVar("Item")
@@ -107,7 +107,7 @@ def with_progress(items: Sequence[Item], title: str, name: str = "prepare") -> I
         for item in items:
             yield item
             shown.advance()
-        shown.say(f"{len(items)} {title}, {format_duration(shown.seconds)}")
+        shown.say(f"{count_in_words(len(items), title)}, {format_duration(shown.seconds)}")
     finally:
         shown.close()
 
@@ -149,6 +149,6 @@ class Counted(Sequence[Item]):
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         assert self.shown is not None
         if error is None:
-            self.shown.say(f"{len(self.items)} {self.title}, {format_duration(self.shown.seconds)}")
+            self.shown.say(f"{count_in_words(len(self.items), self.title)}, {format_duration(self.shown.seconds)}")
         self.shown.close()
         self.shown = None

@@ -9,6 +9,7 @@ from monai.data import PersistentDataset, pickle_hashing
 from monai.transforms import Compose
 
 from ..core.errors import InputError
+from ..core.in_words import count_in_words
 from ..core.progress import announce
 from .brats import brain_cases
 
@@ -48,7 +49,8 @@ def brain_dataset(
     data = brain_cases(dataset_dir, section, phantoms, phantom, label, cases_list)
     if cache_dir is not None:
         data = [case | {"stamps": _stamps(case)} for case in data]
-    announce(f"{len(data)} {section or 'listed'} cases, prepared when they are first needed")
+    cases = count_in_words(len(data), f"{section or 'listed'} cases")
+    announce(f"{cases}, prepared when first needed")
     return PersistentDataset(data, transform.flatten(), cache_dir, hash_transform=pickle_hashing)
 
 

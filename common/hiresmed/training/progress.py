@@ -10,7 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from ..core.in_words import format_bytes, format_duration
+from ..core.in_words import count_in_words, format_bytes, format_duration
 from ..core.knobs import parse_int
 from ..core.memory import peak_rss_bytes
 from ..core.progress import Progress, announce
@@ -54,11 +54,9 @@ class TrainingProgress:
         if self.first_epoch == 0:  # not at the start, when a checkpoint may not be loaded yet
             self.first_epoch = state.epoch
             self.started = time.monotonic()
-            announce(
-                f"epochs {state.epoch} to {state.max_epochs} of {state.epoch_length} iterations on {state.device}; "
-                f"results in {self.folder}",
-                "train",
-            )
+            iterations = count_in_words(state.epoch_length, "iterations")
+            epochs = f"epochs {state.epoch} to {state.max_epochs} of {iterations}"
+            announce(f"{epochs} on {state.device}; results in {self.folder}", "train")
         title = f"epoch {state.epoch} of {state.max_epochs}"
         self.epoch = Progress(state.epoch_length, title, "train", self.every)
 
@@ -121,8 +119,7 @@ class TrainingProgress:
         """The sentence that ends a training: what was made, where, how good it is, in what time and memory."""
         state: Any = engine.state
         count = state.epoch - self.first_epoch + 1 if self.first_epoch else 0
-        epochs = "1 epoch" if count == 1 else f"{count} epochs"
-        text = f"Trained {epochs} in {format_duration(time.monotonic() - self.started)}"
+        text = f"Trained {count_in_words(count, 'epochs')} in {format_duration(time.monotonic() - self.started)}"
         text += f" and {format_bytes(peak_rss_bytes())} of memory"
         best = self.history.best
         if best is None:
