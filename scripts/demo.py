@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
 
+from hiresmed.cli.shipped_configs import without_notice
 from hiresmed.core.in_words import format_bytes, format_duration
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -23,9 +25,11 @@ BUNDLE = ROOT / "bundles" / "msgan_ct3d"
 
 def run_bundle(output_dir: pathlib.Path, knobs: list[str]) -> None:
     """The bundle's inference on its embedded phantom; progress and errors are shown, MONAI's listing is not."""
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "configs/inference.yaml")]
+    config = BUNDLE / "configs" / "inference.yaml"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config)]
     command += ["--bundle_root", str(BUNDLE), "--output_dir", str(output_dir), "--overwrite", "true", *knobs]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    environment = without_notice(os.environ, [config])
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
         print(done.stdout, file=sys.stderr)
         sys.exit(f"The demo did not finish (exit status {done.returncode}); the lines above say why.")

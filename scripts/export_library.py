@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 
 PACKAGE = "hiresmed"
 METHODS = "methods"
-REPOSITORY_ONLY = {"cli/command.py", "cli/doctor.py"}  # the command `hiresmed`
+# the command `hiresmed`
+REPOSITORY_ONLY = {"cli/command.py", "cli/doctor.py", "cli/shipped_configs.py", "cli/shipped_hashes.py"}
 # import name -> name on PyPI, where they differ; torch.utils.tensorboard imports a package of its own
 DISTRIBUTIONS = {
     "PIL": "pillow",

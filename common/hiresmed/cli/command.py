@@ -11,11 +11,13 @@ hiresmed doctor                                  environment, versions, weights,
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from ..core.in_words import format_bytes
 from ..core.knobs import TEXT_KNOBS, as_expression, check_knob_names, parse_text
 from ..core.weight_files import weights_sha256
 from .bundle_folders import BundleFolder, bundle, bundles, known_ids, search_path
+from .shipped_configs import without_notice
 
 # MONAI's listing of what it was given
 _LISTING = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ - (INFO - |WARNING - Default logging file)|^\s*$")
@@ -150,9 +153,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if {"-h", "--help"} & set(arguments.words):
         arguments.config = next((w for w in arguments.words if not w.startswith("-")), "inference")
         return _info(arguments)
-    command = run_command(bundle(arguments.bundle), arguments.words)
+    chosen = bundle(arguments.bundle)
+    command = run_command(chosen, arguments.words)
+    files = chosen.files(list(takewhile(lambda word: not word.startswith("-"), arguments.words)))
+    environment = without_notice(os.environ, files)
     # a process of its own: the bundle's own code may be of another release than this command's
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment) as process:
         for line in process.stdout or ():
             if not _LISTING.match(line):
                 print(line, end="", flush=True)
