@@ -121,10 +121,13 @@ def test_each_case_is_found_beside_a_plain_one_or_named_with_the_reason(tmp_path
             brats_cases(root)
 
 
-def test_pairs_are_found_and_refused_when_they_are_read(tmp_path):
+def test_pairs_of_header_and_voxels_are_read_and_an_analyze_is_refused(tmp_path):
     pairs(tmp_path)
     (found,) = brats_cases(tmp_path)
-    with pytest.raises(InputError, match=r"pair_t1.hdr must be a NIfTI image, got Nifti1Pair"):
+    assert [channel.max() for channel in read_brats(found["image"])[0]] == [1, 2, 3, 4]
+    header = tmp_path / "pair" / "pair_t1.hdr"
+    header.write_bytes(header.read_bytes()[:344] + bytes(4))  # without its magic ni1
+    with pytest.raises(InputError, match=r"pair_t1.hdr must be a NIfTI image, got Analyze 7.5"):
         read_brats(found["image"])
 
 

@@ -16,7 +16,7 @@ from nibabel.openers import ImageOpener
 
 from .errors import InputError
 
-_MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
+_MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _SPACING_TOLERANCE = 0.01  # as a share; a qform is stored in float32, as a quaternion
 
 
@@ -31,17 +31,20 @@ def nifti_affine(image: nibabel.Nifti1Image, path: Path, name: str) -> np.ndarra
         name: of the case, for errors.
 
     Raises:
-        InputError: voxels that begin inside the header; a voxel size of 0 that the affine is made of; an sform and a
-            qform with other orientations or voxel sizes.
+        InputError: voxels that begin inside the header; an unknown unit of length; a voxel size of 0 that the affine is
+            made of; an sform and a qform with other orientations or voxel sizes; an endless slope.
     """
     with ImageOpener(str(path), "rb") as file:
         header = type(image.header).from_fileobj(file, check=False)  # as stored: nibabel's checks repair it
     first = float(header["vox_offset"])
-    if first < header.sizeof_hdr:
+    least = header.sizeof_hdr if header.is_single else 0
+    if not first >= least:
         raise InputError(
-            f"{name} must hold its voxels behind the {header.sizeof_hdr} bytes of the header, got vox_offset "
-            f"{first:g}; export the file again."
+            f"{name} must hold its voxels behind the {least} bytes of the header, got vox_offset {first:g}; export the "
+            "file again."
         )
+    if np.isinf(header["scl_slope"]):
+        raise InputError(f"{name} must have a finite scl_slope, got {header['scl_slope']}; export the file again.")
     volume = len([n for n in image.shape[:3] if n > 1]) == 3
     sform = int(header["sform_code"])
     qform = int(header["qform_code"])
@@ -55,20 +58,47 @@ def nifti_affine(image: nibabel.Nifti1Image, path: Path, name: str) -> np.ndarra
     if sform > 0 and qform > 0:
         _compare(image.header, name)
     elif sform <= 0 and qform <= 0 and volume:
-        axes = "".join(nibabel.aff2axcodes(image.affine))
+        axes = "".join(code or "?" for code in nibabel.aff2axcodes(image.affine))
         warnings.warn(
             f"{name} does not say how it is oriented (sform and qform codes are 0); its axes are taken as {axes}, "
             "which may exchange left and right.",
             stacklevel=4,
         )
     affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+    affine[:3] *= _mm_per_unit(int(header["xyzt_units"]), name)
     return affine
+
+
+def _mm_per_unit(code: int, name: str) -> float:
+    """Of a header's xyzt_units, whose lower three bits are the unit of length; 0 is unknown, and taken as mm."""
+    if code & 7 not in _MM_PER_UNIT:
+        raise InputError(
+            f"{name} must give its unit of length as meter, mm, micron or unknown (xyzt_units 0 to 3), got {code & 7}; "
+            "set it to 2 if voxel sizes are in mm."
+        )
+    return _MM_PER_UNIT[code & 7]
+
+
+def _spans(affine: np.ndarray) -> bool:
+    axes = affine[:3, :3]
+    with np.errstate(all="ignore"):
+        volume = abs(np.linalg.det(axes))
+        sides = float(np.prod(np.linalg.norm(axes, axis=0)))
+    return bool(np.isfinite(affine).all() and np.isfinite(sides) and volume > 1e-6 * sides > 0)
 
 
 def _compare(header: nibabel.Nifti1Header, name: str) -> None:
     sform = header.get_sform()
-    qform = header.get_qform()
+    try:
+        qform = header.get_qform()
+    except ValueError:  # no quaternion
+        qform = np.full((4, 4), np.nan)
+    if not (_spans(sform) and _spans(qform)):
+        which = "qform" if _spans(sform) else "sform"
+        raise InputError(
+            f"{name} must have an invertible (4, 4) affine of finite values, got {which} that is none; set its code to "
+            "0, or export the file again."
+        )
     sizes = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (sform, qform)]
     axes = ["".join(code or "?" for code in nibabel.aff2axcodes(affine)) for affine in (sform, qform)]
     if axes[0] != axes[1] or not np.allclose(sizes[0], sizes[1], rtol=_SPACING_TOLERANCE, atol=1e-6):

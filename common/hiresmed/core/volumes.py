@@ -88,39 +88,63 @@ class ArrayVolume(Volume):
         return self.array[box_index(start, shape)]
 
 
+def voxels_of_pair(header: Path) -> Path:
+    """The `.img` beside a `.hdr`.
+
+    Raises:
+        InputError: there is none.
+    """
+    for suffix in (".img", ".IMG"):
+        voxels = header.with_suffix(suffix)
+        check_openable(voxels)
+        if voxels.is_file():
+            return voxels
+    raise InputError(
+        f"{header.name} must have its voxels in {header.stem}.img beside it, got no such file; copy both, or convert "
+        "the image to .nii."
+    )
+
+
 class NiftiVolume(Volume):
-    """A volume in an uncompressed NIfTI-1/2 file, of any byte order and scaling; only the requested box is read.
+    """A volume in a plain NIfTI-1/2 file or pair, of any byte order and scaling; only the requested box is read.
 
     Trailing axes of length 1 are dropped as long as two axes remain. Units of metres or micrometres become mm. Values
     are real-world numbers (scl_slope, scl_inter applied); float values must be finite.
 
     Args:
-        path: a `.nii` file.
+        path: a `.nii` file, or the `.hdr` of a pair.
         name: the case's name in reports and errors; by default the file name.
         header_only: a `.nii.gz` whose header is to be checked; its voxels cannot be read box by box.
 
     Raises:
-        InputError: not a NIfTI image, truncated, not 2-D or 3-D, more than one channel, a bad affine; at `read`: NaN
-            or infinite values.
+        InputError: not a NIfTI image (Analyze 7.5 is none), truncated, not 2-D or 3-D, more than one channel, a bad
+            affine; at `read`: NaN or infinite values.
     """
 
     def __init__(self, path: str | Path, name: str | None = None, header_only: bool = False) -> None:
-        self.path = Path(path)
+        self.path = Path(path)  # of the voxels
         self.name = name or self.path.name
         check_openable(self.path)
+        if self.path.suffix.lower() == ".hdr":
+            self.path = voxels_of_pair(self.path)
         try:
-            image = nibabel.load(self.path, mmap="r")
+            image = nibabel.load(path, mmap="r")
         except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
             raise InputError(
                 f"{self.name} must be a NIfTI image, got a file that nibabel cannot read ({first_line(error)}); "
                 "check or export the file again."
             ) from error
-        if not isinstance(image, nibabel.Nifti1Image):
+        if isinstance(image, nibabel.analyze.AnalyzeImage) and not isinstance(image, nibabel.nifti1.Nifti1Pair):
+            raise InputError(
+                f"{self.name} must be a NIfTI image, got Analyze 7.5, which does not say what is left and right; "
+                "convert it to NIfTI with the program that wrote it."
+            )
+        if not isinstance(image, nibabel.nifti1.Nifti1Pair):
             raise InputError(f"{self.name} must be a NIfTI image, got {type(image).__name__}; convert it to NIfTI.")
         self._values = cast(ArrayProxy, image.dataobj)  # of a file on disk
         self.shape = spatial_shape(image.shape, self.name)
         self.dtype = self._real_dtype()
-        self.affine = checked_affine(nifti_affine(image, self.path, self.name), len(self.shape), self.name)
+        self.affine = checked_affine(nifti_affine(image, Path(path), self.name), len(self.shape), self.name)
         if self.path.name.lower().endswith(".gz"):
             check_packed(self.path, self.file_bytes)
         elif not header_only:

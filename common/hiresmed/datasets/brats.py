@@ -24,6 +24,7 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.input_files import check_openable
 from ..core.knobs import parse_int
+from ..io.readers import header_of_pair
 from ..phantoms.brain import BrainPhantom
 from .brats_dicom import dicom_series, open_mr_series, series_folders, series_in_words, told_by_series
 from .brats_labels import is_no_tumour, label_codings
@@ -40,7 +41,7 @@ from .brats_names import (
 from .sections import section_of
 
 Case = dict[str, Any]
-ENDS = (".nii", ".nii.gz", ".hdr")  # .hdr: half of a pair, found so that it can be said that it is to be converted
+ENDS = (".nii", ".nii.gz", ".hdr")
 LOGGER = logging.getLogger(__name__)
 
 
@@ -89,6 +90,8 @@ def brats_case(source, label: str | Path | None = None) -> Case:
             f"image must be a case folder or a file of one, got '{source}', which does not exist; check the path."
         )
     check_openable(path)
+    if path.suffix.lower() == ".img":
+        path = header_of_pair(path)
     if dicom_series(path) and not (path.is_dir() and _niftis(path)):  # one of four beside one another
         open_mr_series(path)  # two series in one folder are told here, not as a case without sequences
         path = (path if path.is_dir() else path.parent).resolve().parent

@@ -241,8 +241,8 @@ def named(path: str | Path) -> tuple[str, str | None]:
 
 
 def stem(path: str | Path) -> str:
-    """A file's name without .nii or .nii.gz."""
-    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
+    """A file's name without .nii or .nii.gz, or a pair's without .hdr."""
+    return re.sub(r"\.(nii(\.gz)?|hdr)$", "", Path(path).name, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from monai.transforms import LoadImage, MapTransform
 from ..core.errors import InputError
 from ..core.input_files import check_openable
 from ..core.views import as_picture
-from ..core.volumes import ArrayVolume, Volume
+from ..core.volumes import ArrayVolume, NiftiVolume, Volume
 from ..core.windows import WindowedView, robust_window
 from .dicom import dicom_files, is_dicom, open_series
 from .itk_headers import METAIMAGE, NRRD, data_files
@@ -94,6 +94,8 @@ class LoadImageStreamd(MapTransform):
             check_openable(Path(path))
             if str(path).lower().endswith(ITK_FORMATS):
                 data_files(Path(path))
+            elif str(path).lower().endswith((".nii", ".nii.gz", ".hdr")) and Path(path).is_file():
+                NiftiVolume(path, header_only=True)  # MONAI's reader settles doubts about the header without a word
         image = self._tensor(path)
         if key == "image" and self.kind is not None:
             values = image.numpy()[0]

@@ -24,7 +24,7 @@ from ..core.volumes import Volume
 from .dicom import dicom_files, is_dicom, lone_image
 from .dicom_series import check_ct_series
 from .pictures import picture_shape
-from .readers import cases, files_of, open_volume
+from .readers import NIFTI, cases, files_of, open_volume
 from .stores import ZarrStores
 from .writers import PNG_PIXELS, check_output, check_png, final_name, save_volume
 
@@ -199,7 +199,7 @@ class CaseOutput:
             if options and _dicom(case.get("source")):
                 options["reference"] = case["source"]
             source = pathlib.Path(str(case.get("source")))
-            if kind.startswith("nii") and source.name.lower().endswith((".nii", ".nii.gz")) and source.is_file():
+            if kind.startswith("nii") and source.name.lower().endswith((*NIFTI, ".hdr")) and source.is_file():
                 options["reference_header"] = nibabel.load(source).header  # the space that the affine leads to
             save_volume(self._as_in_file(case, image, kind), stem, kind, **options)
         idist.barrier()
@@ -212,8 +212,8 @@ class CaseOutput:
             return image
         image = self._turned[source].back(image) if source in self._turned else image
         one_slice = False
-        if source.lower().endswith((".nii", ".nii.gz")):
-            one_slice = len(cast(nibabel.Nifti1Image, nibabel.load(source)).shape) > 2
+        if source.lower().endswith((*NIFTI, ".hdr")):
+            one_slice = len(cast(nibabel.nifti1.Nifti1Pair, nibabel.load(source)).shape) > 2
         return SliceView(image) if one_slice else image
 
     def finish(self, case: Mapping) -> None:

@@ -22,7 +22,7 @@ from ..core.errors import InputError
 from ..core.input_files import check_openable
 from ..core.output_files import new_file
 from ..core.views import as_picture
-from ..core.volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape
+from ..core.volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape, voxels_of_pair
 from .dicom import RAS_FROM_LPS, SeriesVolume, dicom_files, is_dicom, open_series, read_header
 from .itk_headers import METAIMAGE, NRRD, data_files
 from .ome_zarr import is_zarr, open_level
@@ -32,8 +32,8 @@ from .writers import check_space, write_nifti
 NIFTI = (".nii", ".nii.gz")
 ITK_FORMATS = (*NRRD, *METAIMAGE)
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-SUFFIXES = (*reversed(NIFTI), *ITK_FORMATS, *PICTURES, ".dcm", ".zarr")
-COMPANIONS = (".img", ".raw", ".zraw", ".json")  # belong to an image beside them
+PAIR = (".hdr", ".img")  # header and voxels of a NIfTI in two files
+SUFFIXES = (*reversed(NIFTI), *PAIR, *ITK_FORMATS, *PICTURES, ".dcm", ".zarr")
 LOGGER = logging.getLogger(__name__)
 CHUNK = 2**20  # bytes decompressed at a time
 TAIL = 2**20  # bytes behind the voxels that a writer may have padded its file with
@@ -71,7 +71,7 @@ def open_volume(path: str | Path | Volume, work_dir: str | Path) -> Volume:
                 "name one of them as image, or the folder as dataset_dir."
             )
         return _open_dicom(source, Path(work_dir))
-    if suffix == ".nii":
+    if suffix in (".nii", ".hdr"):
         return as_picture(NiftiVolume(source))
     if suffix == ".nii.gz":
         return as_picture(_open_compressed(source, Path(work_dir)))
@@ -99,7 +99,22 @@ def _existing(path: str | Path) -> Path:
     check_openable(source)
     if source.is_file() and source.stat().st_size == 0:
         raise InputError(f"{source} must be an image, got an empty file; copy or export it again.")
-    return source
+    return header_of_pair(source) if source.suffix.lower() == ".img" and source.is_file() else source
+
+
+def header_of_pair(voxels: Path) -> Path:
+    """The `.hdr` beside a `.img`.
+
+    Raises:
+        InputError: there is none.
+    """
+    for suffix in (".hdr", ".HDR"):
+        if voxels.with_suffix(suffix).is_file():
+            return voxels.with_suffix(suffix)
+    raise InputError(
+        f"{voxels.name} must have its header in {voxels.stem}.hdr beside it, got no such file; copy both, or convert "
+        "the image to .nii."
+    )
 
 
 def _suffix(path: Path) -> str:
@@ -165,6 +180,8 @@ def files_of(source: Path) -> list[Path]:
     """The files that a case's image is made of: itself, all files of its folder, or its header and its data."""
     if source.is_dir():
         return sorted(f for f in source.rglob("*") if f.is_file())
+    if _suffix(source) == ".hdr":
+        return [source, voxels_of_pair(source)]
     return data_files(source) if _suffix(source) in ITK_FORMATS else [source]
 
 
@@ -311,7 +328,8 @@ def _cases_in(folder: Path) -> list[Path]:
     paths += _loose_dicom(loose)
     used = {path.name for path in (*paths, *loose)}
     others = [p for p in sorted(folder.iterdir()) if p.name not in used and not p.name.startswith(".")]
-    others = [p for p in others if p.suffix.lower() not in COMPANIONS]
+    companions = _companions(paths, others)
+    others = [p for p in others if p not in companions]
     if paths and others:
         names = [f"{p.name} (a folder without a series in it)" if p.is_dir() else p.name for p in others]
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
@@ -321,8 +339,22 @@ def _cases_in(folder: Path) -> list[Path]:
     return sorted(paths)
 
 
+def _companions(images: Sequence[Path], others: Sequence[Path]) -> set[Path]:
+    """Those of the other files that belong to an image: a JSON, or the voxels that a header names."""
+    companions = {path for path in others if path.suffix.lower() == ".json"}
+    if len(companions) == len(others):
+        return companions
+    for image in images:
+        if image.suffix.lower() in (".hdr", ".mhd", ".nhdr"):
+            try:
+                companions.update(files_of(image))
+            except InputError:  # said when its turn comes
+                continue
+    return companions
+
+
 def _image_files(folder: Path) -> list[Path]:
-    endings = (*NIFTI, *ITK_FORMATS, *PICTURES, ".hdr")  # half of a pair: listed, so that it is said to be converted
+    endings = (*NIFTI, ".hdr", *ITK_FORMATS, *PICTURES)
     files = (f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith("."))
     return [f for f in files if _suffix(f) in endings]
 
