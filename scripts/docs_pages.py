@@ -28,6 +28,7 @@ ELSEWHERE = {
 WALK = "## How to add a bundle"  # the part of CONTRIBUTING.md that is a page of its own
 HOW_TO = [
     "command.md",
+    "python.md",
     "own_data.md",
     "dicom.md",
     "what_is_checked.md",

@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator
 
 PACKAGE = "hiresmed"
 METHODS = "methods"
-# the command `hiresmed`
-REPOSITORY_ONLY = {"cli/command.py", "cli/doctor.py", "cli/shipped_configs.py", "cli/shipped_hashes.py"}
+# the command `hiresmed`, and the bundles from Python
+REPOSITORY_ONLY = {
+    "bundles/__init__.py", "bundles/calls.py", "bundles/generators.py", "bundles/workflows.py",
+    "cli/command.py", "cli/doctor.py", "cli/shipped_configs.py", "cli/shipped_hashes.py",
+}  # fmt: skip
 # import name -> name on PyPI, where they differ; torch.utils.tensorboard imports a package of its own
 DISTRIBUTIONS = {
     "PIL": "pillow",

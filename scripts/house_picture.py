@@ -17,6 +17,7 @@ LIBRARY = ROOT / "common" / "hiresmed"
 PICTURE = ROOT / "docs" / "images" / "house.svg"
 # from top to bottom
 ROWS = (
+    ("bundles",),
     ("cli",),
     ("methods.msgan", "methods.patchddm", "methods.inr_gan", "methods.dcgan"),
     ("methods.sampling",),

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = Path(hiresmed.__file__).parent
 FILES = sorted(LIBRARY.rglob("*.py"))
-ORDER = ("core", "io", "reports", "training", "metrics", "phantoms", "datasets", "methods", "cli")
+ORDER = ("core", "io", "reports", "training", "metrics", "phantoms", "datasets", "methods", "cli", "bundles")
 UNCONDITIONAL = {"inr_gan", "dcgan"}  # may import methods.sampling
 
 
