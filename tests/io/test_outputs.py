@@ -1,5 +1,7 @@
 """Results are named when whole; formats follow the input; nothing that exists is replaced unasked."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -69,6 +71,38 @@ def test_a_sketch_alone_is_a_case_without_image(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4)), tmp_path / "drawn.nii.gz")
     case = output(tmp_path).cases(sketch=str(tmp_path / "drawn.nii.gz"), default=ThoraxPhantom((8, 8, 8)))[0]
     assert "image" not in case and case["name"] == "drawn"
+
+
+class Killed(BaseException):
+    """Nothing that tidies up after errors may catch it."""
+
+
+@pytest.mark.parametrize("kind", ["nii", "ome-zarr"])
+def test_killed_while_it_tidies_up_a_finished_case_leaves_nothing_that_looks_unfinished(tmp_path, monkeypatch, kind):
+    image = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), image)
+    first = output(tmp_path, output_format=kind)
+    (case,) = first.cases(image=str(image))
+    first.check(case, (4, 4, 4))
+    (level,) = first.stores(case, {}).pyramid("result", [(4, 4, 4)], [1], np.eye(4), "int16", 1.0, [(4, 4, 4)])
+    level.write((0, 0, 0), np.ones((4, 4, 4), np.int16))
+    final = first.save(case, level, whole=True)
+
+    def removed_in_part(folder, ignore_errors=False):
+        """As shutil.rmtree, until the process ends within it."""
+        if folder.exists():
+            next(path for path in folder.rglob("*") if path.is_file()).unlink()
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", removed_in_part)
+        (first.work_dir("a") / "unpacked.nii").write_bytes(b"voxels")
+        with pytest.raises(Killed):
+            first.finish(case)
+    assert final.exists() and not first.work_dir("a").exists()
+    with pytest.raises(InputError, match="there is nothing to resume"):
+        output(tmp_path, output_format=kind, resume=True).cases(image=str(image))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [final.name], "what was left is removed"
 
 
 def test_an_ome_zarr_of_a_region_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -9,21 +10,98 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 # MONAI's warning about a `_target_` that is neither class nor function; it goes on with the module and fails later
 MODULE_AS_TARGET = r"Component <module '(?P<name>[\w.]+)'.*> is not callable"
+
+
+# what the system refuses, and neither we nor a library can help
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_OCCUPIED = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
+_BROKEN = {errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO)}
 
 
 class InputError(ValueError):
     """A user's mistake (a bad file, knob or folder); its text is one complete sentence that ends with what to do."""
 
 
+class FullDiskError(InputError):
+    """A disk, quota or limit that is used up: the next case will find no room either."""
+
+
 def first_input_error(error: BaseException | None) -> InputError | None:
     """The InputError inside a chain of exceptions, or None: MONAI and ignite wrap what a component raises.
 
-    MONAI's warning that a `_target_` is a module counts as one, where `install_error_hook` has made an error of it.
+    Without one, what the system refused (a permission, a full disk) counts as one: see `system_refusal`. So does
+    MONAI's warning that a `_target_` is a module, where `install_error_hook` has made an error of it.
     """
+    return _input_error_within(error) or system_refusal(error)
+
+
+def system_refusal(error: BaseException | None) -> InputError | None:
+    """The sentence for a file that may not be read or written, or a full disk; None for any other error.
+
+    Only what caused the error is looked at, not what was already being handled when it was raised.
+
+    Example:
+        >>> str(system_refusal(PermissionError(errno.EACCES, "Permission denied", "/data/ct.nii")))
+        '/data/ct.nii must be open to this user, got Permission denied; change its permissions, or choose another one.'
+    """
+    visited: set[int] = set()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
+        if isinstance(error, OSError) and error.errno is not None:
+            return _refusal_in_words(error)
+        error = error.__cause__ or (error.__context__ if isinstance(error, OSError) else None)
+    return None
+
+
+@contextmanager
+def system_refusals() -> Iterator[None]:
+    """What the system refuses inside the block is raised as an InputError, as where other cases are to go on."""
+    try:
+        yield
+    except OSError as error:
+        refusal = system_refusal(error)
+        raise (refusal or error) from (error if refusal else None)
+
+
+def _refusal_in_words(error: OSError) -> InputError | None:
+    # of a rename the second name is where something cannot be put
+    path = error.filename2 or error.filename
+    name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+    said = error.strerror or type(error).__name__
+    if error.errno in _FORBIDDEN:
+        return InputError(
+            f"{name or 'A file or folder of this run'} must be open to this user, got {said}; change its permissions, "
+            "or choose another one."
+        )
+    if error.errno in _FULL:
+        return FullDiskError(
+            f"The disk must have room for {name or 'the results'}, got {said}; free some space and go on with "
+            "resume true, or choose another output_dir."
+        )
+    if error.errno in _BROKEN:
+        return InputError(f"{name or 'A file of this run'} must be readable, got {said}; check its disk or network.")
+    if error.errno in _OCCUPIED:
+        return InputError(
+            f"{name or 'A place in output_dir'} must be free for what this run writes, got {said}; move away what lies "
+            "there, or choose another output_dir."
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(
+            f"A file's name must be short enough for its disk (255 bytes on most), got {len(os.fsencode(name))} bytes "
+            "of path; rename the input, or choose a shorter output_dir."
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return InputError(f"This process must be allowed more open files, got {said}; raise the limit (ulimit -n).")
+    return None
+
+
+def _input_error_within(error: BaseException | None) -> InputError | None:
     visited: set[int] = set()
     while error is not None and id(error) not in visited:
         if isinstance(error, InputError):

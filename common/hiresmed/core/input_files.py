@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, system_refusals
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -16,7 +16,9 @@ _KINDS = {
 
 
 def check_openable(path: Path) -> None:
-    """InputError where a path is neither a file nor a folder: a pipe would be waited for without end.
+    """InputError where a path is neither a file nor a folder, or a file that may not be read.
+
+    A pipe would be waited for without end, and other libraries take a file that is closed to them for a damaged one.
 
     Example:
         >>> check_openable(Path(__file__))
@@ -27,3 +29,6 @@ def check_openable(path: Path) -> None:
         return
     if kind is not None:
         raise InputError(f"{path.name} must be a file or a folder, got {kind}; write what it gives to a file first.")
+    if path.is_file():
+        with system_refusals():
+            path.open("rb").close()

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
@@ -80,6 +80,35 @@ def write_then_rename(path: str | os.PathLike, shared: bool = False) -> Iterator
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_folder(folder: str | os.PathLike) -> None:
+    """Removes a folder, if there is one, in such a way that a kill never leaves a part of it under its name."""
+    folder = Path(folder)
+    finish_removal(folder)
+    try:
+        os.replace(folder, _removed(folder))
+    except FileNotFoundError:
+        return
+    except OSError:  # a name that is as long as a disk allows
+        remove_path(folder)
+    finish_removal(folder)
+
+
+def finish_removal(folder: str | os.PathLike) -> None:
+    """Removes what a process left that was killed in `remove_folder`."""
+    with suppress(OSError):
+        remove_path(_removed(Path(folder)))
+
+
+def _removed(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.removed")
+
+
+def rename_folder(aside: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Gives a folder that is whole its final name; an earlier one of that name is removed."""
+    remove_folder(folder)
+    os.replace(aside, folder)
 
 
 def writable_folder(output_dir: str | os.PathLike) -> Path:

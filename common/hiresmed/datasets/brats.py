@@ -21,7 +21,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, system_refusals
 from ..core.input_files import check_openable
 from ..core.knobs import parse_int
 from ..io.readers import header_of_pair
@@ -133,7 +133,8 @@ def brats_cases(dataset_dir: str | Path, label: str | None = None, keep_refused:
     for folder in _folders(root):
         within = any(case in folder.parents for case in inside)
         try:
-            cases = list(_cases_of(folder, label, keep_refused))
+            with system_refusals():
+                cases = list(_cases_of(folder, label, keep_refused))
         except InputError as mistake:
             if within:
                 continue

@@ -9,14 +9,13 @@ patient axes are LPS; affines here are RAS.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.output_files import remove_path
+from ..core.output_files import remove_path, rename_folder
 from ..core.volumes import Volume, real_world_cast
 from .dicom import RAS_FROM_LPS, open_series
 from .dicom_header import Identifiers, describe_synthetic, dicom_package, keep_terms, reference_header, save_file
@@ -54,10 +53,12 @@ def write_ct_series(
     aside = folder.with_name(folder.name + ".partial")
     remove_path(aside)
     aside.mkdir(parents=True)
-    for k, values in _slices(volume):
-        series.write_slice(k, real_world_cast(values, np.int16), aside / f"IM{k + 1:05d}.dcm")
-    remove_path(folder)
-    os.replace(aside, folder)
+    try:
+        for k, values in _slices(volume):
+            series.write_slice(k, real_world_cast(values, np.int16), aside / f"IM{k + 1:05d}.dcm")
+        rename_folder(aside, folder)
+    finally:
+        remove_path(aside)
     return folder
 
 

@@ -15,9 +15,9 @@ from typing import Any, cast
 import ignite.distributed as idist
 import nibabel
 
-from ..core.errors import InputError
+from ..core.errors import InputError, system_refusals
 from ..core.knobs import parse_bool, parse_int
-from ..core.output_files import files_digest, remove_no_folder, remove_path
+from ..core.output_files import files_digest, finish_removal, remove_folder, remove_no_folder, rename_folder
 from ..core.tiles import check_region, check_size
 from ..core.views import SliceView, TurnedView
 from ..core.volumes import Volume
@@ -91,7 +91,8 @@ class CaseOutput:
             case |= {k: v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
             case |= {f"given_{k}": v for k, v in (("sketch", sketch), ("mask", mask)) if v is not None}
             try:
-                self.format_of(case)
+                with system_refusals():
+                    self.format_of(case)
             except InputError as mistake:
                 if not self.several:
                     raise
@@ -100,6 +101,8 @@ class CaseOutput:
 
     def _left(self, found: list[dict]) -> list[dict]:
         """The cases without a result; on resume also those whose result was written, but not yet its report."""
+        for case in found if idist.get_rank() == 0 else ():
+            finish_removal(self.work_dir(case["name"]))
         unfinished = [c for c in found if not self.final(c).exists() or (self.resume and self._begun(c))]
         if self.resume and unfinished:
             for case in found:
@@ -220,9 +223,8 @@ class CaseOutput:
         """All that reads the working folder is done: name the OME-Zarr, remove the rest."""
         work, final = self.work_dir(case["name"]), self.final(case)
         if self.format_of(case) == "ome-zarr":
-            remove_path(final)
-            os.replace(work / "result.ome.zarr", final)
-        shutil.rmtree(work, ignore_errors=True)
+            rename_folder(work / "result.ome.zarr", final)
+        remove_folder(work)
 
     def format_of(self, case: Mapping) -> str:
         """The format asked for, else that of the input.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, system_refusals
 from ..core.input_files import check_openable
 from ..core.output_files import new_file
 from ..core.views import as_picture
@@ -203,14 +203,15 @@ def _made_once(
     # the process id keeps processes apart that open the same case at once
     aside = target.with_name(f"{target.name}.{os.getpid()}.nii")
     try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        check_space(work_dir, needed_bytes)
-        try:
-            new_file(aside)
-            make(aside)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
+        with system_refusals():
+            work_dir.mkdir(parents=True, exist_ok=True)
+            check_space(work_dir, needed_bytes)
+            try:
+                new_file(aside)
+                make(aside)
+                os.replace(aside, target)
+            finally:
+                aside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"The working folder {work_dir} must take a plain copy of {sources[0].name}, got one that cannot be "

@@ -6,12 +6,12 @@ itself. MONAI's SaveImage and writers need the whole image in memory, which a vo
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -102,9 +102,18 @@ def _allocate(path: Path, header: nibabel.Nifti1Header) -> None:
     with open(path, "wb") as file:
         header.write_to(file)
         file.truncate(size)
-        # a disk that fills up later would kill the process inside a mapped page; not every system can reserve
-        with suppress(AttributeError, OSError):
-            os.posix_fallocate(file.fileno(), 0, size)
+        _reserve(file.fileno(), size)
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Room for that many bytes: a disk that fills up later would kill the process inside a mapped page (SIGBUS)."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # not every disk can reserve
+            raise
 
 
 def _write_box(path: Path, header: nibabel.Nifti1Header, start: Sequence[int], values: np.ndarray) -> None:

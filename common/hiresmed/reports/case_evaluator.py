@@ -10,7 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 from monai.engines import SupervisedEvaluator
 
-from ..core.errors import InputError, first_input_error
+from ..core.errors import FullDiskError, InputError, first_input_error
 from ..core.volumes import first_line
 
 
@@ -19,8 +19,8 @@ class CaseEvaluator(SupervisedEvaluator):
 
     A single case ends with its own error. Of several, the sentence of each broken one is shown where it occurs and
     again in a summary at the end, which also ends the run with an error. What stops every case alike (the same sentence
-    twice before any result) stops the run. With several processes a case that cannot be loaded is passed over in all of
-    them; a later error stops the run, as the others wait for a share of the work.
+    twice before any result, a full disk) stops the run. With several processes a case that cannot be loaded is passed
+    over in all of them; a later error stops the run, as the others wait for a share of the work.
 
     Args: see SupervisedEvaluator; the data loader's dataset has the list `data` of dicts with a "name".
 
@@ -47,6 +47,8 @@ class CaseEvaluator(SupervisedEvaluator):
                     super().run(global_epoch)
                 except Exception as error:
                     if one.loaded and idist.get_world_size() > 1:
+                        raise
+                    if isinstance(first_input_error(error), FullDiskError):
                         raise
                     sentence = _sentence_of(error)
                     if len(failed) == n and sentence in failed.values():

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import ignite.distributed as idist
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..core.distributed import unwrap
 from ..core.errors import InputError
 from ..core.knobs import parse_bool
-from ..core.output_files import lock_folder, new_file, sha256_of, write_then_rename
+from ..core.output_files import lock_folder, sha256_of, write_then_rename
 from .seeding import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,32 @@ logger = logging.getLogger(__name__)
 def save_atomically(value: Any, path: Path) -> None:
     """torch.save that gives a file its name only when complete: written aside, flushed to the disk, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    new_file(aside)
-    with open(aside, "wb") as file:
-        torch.save(value, file)
+    with write_then_rename(path) as aside, open(aside, "wb") as file:
+        told = _Told(file)
+        try:
+            torch.save(value, cast(BinaryIO, told))
+        except RuntimeError as error:
+            raise (told.refusal or error) from None
         file.flush()
         os.fsync(file.fileno())
-    os.replace(aside, path)
+
+
+class _Told:
+    """A file to write to that remembers what the system refused: torch says only at which position it noticed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.refusal: OSError | None = None
+
+    def write(self, data) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:

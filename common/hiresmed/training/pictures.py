@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..core.output_files import new_file
+from ..core.output_files import write_then_rename
 
 GAP = 2  # pixels between tiles
 
@@ -30,11 +29,8 @@ class PictureFolder:
     def write(self, picture: np.ndarray, epoch: int) -> None:
         """uint8 (height, width), written aside and renamed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"epoch_{epoch:04d}.png"
-        aside = path.with_suffix(".tmp")
-        new_file(aside)
-        Image.fromarray(picture).save(aside, format="PNG")
-        os.replace(aside, path)
+        with write_then_rename(self.folder / f"epoch_{epoch:04d}.png") as aside:
+            Image.fromarray(picture).save(aside, format="PNG")
         if self.summary_writer is not None:
             self.summary_writer.add_image("samples", picture, epoch, dataformats="HW")
 

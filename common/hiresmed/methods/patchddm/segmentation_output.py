@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.knobs import parse_bool
-from ...core.output_files import remove_no_folder
+from ...core.output_files import remove_folder, remove_no_folder
 from ...core.volumes import ArrayVolume
 from ...datasets.brats import brain_cases, brats_case
 from ...datasets.brats_dicom import dicom_series
@@ -170,7 +169,7 @@ class SegmentationOutput(CaseOutput):
 
     def finish(self, case: Mapping) -> None:
         """All is written, the report too."""
-        shutil.rmtree(self.work_dir(case["name"]), ignore_errors=True)
+        remove_folder(self.work_dir(case["name"]))
 
 
 def _name_apart(cases: list[dict]) -> None:
