@@ -46,6 +46,22 @@ def test_nothing_of_a_seeded_source_is_in_the_dicom_that_is_written(tmp_path, wr
     assert SEED.encode() not in raw and b"19610203" not in raw and b"19990817" not in raw and b"038Y" not in raw
 
 
+def test_equal_segmentations_of_one_source_have_equal_identifiers_and_others_have_others(tmp_path):
+    """So a run that was killed and resumed names its result as one that nobody disturbed."""
+    pydicom = pytest.importorskip("pydicom")
+    source = seeded_headers(tmp_path / "in")
+
+    def identifiers(folder, **options) -> list[str]:
+        dataset = pydicom.dcmread(seg(source, tmp_path / folder, **options))
+        dimensions = {str(item.DimensionOrganizationUID) for item in dataset.DimensionIndexSequence}
+        assert dimensions == {str(dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID)}
+        return [dataset.SOPInstanceUID, dataset.SeriesInstanceUID, *dimensions]
+
+    first = identifiers("a")
+    assert len(set(first)) == 3 and first == identifiers("b")
+    assert not set(first) & set(identifiers("c", description="another"))
+
+
 @pytest.mark.parametrize("write", [ct, seg, picture])
 def test_keep_patient_keeps_patient_and_study_and_nothing_else(tmp_path, write):
     path = write(seeded_headers(tmp_path / "in"), tmp_path, keep_patient=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,20 +121,21 @@ def _without_names(header):
 def _segmentation(labels: np.ndarray, headers: Sequence, regions: Sequence[str], description: str, name: str):
     highdicom = highdicom_package()
     codes = np.where(labels == 4, 3, labels).astype(np.uint8)
+    uid = _identifiers(codes, headers, regions, description)
     segments = _segments(highdicom, regions)
     numbers = np.zeros(256, np.uint8)  # code -> number of the segment, from 1 on without gaps
     numbers[list(segments)] = range(1, len(segments) + 1)
     # it tells at length that frames without segment are left out
     logging.getLogger("highdicom").setLevel(logging.ERROR)
     try:
-        return highdicom.seg.Segmentation(
+        made = highdicom.seg.Segmentation(
             source_images=[_without_names(header) for header in headers],
             pixel_array=np.ascontiguousarray(numbers[codes].transpose(2, 1, 0)),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=list(segments.values()),
-            series_instance_uid=highdicom.UID(),
+            series_instance_uid=uid("series"),
             series_number=SERIES_NUMBER,
-            sop_instance_uid=highdicom.UID(),
+            sop_instance_uid=uid("image"),
             instance_number=1,
             manufacturer="hiresmed",
             manufacturer_model_name="hiresmed",
@@ -148,6 +150,19 @@ def _segmentation(labels: np.ndarray, headers: Sequence, regions: Sequence[str],
             f"{name} must hold all that a DICOM SEG must refer to, got one without ({first_line(error)}); export "
             "the series again, or set output_format to nii.gz."
         ) from error
+    for item in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid("dimensions")
+    return made
+
+
+def _identifiers(codes: np.ndarray, headers: Sequence, regions: Sequence[str], description: str):
+    """UIDs by what they name, a function of content and source: a resumed run ends with the same ones."""
+    content = hashlib.sha256(repr((__version__, tuple(regions), description)).encode())
+    content.update(np.asfortranarray(codes).tobytes(order="F"))
+    for header in headers:
+        content.update(str(header.SOPInstanceUID).encode())
+    entropy = content.hexdigest()
+    return lambda what: highdicom_package().UID(dicom_package().uid.generate_uid(entropy_srcs=[entropy, what]))
 
 
 def _segments(highdicom, regions: Sequence[str]) -> dict[int, object]:
