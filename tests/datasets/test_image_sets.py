@@ -10,6 +10,7 @@ import torch
 from hiresmed.core.errors import InputError
 from hiresmed.datasets import ImageSet, ImagesOnly, MriSlices, ShuffledImages, image_loader, mri_cases
 from hiresmed.training import Seeding
+from monai.data import Dataset
 
 PHANTOM = {"shape": [12, 14, 20]}
 
@@ -41,6 +42,15 @@ def test_exactly_so_many_are_given_in_turn_where_there_are_fewer():
     view = ImageSet(Numbers(3), exactly=5)
     assert numbers_of(view) == [0, 1, 2, 0, 1] and [view[k]["number"] for k in range(5)] == [0, 1, 2, 3, 4]
     assert numbers_of(ImageSet(Numbers(10), exactly=4)) == numbers_of(ImageSet(Numbers(10), most=4))
+
+
+def test_a_set_tells_the_patients_of_its_images_without_opening_one():
+    cases = [{"image": f"{n}.png", "subject": f"p{n // 2}"} for n in range(6)]
+    assert ImagesOnly(Dataset(cases)).subjects == ["p0", "p0", "p1", "p1", "p2", "p2"]
+    assert ImagesOnly(ImageSet(Dataset(cases), most=3)).subjects == ["p0", "p1", "p2"]
+    slices = MriSlices(cases=mri_cases(None, "validation", phantoms=4, phantom=PHANTOM), size=16)
+    assert slices.subjects == [slices[n]["subject"] for n in range(len(slices))]
+    assert ImagesOnly([{"image": 0}]).subjects is None
 
 
 def test_processes_share_a_set_without_remainder_or_overlap_and_agree_on_its_numbers(monkeypatch):

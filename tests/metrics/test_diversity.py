@@ -87,6 +87,14 @@ def test_both_sides_are_measured_on_the_same_number_of_pairs():
         ms_ssim_diversity(pictures(1), pictures(3))
 
 
+def test_the_standard_error_is_the_deviation_of_new_samples_of_images():
+    """All 28 pairs of 8 images share images: pairs taken for independent would give half of it."""
+    figures = [ms_ssim_diversity(pictures(8, seed), pictures(8, 99), pairs=28) for seed in range(40)]
+    deviation = torch.tensor([f["value"] for f in figures]).std()
+    claimed = torch.tensor([f["standard_error"] for f in figures]).mean()
+    assert 0.7 < claimed / deviation < 1.5
+
+
 def test_volumes_are_compared_as_volumes():
     x = torch.nn.functional.interpolate(torch.rand(3, 1, 3, 3, 3) * 2 - 1, (12, 12, 12), mode="trilinear")
     assert pair_similarities(torch.cat([x, x[:1]]), [(0, 3), (0, 1)])[0].item() == pytest.approx(1, abs=1e-5)

@@ -44,6 +44,26 @@ def test_figures_of_the_sets_are_those_of_their_features(pixels):
     assert found["made_by"]["extractor"] == "pixels"
 
 
+class OfPatients(list):
+    """Images of which each patient has three."""
+
+    @property
+    def subjects(self):
+        return [f"p{n // 3}" for n in range(len(self))]
+
+
+def test_the_error_of_the_distance_is_over_patients_and_volumes_not_over_their_slices(pixels):
+    real, generated = blobs(12, 0), blobs(10, 1)
+    features = SetFeatures(real, pixels).reservoir
+    patients = [n // 3 for n in features.numbers()]
+    made = SetFeatures(generated, pixels).reservoir.features
+    expected = kernel_distance(features.features, made, patients)["standard_error"]
+    figures = ImageSetMetrics("pixels", pairs=0)(generated, OfPatients(real))["pixels_kernel_distance"]
+    assert figures["standard_error"] == pytest.approx(expected, rel=1e-9) and figures["groups_real"] == 4
+    of_volumes = ImageSetMetrics("pixels", pairs=0)(volumes(4), volumes(5, 1))["pixels_kernel_distance"]
+    assert (of_volumes["n_real"], of_volumes["groups_real"], of_volumes["groups_generated"]) == (15, 5, 4)
+
+
 def test_the_same_set_is_at_distance_0_and_covers_itself():
     real = blobs(40, 0)
     found = ImageSetMetrics("pixels", pairs=0)(real, real)

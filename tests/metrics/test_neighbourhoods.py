@@ -99,6 +99,12 @@ def test_every_image_is_as_likely_to_stay_whatever_its_number():
     assert ((kept - 150) ** 2).mean() < 2 * 10.6**2
 
 
+def test_it_knows_which_images_it_kept():
+    x = torch.arange(100.0).view(100, 1)
+    reservoir = FeatureReservoir(1, 9, seed=3).update(x)
+    assert reservoir.numbers() == reservoir.features.flatten().int().tolist()
+
+
 def test_fewer_images_than_places_all_stay():
     x = features(7, 3, 0)
     held = FeatureReservoir(3, 10).update(x[:4]).update(x[4:])

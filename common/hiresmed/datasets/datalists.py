@@ -28,7 +28,7 @@ def list_cases(
     subject: str | None = None,
     split: str = "name",
 ) -> list[dict]:
-    """Cases of one section, each {"image": path or Volume, "name", "region", "stages", "weight"}.
+    """Cases of one section, each {"image": path or Volume, "name", "subject", "region", "stages", "weight"}.
 
     Args:
         dataset_dir: folder of images; None gives phantoms (the last quarter of them for validation).
@@ -53,10 +53,10 @@ def list_cases(
     if cases_list is None:
         patients = [(subject_of(c["name"], subject), c) for c in cases(dataset_dir=dataset_dir)]
         sections = sections_of((patient for patient, _ in patients), split)
-        in_section = [c for patient, c in patients if sections[patient] == section]
+        in_section = [c | {"subject": patient} for patient, c in patients if sections[patient] == section]
     else:
         in_section = [
-            _listed(entry, dataset_dir, phantom)
+            _listed(entry, dataset_dir, phantom, subject)
             for entry in _each(cases_list)
             if entry.get("section", "training") == section
         ]
@@ -73,13 +73,15 @@ def _each(cases_list: Sequence[Mapping]) -> Iterator[Mapping]:
             yield {**entry, "phantom": int(entry["phantom"]) + n} if "phantom" in entry else entry
 
 
-def _listed(entry: Mapping, dataset_dir: str | None, phantom: str) -> dict:
+def _listed(entry: Mapping, dataset_dir: str | None, phantom: str, subject: str | None) -> dict:
     case = {"region": entry.get("region"), "stages": entry.get("stages"), "weight": _weight(entry.get("weight", 1.0))}
     if "phantom" in entry:
         seed = int(entry["phantom"])
-        return case | {"image": _phantom(phantom, seed, entry.get("shape")), "name": f"phantom_{seed}"}
+        name = f"phantom_{seed}"
+        return case | {"image": _phantom(phantom, seed, entry.get("shape")), "name": name, "subject": name}
     path = pathlib.Path(dataset_dir or ".") / entry["image"]
-    return case | {"image": path, "name": path.name.split(".")[0]}
+    name = path.name.split(".")[0]
+    return case | {"image": path, "name": name, "subject": subject_of(name, subject)}
 
 
 def _phantom(kind: str, seed: int, shape: Sequence[int] | None) -> Volume:

@@ -61,6 +61,12 @@ class ImageSet(Dataset):
         places = [k * spread // count % len(images) for k in range(count)]
         self.places = [(number, places[number]) for number in (rank_share(count) if share else range(count))]
 
+    @property
+    def subjects(self) -> list[str] | None:
+        """The patient of each image, if the set tells them."""
+        subjects = subjects_of(self.images)
+        return subjects and [subjects[place] for _, place in self.places]
+
     def __len__(self) -> int:
         return len(self.places)
 
@@ -75,11 +81,26 @@ class ImageSet(Dataset):
         return {**item, "image": image.contiguous(), "number": number}
 
 
+def subjects_of(images: Items) -> list[str] | None:
+    """The patient of each image, without opening one; None where a set does not tell all of them.
+
+    >>> subjects_of([{"image": "a.png", "subject": "p1"}, {"image": "b.png", "subject": "p1"}])
+    ['p1', 'p1']
+    """
+    if hasattr(images, "subjects"):
+        return images.subjects
+    cases = getattr(images, "data", images)  # MONAI's datasets hold their cases as `data`
+    if not isinstance(cases, Sequence) or not all("subject" in case for case in cases):
+        return None
+    return [str(case["subject"]) for case in cases]
+
+
 class ImagesOnly:
     """The images of a set, (C, N, N), without their names: what the metrics take."""
 
     def __init__(self, images: Items) -> None:
         self.images = images
+        self.subjects = subjects_of(images)
 
     def __len__(self) -> int:
         return len(self.images)

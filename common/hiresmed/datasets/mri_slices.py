@@ -271,6 +271,11 @@ class MriSlices(Dataset):
             return [ArrayVolume(values[place].copy(), image.affine, image.name) for place in places]
         return [open_volume(image[place], self._folder) for place in places]
 
+    @property
+    def subjects(self) -> list[str]:
+        """The subject of each slice."""
+        return [subject for _, subject, _, (first, last) in self._stacks for _ in range(first, last + 1)]
+
     def __len__(self) -> int:
         return self._ends[-1]
 

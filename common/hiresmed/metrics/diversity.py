@@ -80,8 +80,8 @@ def ms_ssim_diversity(generated: Images, real: Images, pairs: int = 200, seed: i
         seed: of the pairs.
 
     Returns:
-        dict: `value`, `standard_error` (of pairs that share images: too small for few images), `real_value`,
-        `real_standard_error`, `n_generated`, `n_real`, `pairs`, `scales`, `seed`.
+        dict: `value`, `standard_error` (a jackknife over images; too large, by the root of 2 at most, where hardly two
+        pairs share an image), `real_value`, `real_standard_error`, `n_generated`, `n_real`, `pairs`, `scales`, `seed`.
 
     Raises InputError for fewer than two images of a side, or unequal shapes.
     """
@@ -97,14 +97,13 @@ def ms_ssim_diversity(generated: Images, real: Images, pairs: int = 200, seed: i
         )
     # the same number of pairs of each side
     pairs = min(pairs, *(len(side) * (len(side) - 1) // 2 for side in (generated, real)))
-    generated_similarity, real_similarity = (
-        pair_similarities(side, random_pairs(len(side), pairs, seed)) for side in (generated, real)
-    )
+    drawn = [random_pairs(len(side), pairs, seed) for side in (generated, real)]
+    generated_similarity, real_similarity = (pair_similarities(s, p) for s, p in zip((generated, real), drawn))
     return {
         "value": generated_similarity.mean().item(),
-        "standard_error": _standard_error(generated_similarity),
+        "standard_error": _standard_error(generated_similarity, drawn[0]),
         "real_value": real_similarity.mean().item(),
-        "real_standard_error": _standard_error(real_similarity),
+        "real_standard_error": _standard_error(real_similarity, drawn[1]),
         "n_generated": len(generated),
         "n_real": len(real),
         "pairs": pairs,
@@ -113,8 +112,14 @@ def ms_ssim_diversity(generated: Images, real: Images, pairs: int = 200, seed: i
     }
 
 
-def _standard_error(values: torch.Tensor) -> float | None:
-    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+def _standard_error(values: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> float | None:
+    """Standard error of the mean over pairs of images by a jackknife over images; None for fewer than three."""
+    of_pairs = torch.tensor(pairs)
+    images = of_pairs.unique()
+    without = torch.stack([values[(of_pairs != image).all(1)].double().mean() for image in images])
+    if len(images) < 3 or not torch.isfinite(without).all():
+        return None
+    return math.sqrt((len(images) - 1) * without.var(correction=0).item())
 
 
 def nearest_training(

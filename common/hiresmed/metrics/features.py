@@ -6,7 +6,7 @@ Letters: S = spatial shape (D, H, W) or (H, W), B = batch, N = number of slices 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -158,13 +158,19 @@ def slice_features(
     return extract(slice_images(volume, window, axes, every, patch), extractor)
 
 
-def compare_features(real: torch.Tensor, generated: torch.Tensor, extractor: FeatureExtractor, **options) -> dict:
+def compare_features(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    extractor: FeatureExtractor,
+    real_groups: Sequence[Hashable] | None = None,
+    generated_groups: Sequence[Hashable] | None = None,
+) -> dict:
     """Kernel and Frechet distance, precision, recall, density, coverage of features (M, D), (N, D); JSON-able.
 
     Each figure comes with everything that it must state; the last four only where each side has more than 5 features.
 
     The keys begin with the extractor's name (`squeezenet_kernel_distance`), since only Inception's may be called KID or
-    FID. Options go to kernel_distance (`subsets`, `subset_size`, `seed`).
+    FID. The groups are those of kernel_distance, for its standard error.
     """
     origin = extractor.describe()
     seed_of_network = origin.pop("seed")
@@ -172,8 +178,9 @@ def compare_features(real: torch.Tensor, generated: torch.Tensor, extractor: Fea
         origin["extractor_seed"] = seed_of_network
     sides = [FeatureMoments(extractor.dim).update(x) for x in (real, generated)]
     counts = {"n_real": len(real), "n_generated": len(generated)}
+    distance = kernel_distance(real, generated, real_groups, generated_groups)
     figures = {
-        f"{extractor.name}_kernel_distance": {**kernel_distance(real, generated, **options), **origin},
+        f"{extractor.name}_kernel_distance": {**distance, "seed": None, **origin},
         f"{extractor.name}_frechet_distance": {"value": frechet_distance(*sides), **counts, "seed": None, **origin},
     }
     if min(len(real), len(generated)) > 5:

@@ -5,7 +5,7 @@ Letters: N = number of images, D = feature dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
@@ -98,7 +98,8 @@ class ImageSetMetrics:
     """Callable (generated, real, training, held_out) -> dict of all figures with N and the extractor; JSON-able.
 
     Kernel and Frechet distance, the ratio FID(real, real) / FID(real, generated) at equal numbers, precision, recall,
-    density, coverage, MS-SSIM diversity, and with `training` the nearest training images. All processes must call it
+    density, coverage, MS-SSIM diversity, and with `training` the nearest training images. The standard error of the
+    kernel distance is over patients where a set names them (`subjects`), else over images. All processes must call it
     together; the images are distributed among them. Volumes (C, *S) are represented by their three middle planes, and N
     counts planes, except for MS-SSIM.
 
@@ -156,11 +157,15 @@ class ImageSetMetrics:
         counts = {"n_real": len(real_planes), "n_generated": len(generated_planes)}
         x = real_features.reservoir.features
         y = generated_features.reservoir.features
+        groups = (
+            real_planes.groups_of(real_features.reservoir.numbers()),
+            generated_planes.groups_of(generated_features.reservoir.numbers()),
+        )
         distance = frechet_distance(real_features.combined_moments(), generated_features.combined_moments())
         figures = {
             "made_by": self.extractor.describe(),
-            f"{name}_kernel_distance": kernel_distance(x, y, seed=self.seed),
-            f"{name}_kernel_distance_of_real_halves": self._between_halves(x),
+            f"{name}_kernel_distance": kernel_distance(x, y, *groups),
+            f"{name}_kernel_distance_of_real_halves": self._between_halves(x, groups[0]),
             f"{name}_frechet_distance": {"value": distance, **counts},
             f"{name}_frechet_ratio": self._ratio(real_features, generated_features, half, rest),
             f"{name}_prdc": prdc(x, y, min(self.nearest_k, len(x) - 1, len(y) - 1)),
@@ -171,11 +176,10 @@ class ImageSetMetrics:
             figures[f"{name}_memorisation"] = self._memorisation(generated_features.first, training, held_out)
         return figures
 
-    def _between_halves(self, features: torch.Tensor) -> dict:
+    def _between_halves(self, features: torch.Tensor, groups: Sequence[Hashable]) -> dict:
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
-        a = features[order[: len(order) // 2]]
-        b = features[order[len(order) // 2 :]]
-        return kernel_distance(a, b, seed=self.seed)
+        halves = order[: len(order) // 2], order[len(order) // 2 :]
+        return kernel_distance(*(features[half] for half in halves), *([groups[n] for n in half] for half in halves))
 
     @staticmethod
     def _ratio(real: SetFeatures, generated: SetFeatures, half: int, rest: int) -> dict:

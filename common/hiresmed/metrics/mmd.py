@@ -1,12 +1,13 @@
 """Kernel distance ("KID" for Inception's features): unbiased at any N, so it suits small medical sets.
 
-Letters: M, N = number of images of either side, D = feature dimension.
+Letters: M, N = number of images of either side, D = feature dimension, G = number of groups.
 Binkowski et al., Demystifying MMD GANs, ICLR 2018, arXiv 1801.01401, section 4.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 
 import torch
 
@@ -18,19 +19,7 @@ def cubic_kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def mmd2_unbiased(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """MMD^2_u (eq. 4 of the paper), a scalar in float64, may be negative; features (M, D), (N, D), M, N >= 2.
-
-    Means over pairs i != j within each set, minus twice the mean over all pairs between the sets.
-    """
-    x = x.double()
-    y = y.double()
-
-    def within(z: torch.Tensor) -> torch.Tensor:
-        k = cubic_kernel(z, z)
-        return (k.sum() - k.diagonal().sum()) / (len(z) * (len(z) - 1))
-
-    return within(x) + within(y) - 2 * cubic_kernel(x, y).mean()
+_ROWS = 1024  # of a table of kernel values in memory at a time
 
 
 def _check(x: torch.Tensor, y: torch.Tensor) -> None:
@@ -44,46 +33,101 @@ def _check(x: torch.Tensor, y: torch.Tensor) -> None:
 
 
 def kernel_distance(
-    real: torch.Tensor, generated: torch.Tensor, subsets: int = 100, subset_size: int | None = None, seed: int = 0
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    real_groups: Sequence[Hashable] | None = None,
+    generated_groups: Sequence[Hashable] | None = None,
 ) -> dict:
-    """Mean and standard error of MMD^2_u over random subsets, drawn without replacement by a seeded generator.
+    """MMD^2_u (eq. 4) of all images, and its standard error by a jackknife over independent groups of them.
+
+    The mean over random subsets, as KID is usually given, estimates the same value; but its spread over subsets that
+    share their images is several times too small, so each group is left out in turn instead (Arvesen 1969).
 
     Args:
         real: features (M, D).
         generated: features (N, D).
-        subsets: number of subsets.
-        subset_size: images of each side in a subset; default min(1000, half the smaller set), so that subsets differ.
-        seed: of the subsets.
+        real_groups: of each real image its patient, say, for slices of one patient are not independent; None: each
+            image is a group of its own.
+        generated_groups: the same of each generated image.
 
     Returns:
-        dict: `value` (mean), `standard_error` (over subsets; these overlap, so for small sets it is too small),
-        `n_real`, `n_generated`, `subsets`, `subset_size`, `seed`.
+        dict: `value`, may be negative; `standard_error`, None where a side has one group, for images of one patient say
+        nothing about other patients; `n_real`, `n_generated`, `groups_real`, `groups_generated` (their numbers).
 
-    Raises InputError for fewer than two features, unequal dimensions, or a subset larger than a set.
+    Raises:
+        InputError: fewer than two features of a side, unequal dimensions, or features that are not finite.
     """
     _check(real, generated)
-    smaller = min(len(real), len(generated))
-    size = max(2, min(1000, smaller // 2)) if subset_size is None else subset_size
-    if not 2 <= size <= smaller or subsets < 1:
-        raise InputError(
-            f"The kernel distance must have subsets of 2 to {smaller} images (the smaller set), at least one of them, "
-            f"got subset_size={size}, subsets={subsets}; lower subset_size."
-        )
-    # subsets of both sides, drawn on the CPU, so that every device draws the same
-    random = torch.Generator().manual_seed(seed)
-    real = real.detach().cpu().double()
-    generated = generated.detach().cpu().double()
-    values = torch.empty(subsets, dtype=torch.float64)
-    for i in range(subsets):
-        x = real[torch.randperm(len(real), generator=random)[:size]]
-        y = generated[torch.randperm(len(generated), generator=random)[:size]]
-        values[i] = mmd2_unbiased(x, y)
+    x = real.detach().cpu().double()
+    y = generated.detach().cpu().double()
+    groups_x = _group_numbers(real_groups, len(x))
+    groups_y = _group_numbers(generated_groups, len(y))
+    within_x = _WithinSet(x, groups_x)
+    within_y = _WithinSet(y, groups_y)
+    between_x, between_y = _between_sets(x, y, groups_x, groups_y)
+    between = between_x.sum()
+    value = within_x.mean + within_y.mean - 2 * between / (len(x) * len(y))
+    without_x = within_x.means_without + within_y.mean - 2 * (between - between_x) / (within_x.left * len(y))
+    without_y = within_x.mean + within_y.means_without - 2 * (between - between_y) / (len(x) * within_y.left)
+    variance = _jackknife_variance(without_x) + _jackknife_variance(without_y)
     return {
-        "value": values.mean().item(),
-        "standard_error": (values.std() / math.sqrt(subsets)).item() if subsets > 1 else None,
-        "n_real": len(real),
-        "n_generated": len(generated),
-        "subsets": subsets,
-        "subset_size": size,
-        "seed": seed,
+        "value": value.item(),
+        "standard_error": math.sqrt(variance) if math.isfinite(variance) else None,
+        "n_real": len(x),
+        "n_generated": len(y),
+        "groups_real": len(without_x),
+        "groups_generated": len(without_y),
     }
+
+
+def _group_numbers(groups: Sequence[Hashable] | None, n: int) -> torch.Tensor:
+    """(n,): the number of each image's group, from 0 on."""
+    if groups is None:
+        return torch.arange(n)
+    if len(groups) != n:
+        raise InputError(f"groups must name one group for each of {n} images, got {len(groups)} names; give as many.")
+    numbers = {group: k for k, group in enumerate(dict.fromkeys(groups))}
+    return torch.tensor([numbers[group] for group in groups])
+
+
+class _WithinSet:
+    """Mean kernel value over pairs i != j of a set (M, D), and that mean without each of its groups.
+
+    Attributes:
+        mean: a scalar.
+        means_without: (G,).
+        left: (G,), the number of images without each group.
+    """
+
+    def __init__(self, x: torch.Tensor, groups: torch.Tensor) -> None:
+        counts = torch.bincount(groups).double()
+        sums = torch.zeros_like(counts)  # of the pairs that begin in a group
+        own = torch.zeros_like(counts)  # of those that also end in it
+        for first in range(0, len(x), _ROWS):
+            rows = slice(first, first + _ROWS)
+            k = cubic_kernel(x[rows], x)
+            k[torch.arange(len(k)), torch.arange(first, first + len(k))] = 0
+            sums.index_add_(0, groups[rows], k.sum(1))
+            own.index_add_(0, groups[rows], (k * (groups[rows, None] == groups)).sum(1))
+        self.mean = sums.sum() / (len(x) * (len(x) - 1))
+        self.left = len(x) - counts
+        self.means_without = (sums.sum() - 2 * sums + own) / (self.left * (self.left - 1))
+
+
+def _between_sets(
+    x: torch.Tensor, y: torch.Tensor, groups_x: torch.Tensor, groups_y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of the kernel values between two sets, of each group of the first set and of each of the second."""
+    sums_x = torch.zeros(len(groups_x.unique()), dtype=torch.float64)
+    sums_y = torch.zeros(len(groups_y.unique()), dtype=torch.float64)
+    for first in range(0, len(x), _ROWS):
+        rows = slice(first, first + _ROWS)
+        k = cubic_kernel(x[rows], y)
+        sums_x.index_add_(0, groups_x[rows], k.sum(1))
+        sums_y.index_add_(0, groups_y, k.sum(0))
+    return sums_x, sums_y
+
+
+def _jackknife_variance(values: torch.Tensor) -> float:
+    """Variance of a figure from its values (G,) without each group; NaN for one group."""
+    return ((len(values) - 1) * values.var(correction=0)).item() if len(values) > 1 else math.nan

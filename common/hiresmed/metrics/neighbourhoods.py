@@ -73,6 +73,13 @@ class FeatureReservoir:
             raise InputError(f"Each of {len(x)} features must have a number, got {len(numbers)} numbers; give as many.")
         return self._keep(x, _hashed(self.seed, numbers), len(x))
 
+    def numbers(self) -> list[int]:
+        """The number of each feature's image, where the images added are those from 0 to n - 1."""
+        ranks, places = self.ranks.sort()
+        all_ranks, numbers = _hashed(self.seed, range(self.n)).sort()
+        kept = numbers[torch.searchsorted(all_ranks, ranks)]
+        return kept[places.argsort()].tolist()
+
     def merge(self, other: FeatureReservoir) -> FeatureReservoir:
         """Adds the features of another reservoir of the same seed and extractor, and of images with other numbers."""
         mine = (self.seed, self.size, self.extractor)

@@ -5,6 +5,7 @@ Letters: S = spatial shape, N = number of images.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 import torch
@@ -34,8 +35,8 @@ class Images(Protocol):
 
 
 class PlanesOf:
-    """A set of N images (C, *S) as planes for a feature network: image n gives those from n x each to (n + 1) x "
-    "each."""
+    """A set of N images (C, *S) as planes for a feature network: image n gives those from n x each
+    to (n + 1) x each."""
 
     def __init__(self, images: Images) -> None:
         self.images = images
@@ -44,6 +45,11 @@ class PlanesOf:
 
     def __len__(self) -> int:
         return len(self.images) * self.each
+
+    def groups_of(self, numbers: Sequence[int]) -> list[Hashable]:
+        """The patient of each of these planes or, where the images have no `subjects`, its image."""
+        subjects = getattr(self.images, "subjects", None) or range(len(self.images))
+        return [subjects[n // self.each] for n in numbers]
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return middle_planes(self.images[index // self.each], self.dims)[index % self.each]

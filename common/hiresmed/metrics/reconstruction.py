@@ -27,7 +27,6 @@ class ReconstructionMetrics:
         extractor: name of a feature network whose weights are in $HIRESMED_WEIGHTS (say, "squeezenet"); "none": none.
         patch: side of the square crops of slices that are its input, in voxels.
         every: every n-th slice along each axis.
-        seed: of the subsets of the kernel distance.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class ReconstructionMetrics:
         extractor: str | None = "squeezenet",
         patch: int = 64,
         every: int = 4,
-        seed: int = 0,
     ) -> None:
         self.window = (float(window[0]), float(window[1]))
         self.tile_size = tile_size
@@ -46,7 +44,6 @@ class ReconstructionMetrics:
         self.extractor = None if extractor is None else build_extractor(extractor)
         self.patch = patch
         self.every = every
-        self.seed = seed
 
     def __call__(self, result, truth) -> dict:
         """The figures, JSON-able, each with its settings.
@@ -66,12 +63,16 @@ class ReconstructionMetrics:
         return figures
 
     def feature_distances(self, results: Sequence, truths: Sequence) -> dict:
-        """Kernel and Frechet distance between all crops of the results and all crops of the truths."""
+        """Kernel and Frechet distance between all crops of the results and all crops of the truths.
+
+        The kernel distance's standard error is over images; of one image there is none.
+        """
         if self.extractor is None:
             raise InputError("feature distances must have an extractor, got none; set extractor to squeezenet.")
-        sides = [np.concatenate([self._features(v, self.extractor) for v in volumes]) for volumes in (truths, results)]
-        real, generated = (torch.from_numpy(s) for s in sides)
-        return compare_features(real, generated, self.extractor, seed=self.seed) | {
+        sides = [[self._features(v, self.extractor) for v in volumes] for volumes in (truths, results)]
+        groups = [[n for n, crops in enumerate(side) for _ in crops] for side in sides]  # crops of an image are alike
+        real, generated = (torch.from_numpy(np.concatenate(side)) for side in sides)
+        return compare_features(real, generated, self.extractor, *groups) | {
             "slices": {"patch": self.patch, "every": self.every, "window": list(self.window)}
         }
 

@@ -103,7 +103,7 @@ def scores(variant: Variant, truths: Mapping[str, ArrayVolume], seed: int, args:
         cases[name]["retile_discrepancy"] = retiled(variant, made[name], truth, args.tile_size, seed)
     features = {}
     if args.extractor != "none":
-        metrics = ReconstructionMetrics(WINDOW, args.tile_size, args.extractor, patch=CROP, seed=seed)
+        metrics = ReconstructionMetrics(WINDOW, args.tile_size, args.extractor, patch=CROP)
         features = metrics.feature_distances(list(made.values()), list(truths.values()))
     arrays = {name: volume.array for name, volume in made.items()}
     save_aside(variant.folder / "made.npz", lambda aside: np.savez_compressed(aside, **arrays))

@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    metrics = ReconstructionMetrics(WINDOW, args.tile_size, args.extractor, patch=CROP, every=1, seed=args.seed)
+    metrics = ReconstructionMetrics(WINDOW, args.tile_size, args.extractor, patch=CROP, every=1)
     truths = sets(args)
     panels = {name: {t.name: [Panel("truth", t)] for t in some[:SHOWN]} for name, some in truths.items()}
     rows = []

@@ -94,7 +94,7 @@ def scores(truths: Mapping[str, ArrayVolume], seed: int, args: argparse.Namespac
         print(f"seed {seed}: {name} rendered", flush=True)
     features: dict[str, dict] = {method: {} for method in METHODS}
     if args.extractor != "none":
-        network = ReconstructionMetrics(WINDOW, args.tile_size, args.extractor, patch=CROP, seed=seed)
+        network = ReconstructionMetrics(WINDOW, args.tile_size, args.extractor, patch=CROP)
         features = {m: network.feature_distances(made, list(truths.values())) for m, made in images.items()}
     save_json(path, {m: {"cases": cases[m], "features": features[m]} for m in METHODS})
     return json.loads(path.read_text())
