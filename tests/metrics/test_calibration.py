@@ -57,15 +57,28 @@ def case(pred: np.ndarray, label: np.ndarray, spacing=(1.0, 1.0, 1.0), regions: 
     return {"pred": pred[None], "label": label[None], "given": given, **maps}
 
 
-def test_hausdorff_distance_is_in_mm_of_the_files_voxels_and_none_where_nothing_is():
+def test_hausdorff_distance_is_in_mm_of_the_files_voxels_and_a_miss_is_charged_as_brats_does():
     pred, label = np.zeros((12, 12, 12), np.uint8), np.zeros((12, 12, 12), np.uint8)
     pred[4, 6, 6], label[9, 6, 6] = 1, 1
     figures = RegionMetrics({"WT": (1, 2, 3)})(case(pred, label, spacing=(2.0, 1.0, 1.0)))
     assert figures["hd95_WT"] == pytest.approx(10.0) and figures["dice_WT"] == 0
     nothing = RegionMetrics({"WT": (1, 2, 3)})(case(pred * 0, label))
-    assert nothing["hd95_WT"] is None and nothing["dice_WT"] == 0
+    assert nothing["hd95_WT"] == 373.13 and nothing["dice_WT"] == 0 and nothing["missed_WT"] == 1
+    healthy = RegionMetrics({"WT": (1, 2, 3)})(case(pred, label * 0))
+    assert healthy["hd95_WT"] == 373.13 and healthy["missed_WT"] == 0
     both = RegionMetrics({"WT": (1, 2, 3)})(case(pred * 0, label * 0))
-    assert both["dice_WT"] == 1.0 and both["auroc_variance_WT"] is None
+    assert both["dice_WT"] == 1.0 and both["hd95_WT"] == 0 and both["auroc_variance_WT"] is None
+
+
+def test_lesions_are_counted_as_found_missed_and_false():
+    pred, label = np.zeros((16, 16, 16), np.uint8), np.zeros((16, 16, 16), np.uint8)
+    label[2:4, 2:4, 2:4] = label[4, 4, 4] = 1  # one, connected by a corner
+    label[12:14, 2, 2] = 1
+    pred[3, 3, 3] = pred[2, 2, 2] = 1  # both touch the first
+    pred[2, 12, 12] = pred[8, 8, 8] = 1
+    figures = RegionMetrics({"WT": (1, 2, 3)})(case(pred, label))
+    counts = {key: figures[f"{key}_WT"] for key in ("lesions", "lesions_found", "false_lesions")}
+    assert counts == {"lesions": 2, "lesions_found": 1, "false_lesions": 2}
 
 
 def test_volumes_are_in_ml_of_the_files_voxels_and_what_is_found_beyond_the_truth_is_false():

@@ -42,9 +42,7 @@ def test_an_iteration_is_a_d_step_and_then_a_g_step():
 
 def test_with_n_critic_3_the_generator_learns_at_every_third_iteration_and_each_d_step_sees_a_fresh_batch():
     seen, outputs = [], []
-    trainer = make_trainer(
-        batch_size=1, n_critic=3, max_epochs=1, epoch_length=6, objective=Wasserstein(), generator_losses=None
-    )
+    trainer = make_trainer(batch_size=1, n_critic=3, max_epochs=1, epoch_length=6, generator_losses=None)
     steps = log_steps(trainer)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(e.state.batch["index"].item()))
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: outputs.append(set(e.state.output)))
@@ -222,6 +220,11 @@ def test_a_wgan_gp_step_with_n_critic_learns():
     assert {"gradient_penalty", "loss_d", "loss_g", "adversarial", "l1"} <= set(trainer.state.output)
     assert all(torch.isfinite(value).all() for value in trainer.state.output.values())
     assert any(not torch.equal(before[k], v) for k, v in discriminator.state_dict().items())
+
+
+def test_a_wasserstein_critic_without_a_penalty_is_refused():
+    with pytest.raises(InputError, match="Wasserstein must have a gradient penalty"):
+        make_trainer(objective=Wasserstein(), penalties=[])
 
 
 def test_penalties_see_the_image_alone_with_its_condition_bound():

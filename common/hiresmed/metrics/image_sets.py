@@ -178,8 +178,9 @@ class ImageSetMetrics:
 
     def _between_halves(self, features: torch.Tensor, groups: Sequence[Hashable]) -> dict:
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
-        halves = order[: len(order) // 2], order[len(order) // 2 :]
-        return kernel_distance(*(features[half] for half in halves), *([groups[n] for n in half] for half in halves))
+        a = order[: len(order) // 2]
+        b = order[len(order) // 2 :]
+        return kernel_distance(features[a], features[b], [groups[n] for n in a], [groups[n] for n in b])
 
     @staticmethod
     def _ratio(real: SetFeatures, generated: SetFeatures, half: int, rest: int) -> dict:

@@ -79,6 +79,8 @@ class Wasserstein:
     D: E[D(y)] - E[D(x)];  G: -E[D(y)].
     """
 
+    needs_penalty = True  # D is unbounded: without one it grows for ever and trains nothing
+
     def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
         return _mean(_identity, fake_logits) - _mean(_identity, real_logits)
 

@@ -128,6 +128,11 @@ class AdversarialTrainer(Trainer):
         self.objective = objective
         self.generator_losses = {name: (float(w), loss) for name, (w, loss) in (generator_losses or {}).items()}
         self.penalties = tuple(penalties)
+        if getattr(objective, "needs_penalty", False) and not self.penalties:
+            raise InputError(
+                f"{type(objective).__name__} must have a gradient penalty, got penalties: []; put wgan_gp.yaml after "
+                "overlays that have none."
+            )
         self.adversarial_weight = float(adversarial_weight)
         self.n_critic = parse_int(n_critic, "n_critic", least=1)
         self.accumulation_steps = parse_int(accumulation_steps, "accumulation_steps", least=1)
