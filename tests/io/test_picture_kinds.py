@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from hiresmed.core.errors import InputError
-from hiresmed.io.pictures import read_colours, read_picture
+from hiresmed.io.pictures import picture_shape, read_colours, read_picture
 from hiresmed.io.readers import open_volume
 from PIL import Image
 
@@ -148,3 +148,77 @@ def test_a_postscript_file_starts_no_interpreter(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "cannot be read" in done.stdout, done.stderr
+
+
+# ---- headers of TIFFs: (tag, type, count, value) in the place of what the writer gave
+
+SHORT, LONG, ASCII, FLOAT = 3, 4, 2, 11
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS = 256, 257, 258, 259, 262, 273
+SAMPLES, ROWS, COUNTS, X_RESOLUTION = 277, 278, 279, 282
+UNIT, TILE_WIDTH, TILE_LENGTH = 296, 322, 323
+HEADERS = {
+    "no width": (WIDTH, SHORT, 1, 0),
+    "no length": (LENGTH, SHORT, 1, 0),
+    "a length of three numbers": (LENGTH, SHORT, 3, 40),
+    "a width that is text": (WIDTH, ASCII, 1, 0x31),
+    "an endless length": (LENGTH, LONG, 1, 2**32 - 1),
+    "no bits": (BITS, SHORT, 1, 0),
+    "three bits": (BITS, SHORT, 1, 3),
+    "an unknown packing": (COMPRESSION, SHORT, 1, 7777),
+    "colours that are none": (PHOTOMETRIC, SHORT, 1, 99),
+    "65281 samples": (SAMPLES, SHORT, 1, 65281),
+    "no rows in a strip": (ROWS, SHORT, 1, 0),
+    "pixels behind the file's end": (OFFSETS, LONG, 1, 2**31),
+    "an offset with a fraction": (OFFSETS, FLOAT, 1, 0x43000000),
+    "a strip of no bytes": (COUNTS, LONG, 1, 0),
+    "a strip of 4 GB": (COUNTS, LONG, 1, 2**32 - 1),
+    "a resolution that is text": (X_RESOLUTION, ASCII, 2, 0x3131),
+    "a unit that is text": (UNIT, ASCII, 1, 0x32),
+    "tiles of no width": (TILE_WIDTH, SHORT, 1, 0),
+    "tiles of 4 Gigapixels": (TILE_WIDTH, LONG, 1, 2**31),
+}  # fmt: skip
+
+
+LAYOUTS = {
+    "plain": {},
+    "strips": {"rowsperstrip": 7, "compression": "zlib"},
+    "tiles": {"tile": (16, 16), "compression": "zlib"},
+}
+
+
+def patched(path, tag, kind, count, value, **how):
+    how = {"resolution": (100, 100), "resolutionunit": 3} | how
+    tifffile.imwrite(path, SHOWN.astype(np.uint16), metadata=None, software=False, **how)
+    with tifffile.TiffFile(path) as file:
+        entry = file.pages[0].tags.get(tag)
+        place = entry.offset if entry is not None else None
+    if place is None:
+        pytest.skip("this layout has no such tag")
+    raw = bytearray(path.read_bytes())
+    raw[place : place + 12] = struct.pack("<HHII", tag, kind, count, value)
+    path.write_bytes(raw)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("how", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("kind", HEADERS)
+def test_an_odd_header_of_a_tiff_is_one_sentence_or_the_same_picture(tmp_path, kind, how):
+    patched(tmp_path / "a.tif", *HEADERS[kind], **how)
+    picture_shape(tmp_path / "a.tif")  # asked for before anything is read: no traceback
+    try:
+        values = read(tmp_path / "a.tif")
+    except InputError as refused:
+        assert "\n" not in str(refused) and str(refused).endswith("."), refused
+    else:
+        np.testing.assert_array_equal(values, SHOWN)
+
+
+@pytest.mark.parametrize(("tag", "kind", "count", "value"), [
+    (X_RESOLUTION, SHORT, 1, 0), (UNIT, SHORT, 1, 0), (UNIT, SHORT, 1, 9),
+])  # fmt: skip
+@pytest.mark.parametrize("how", [{}, {"compression": "lzma"}], ids=["streamed", "by Pillow"])
+def test_a_resolution_without_a_meaning_is_no_pixel_size(tmp_path, tag, kind, count, value, how):
+    patched(tmp_path / "a.tif", tag, kind, count, value, **how)
+    volume = read_picture(tmp_path / "a.tif")
+    np.testing.assert_array_equal(volume.read((0, 0), volume.shape), SHOWN)
+    assert volume.spacing == (1.0, 1.0)

@@ -20,7 +20,7 @@ _MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _SPACING_TOLERANCE = 0.01  # as a share; a qform is stored in float32, as a quaternion
 
 
-def nifti_affine(image: nibabel.Nifti1Image, path: Path, name: str) -> np.ndarray:
+def nifti_affine(image: nibabel.nifti1.Nifti1Pair, path: Path, name: str) -> np.ndarray:
     """Affine (4, 4) of a NIfTI file, voxel to mm in RAS+.
 
     Warns where a volume does not say how it is oriented, and where sform and qform place it differently in space.

@@ -17,7 +17,7 @@ from ..core.errors import InputError
 from ..core.volumes import Volume
 from .dicom import dicom_files, is_dicom, read_header
 from .dicom_tags import RADIOGRAPHS
-from .pictures import opened_picture
+from .pictures import check_justified, opened_picture
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +73,10 @@ def _told_by_picture(path: Path) -> Told:
             camera = ExifTags.Base.Make in picture.getexif()
             if picture.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr", "LAB", "HSV"):
                 return Told(camera=camera)
+            check_justified(picture, path)
             small = np.asarray(picture.convert("RGB").resize((256, 256)), dtype=np.float32) / 255
-    except (OSError, SyntaxError, ValueError):
-        return Told()  # tifffile may read what Pillow does not
+    except Exception:  # Pillow raises many kinds of a damaged file; tifffile may read what it does not
+        return Told()
     return Told(coloured=float(np.ptp(small, axis=2).mean()) > COLOURED, camera=camera)
 
 

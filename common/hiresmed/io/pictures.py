@@ -6,7 +6,6 @@ into columns and knows no spacing.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from .tiff import open_tiff, resolution_spacing, white_is_zero
 FORMATS = ("PNG", "JPEG", "TIFF")
 # the most that the densest packing of a kind reaches; in a TIFF (LZMA, ZSTD, fax) it has no such bound
 RATIOS = {"PNG": DEFLATE, "JPEG": 2**10, "MPO": 2**10, "TIFF": 2**14}
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of a TIFF
 MONOCHROME_OF_TIFF = 262  # tag PhotometricInterpretation; 0: white is zero
 
 
@@ -50,13 +50,13 @@ def read_picture(path: str | Path) -> Volume:
                 raise InputError(
                     f"{path.name} must be one 2-D image, got {pages} pages; save one of them, or the stack as NIfTI."
                 )
-            _check_justified(picture, path)
+            check_justified(picture, path)
             turn = _exif_turn(picture)
             spacing = _spacing(picture)
             values = _grey(picture)
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # Pillow raises many kinds of a damaged file, from SyntaxError to struct.error
         raise InputError(
             f"{path.name} must be a PNG, JPEG or TIFF image, got one that cannot be read ({first_line(error)}); it is "
             "truncated or of another kind: export it again."
@@ -76,12 +76,12 @@ def read_colours(path: str | Path) -> np.ndarray:
     path = Path(path)
     try:
         with opened_picture(path) as picture:
-            _check_justified(picture, path)
+            check_justified(picture, path)
             picture.load()
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # Pillow raises many kinds of a damaged file, from SyntaxError to struct.error
         raise InputError(
             f"{path.name} must be a PNG, JPEG or TIFF image, got one that cannot be read ({first_line(error)}); it is "
             "truncated or of another kind: export it again."
@@ -95,7 +95,7 @@ def picture_shape(path: str | Path) -> tuple[int, int] | None:
             rows, columns = picture.size[::-1]
             turn = _exif_turn(picture)
             return (rows, columns) if turn is None else turn(np.empty((rows, columns, 0))).shape[:2]
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # as in read_picture
         return None
 
 
@@ -135,11 +135,19 @@ def _exif_turn(picture: Image.Image) -> Callable[[np.ndarray], np.ndarray] | Non
     return _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
 
 
-def _check_justified(picture: Image.Image, path: Path) -> None:
+def check_justified(picture: Image.Image, path: Path) -> None:
     """InputError before anything is allocated for more pixels than the file's bytes can be."""
     columns, rows = picture.size
     bits = {"1": 1, "P": 1, "L": 2}.get(picture.mode, 8) if picture.format == "PNG" else 8  # at the least
-    check_packed(path, rows * columns * bits // 8, RATIOS[picture.format or "TIFF"])
+    pixels = rows * columns
+    if isinstance(picture, TiffImageFile):  # a tile is unpacked whole, however small the picture
+        pixels = max(pixels, _first(picture, TILE_WIDTH) * _first(picture, TILE_LENGTH))
+    check_packed(path, pixels * bits // 8, RATIOS[picture.format or "TIFF"])
+
+
+def _first(picture: TiffImageFile, tag: int) -> int:
+    value = picture.tag_v2.get(tag, 0)
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _grey(picture: Image.Image) -> np.ndarray:

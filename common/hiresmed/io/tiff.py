@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -49,9 +48,9 @@ def open_tiff(path: str | Path) -> Volume | None:
                 )
             page = file.pages.first
             return TiffVolume(path, page) if _streams(page) else None
-    except (tifffile.TiffFileError, OSError, struct.error, IndexError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception:  # tifffile raises many kinds of a damaged header, from struct.error to ZeroDivisionError
         return None  # Pillow knows what is wrong with it
 
 
@@ -64,6 +63,8 @@ def _streams(page: tifffile.TiffPage) -> bool:
         return False
     pieces = math.prod(-(-n // m) for n, m in zip(page.shape, _segment_shape(page)))
     if not len(page.dataoffsets) == len(page.databytecounts) == pieces:  # the header itself is cut
+        return False
+    if not all(isinstance(n, int) and n >= 0 for n in (*page.dataoffsets, *page.databytecounts)):
         return False
     if page.is_contiguous:
         return True
@@ -105,6 +106,8 @@ class TiffVolume(Volume):
 
     def _check_length(self) -> None:
         wanted = max((a + n for a, n in zip(self._offsets, self._counts)), default=0)
+        if self._contiguous:
+            wanted = max(wanted, self._offsets[0] + math.prod(self.shape) * self.dtype.itemsize)
         found = self.path.stat().st_size
         if found < wanted:
             raise InputError(
