@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import os
 import random
-import runpy
 import shutil
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
+import dicom_files
+import front_door
 import numpy as np
 import pytest
 import torch
@@ -30,11 +30,8 @@ from hiresmed.phantoms import BrainPhantom
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 KILLS = int(os.environ.get("HIRESMED_KILLS", "3"))
-FOLDER = Path(__file__).parent
-SHARED = SimpleNamespace(**runpy.run_path(str(FOLDER / "front_door.py")))
-DICOM = SimpleNamespace(**runpy.run_path(str(FOLDER / "dicom_files.py")))
-SCANS = SHARED.FrontDoor("msgan_ct3d", tile_size=16, base_size=16)
-BRAINS = SHARED.FrontDoor(
+SCANS = front_door.FrontDoor("msgan_ct3d", tile_size=16, base_size=16)
+BRAINS = front_door.FrontDoor(
     "patchddm_brats",
     {"network_def#channels": 4, "network_def#channel_multipliers": [1, 2], "network_def#num_res_blocks": 1},
     spacing=8.0, reference_size=[24, 30, 24], tile_size=16, num_samples=2, steps=3,
@@ -91,8 +88,8 @@ def log_of(folder: Path) -> str:
 
 def scans(folder: Path, kind: str) -> Run:
     """The cascade on a DICOM series or NIfTI of 48 x 40 x 56 voxels, written as `kind`."""
-    weights = SHARED.other_file(folder, "scans.pt", SHARED.generator(3).state_dict())
-    scan = ArrayVolume(SHARED.bricks((48, 40, 56), -1000, 600, np.int16), np.diag([-1.0, -1, 1, 1]))
+    weights = front_door.other_file(folder, "scans.pt", front_door.generator(3).state_dict())
+    scan = ArrayVolume(front_door.bricks((48, 40, 56), -1000, 600, np.int16), np.diag([-1.0, -1, 1, 1]))
     image = write_ct_series(scan, folder / "scan", seed=0)
     knobs = SCANS.settings(weights, folder, image=image, output_format=kind)
     del knobs["output_dir"]
@@ -103,17 +100,17 @@ def brain(folder: Path) -> Run:
     """A segmentation of four DICOM series, written as DICOM SEG and NIfTI."""
     pytest.importorskip("highdicom", reason="DICOM SEG are written by highdicom")
     torch.manual_seed(0)
-    weights = SHARED.other_file(folder, "brains.pt", PatchDDMUNet(3, 8, 1, 4, (1, 2), 1).state_dict())
+    weights = front_door.other_file(folder, "brains.pt", PatchDDMUNet(3, 8, 1, 4, (1, 2), 1).state_dict())
     phantom = BrainPhantom((31, 36, 27), seed=5, look_alike=False)
     for channel, sequence in zip(phantom.read()[0], ("t1", "t1ce", "t2", "flair")):
-        DICOM.write_series(folder / "brain" / sequence, channel, phantom.affine)
+        dicom_files.write_series(folder / "brain" / sequence, channel, phantom.affine)
     knobs = BRAINS.settings(weights, folder, image=folder / "brain")
     del knobs["output_dir"]
     return Run(BRAINS.command(knobs), "*")
 
 
 def training(workers: int) -> Run:
-    door = SHARED.FrontDoor("msgan_xray2d")
+    door = front_door.FrontDoor("msgan_xray2d")
     launcher: tuple[str, ...] = ("-m",)
     if workers > 1:
         launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={workers}", "-m")
