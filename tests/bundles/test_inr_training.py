@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import front_door
 import nibabel
 import numpy as np
+import programs
 import pytest
 import torch
 from hiresmed.core.errors import InputError
@@ -153,9 +151,9 @@ def test_a_mistake_in_training_is_one_sentence(mistake, tmp_path, photographs, t
 # ---- several processes, a real kill
 
 
-def command(folder: Path, photographs: Path, launcher=("-m",), *overlays: str, **knobs) -> list[str]:
+def command(folder: Path, photographs: Path, *overlays: str, **knobs) -> list[str]:
     own = {"dataset_dir": photographs, "output_dir": folder} | knobs
-    words = DOOR.command(TRAINING | own, launcher, "train.yaml")
+    words = DOOR.command(TRAINING | own, config="train.yaml")
     at = words.index("--config_file") + 1
     words[at] = str([words[at], *(str(DOOR.bundle / "configs" / name) for name in overlays)])
     return words
@@ -163,15 +161,11 @@ def command(folder: Path, photographs: Path, launcher=("-m",), *overlays: str, *
 
 @pytest.mark.slow
 def test_killed_in_mid_stage_and_resumed_it_ends_at_the_same_bits(tmp_path, photographs, three_stages):
-    process = subprocess.Popen(
-        command(tmp_path, photographs),
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = programs.Program(command(tmp_path, photographs)[1:])
     latest, until = tmp_path / "checkpoints/latest.pt", time.time() + 300
     while not latest.exists() and process.poll() is None and time.time() < until:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     assert torch.load(latest, weights_only=True)["epoch"] < 4, "the run was over before it could be killed"
     done = front_door.subprocess_run(command(tmp_path, photographs, resume="true"))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -182,9 +176,8 @@ def test_killed_in_mid_stage_and_resumed_it_ends_at_the_same_bits(tmp_path, phot
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", ["multi_gpu_train.yaml", "exact.yaml"])
 def test_two_processes_train(tmp_path, photographs, overlay):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     knobs = {"accumulation_steps": 1, "stage_epochs": "[2]"} if overlay == "exact.yaml" else {"accumulation_steps": 1}
-    done = front_door.subprocess_run(command(tmp_path, photographs, launcher, overlay, **knobs))
-    assert done.returncode == 0, done.stderr[-3000:]
+    for done in programs.run_group(command(tmp_path, photographs, overlay, **knobs)[1:], 2):
+        assert done.returncode == 0, done.stderr[-3000:]
     flat = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(torch.isfinite(v).all() for v in flat.values())

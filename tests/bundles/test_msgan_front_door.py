@@ -12,13 +12,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import front_door
 import nibabel
 import numpy as np
+import programs
 import pytest
 import torch
 from hiresmed.core.errors import InputError
@@ -100,13 +100,13 @@ def test_an_oblique_image_is_answered_on_its_own_grid_with_preview_report_and_la
 
 def test_killed_in_the_middle_and_resumed_it_ends_with_the_same_bytes(tmp_path, weights, image, whole):
     knobs = settings(weights, tmp_path, image=str(image), output_format="nii")
-    process = subprocess.Popen(command(knobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = programs.Program(command(knobs)[1:])
     journal, tiles, until = tmp_path / "chest.partial/result.0.tiles", 3 * 3 * 2, time.monotonic() + 200
     while not (journal.exists() and journal.read_bytes().count(1) >= 2):
         assert process.poll() is None and time.monotonic() < until, "it ended before it could be killed"
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    assert process.returncode == -signal.SIGKILL
     finished = journal.read_bytes().count(1)
     assert 2 <= finished < tiles and left_behind(tmp_path) == []
     with pytest.raises(InputError, match=r"image\.ome\.zarr was begun with, got another seed"):
@@ -122,16 +122,13 @@ def test_stopped_by_sigterm_it_says_how_to_go_on_and_leaves_no_copy_of_the_patie
     scratch.mkdir()
     out = tmp_path / "out"
     knobs = settings(weights, out, image=str(image), output_format="nii")
-    environment = {**os.environ, "TMPDIR": str(scratch)}
-    process = subprocess.Popen(
-        command(knobs), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = programs.Program(command(knobs)[1:], env={**os.environ, "TMPDIR": str(scratch)})
     journal, until = out / "chest.partial/result.0.tiles", time.monotonic() + 200
     while not (journal.exists() and journal.read_bytes().count(1) >= 1):
         assert process.poll() is None and time.monotonic() < until, "it ended before it could be stopped"
         time.sleep(0.001)
-    process.terminate()
-    said = process.communicate()[1]
+    os.kill(process.pid, signal.SIGTERM)
+    said = process.finished().stderr
     assert process.returncode == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM; the same command with --resume true goes on." in said and "Traceback" not in said
     assert left_behind(out) == [] and not list(scratch.rglob("*.nii*"))
@@ -141,13 +138,12 @@ def test_stopped_by_sigterm_it_says_how_to_go_on_and_leaves_no_copy_of_the_patie
 
 def test_an_interrupted_run_is_not_resumed_with_another_patient_of_the_same_name_and_shape(tmp_path, weights, image):
     knobs = settings(weights, tmp_path / "out", image=str(image), output_format="nii")
-    process = subprocess.Popen(command(knobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = programs.Program(command(knobs)[1:])
     journal = tmp_path / "out/chest.partial/result.0.tiles"
     while not (journal.exists() and journal.read_bytes().count(1) >= 1):
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
-    process.wait()
     given = nibabel.load(image)
     values = np.asarray(given.dataobj).copy()
     values[20, 17, 13] += 300  # one voxel of it
@@ -160,12 +156,11 @@ def test_an_interrupted_run_is_not_resumed_with_another_patient_of_the_same_name
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_bytes_and_one_of_them_speaks(tmp_path, weights, image, whole):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     knobs = settings(weights, tmp_path, image=str(image), output_format="nii")
-    done = subprocess_run(command(knobs, launcher))
-    assert done.returncode == 0, done.stderr
+    done = programs.run_group(command(knobs)[1:], 2)
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
     assert digest(tmp_path / "chest_synthetic.nii") == digest(whole)
-    assert done.stdout.count("made a synthetic image") == 1
+    assert sum(one.stdout.count("made a synthetic image") for one in done) == 1
 
 
 def test_a_mistyped_knob_is_one_line_of_error_and_no_work(tmp_path, weights, image):

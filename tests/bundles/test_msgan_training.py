@@ -1,12 +1,9 @@
 """Training through the front door: killed and resumed it ends at the same weights, bit for bit; two processes work."""
 
-import os
 import pathlib
-import signal
-import subprocess
-import sys
 import time
 
+import programs
 import pytest
 import torch
 
@@ -41,16 +38,6 @@ def command(output: pathlib.Path, overlays=(), **knobs) -> list[str]:
     return words
 
 
-def run(words: list[str], **environment) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-
-
 def weights(output: pathlib.Path) -> dict:
     return torch.load(output / "checkpoints" / "latest.pt", weights_only=True)["objects"]
 
@@ -66,23 +53,17 @@ def assert_same(a, b) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_at_the_same_bits(tmp_path):
-    whole = run(command(tmp_path / "whole"))
+    whole = programs.run(command(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr[-3000:]
-    process = subprocess.Popen(
-        [sys.executable, *command(tmp_path / "killed")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    program = programs.Program(command(tmp_path / "killed"))
     latest = tmp_path / "killed" / "checkpoints" / "latest.pt"
     until = time.time() + 300
-    while not latest.exists() and process.poll() is None and time.time() < until:
+    while not latest.exists() and program.poll() is None and time.time() < until:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    program.kill()
     assert latest.exists()
     assert torch.load(latest, weights_only=True)["epoch"] < 3, "the run was over before it could be killed"
-    resumed = run(command(tmp_path / "killed", resume="true"))
+    resumed = programs.run(command(tmp_path / "killed", resume="true"))
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     for name in ("generator", "discriminator", "ema"):
@@ -91,10 +72,9 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_at_the_same_bits(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_two_processes_train_and_leave_logs_samples_and_a_model(tmp_path):
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     output = tmp_path / "two"
-    done = run(words + command(output, overlays=("multi_gpu_train.yaml",), max_epochs=2))
-    assert done.returncode == 0, done.stderr[-3000:]
+    for done in programs.run_group(command(output, overlays=("multi_gpu_train.yaml",), max_epochs=2), 2):
+        assert done.returncode == 0, done.stderr[-3000:]
     assert weights(output)["generator"]
     flat = torch.load(output / "model.pt", weights_only=True)
     assert all(torch.isfinite(v).all() for v in flat.values())

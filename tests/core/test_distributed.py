@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dcgan_gradients
 import ignite.distributed as idist
+import programs
 import pytest
 import tiny_gan
 import torch
@@ -33,6 +34,13 @@ def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *arguments]
     done = subprocess.run(command, env=clean_environment(**environment), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-5000:]
+    return done
+
+
+def group(*words: object) -> list[subprocess.CompletedProcess]:
+    """A script in two processes with torchrun's variables."""
+    done = programs.run_group(words, 2, CUDA_VISIBLE_DEVICES="")
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
     return done
 
 
@@ -67,11 +75,11 @@ def test_two_processes_of_torchrun_inside_srun_train_as_one_with_penalty_ema_and
 
 
 def test_bfloat16_that_is_wrong_in_one_process_is_used_in_none_and_another_machine_is_found_out_by_all(tmp_path):
-    done = torchrun("--standalone", str(SCRIPT.with_name("unlike_processes.py")), str(tmp_path))
+    done = group(SCRIPT.with_name("unlike_processes.py"), tmp_path)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert one["first"] is two["first"] is False
     assert all(torch.equal(value, two["weights"][name]) for name, value in one["weights"].items())
-    assert done.stderr.count("the run goes on in float32") == 1
+    assert sum(one.stderr.count("the run goes on in float32") for one in done) == 1
     assert one["second"] is two["second"] is True
 
 
@@ -80,11 +88,11 @@ def test_two_tasks_of_plain_srun_train_as_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    group = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_NUM_NODES": "1"}
-    group |= {"SLURM_JOB_NODELIST": "localhost", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    job = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_NUM_NODES": "1"}
+    job |= {"SLURM_JOB_NODELIST": "localhost", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = [sys.executable, str(SCRIPT), str(tmp_path), "1"]
     tasks = [
-        subprocess.Popen(command, env=clean_environment(**group, SLURM_PROCID=str(k), SLURM_LOCALID=str(k)))
+        subprocess.Popen(command, env=clean_environment(**job, SLURM_PROCID=str(k), SLURM_LOCALID=str(k)))
         for k in range(2)
     ]
     assert [task.wait(timeout=120) for task in tasks] == [0, 0]
@@ -100,7 +108,7 @@ def test_after_a_worker_dies_torchrun_restarts_and_the_training_ends_as_if_nothi
 
 def test_gradients_of_two_by_two_images_are_those_of_four_for_every_norm_that_sees_one_image(tmp_path):
     """DCGAN and WGAN-GP, whose penalty is differentiated twice; batch statistics are averaged over the processes."""
-    torchrun("--standalone", str(GRADIENTS), str(tmp_path / "gradients.pt"))
+    group(GRADIENTS, tmp_path / "gradients.pt")
     shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
     assert torch.equal(shared.pop("buffers")["running_mean"], torch.full((3,), 0.5))
     assert len(shared) == 6

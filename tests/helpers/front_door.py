@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import programs
 import torch
 from hiresmed.core.errors import first_input_error
 from hiresmed.methods.msgan import MultiScaleGenerator
@@ -122,8 +122,8 @@ def bricks(shape, low: int, high: int, dtype) -> np.ndarray:
 
 
 def subprocess_run(words: list[str], **how) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment, **how)
+    """A command line of this Python in a process of its own."""
+    return programs.run(words[1:], **how)
 
 
 def left_behind(folder: Path) -> list[str]:

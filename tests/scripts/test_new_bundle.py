@@ -6,10 +6,10 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 
 import nibabel
 import numpy as np
+import programs
 import pytest
 import torch
 
@@ -18,8 +18,7 @@ SCRIPT = ROOT / "scripts" / "new_bundle.py"
 
 
 def python(*words, cwd=ROOT, **environment) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run([sys.executable, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True)
+    return programs.run(words, cwd, os.environ | environment)
 
 
 def run_config(bundle: pathlib.Path, files: str, **knobs) -> None:

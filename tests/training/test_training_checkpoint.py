@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import programs
 import pytest
 import tiny_gan
 import torch
@@ -20,8 +19,6 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SCRIPT = Path(tiny_gan.__file__)
 
 
 def trained(output_dir, epochs=4) -> dict[str, torch.Tensor]:
@@ -37,19 +34,20 @@ def assert_bit_equal(one, other):
 
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights_bit_for_bit(tmp_path):
     """4 epochs of 4 iterations: killed somewhere in the third or fourth epoch, in another process."""
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "killed"), "4"]
+    command = [tiny_gan.__file__, str(tmp_path / "killed"), "4"]
     kill_at = random.Random().choice([9, 10, 11, 13, 14, 15])
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.split() == ["iteration", str(kill_at)]:
-            time.sleep(random.Random().uniform(0, 0.005))
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
+    program = programs.Program(command)
+    said = Path(program.folder, "stdout")
+    while f"iteration {kill_at}\n" not in said.read_text():
+        assert program.poll() is None, "it ended before it could be killed"
+        time.sleep(random.Random().uniform(0, 0.005))
+    program.kill()
+    assert program.returncode == -signal.SIGKILL
     done = load_safely(tmp_path / "killed/checkpoints/latest.pt")["epoch"]
     assert 2 <= done <= 4
-    resumed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\n")
+    again = programs.run(command)
+    assert again.returncode == 0, again.stderr
+    resumed = again.stdout.split("\n")
     assert "iteration 1" not in resumed, "it went on rather than began anew"
     assert_bit_equal(load_safely(tmp_path / "killed/final.pt"), trained(tmp_path / "alone"))
 
