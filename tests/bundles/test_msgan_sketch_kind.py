@@ -38,8 +38,8 @@ def trained(request, tmp_path_factory) -> SimpleNamespace:
     dims = 3 if request.param == "msgan_ct3d" else 2
     listed = [
         {"image": image(request.param, folder).name, "weight": 2.0},
-        {"phantom": 1, "count": 2, "shape": [20] * dims, "stages": [0]},
-        {"phantom": 9, "shape": [40] * dims, "section": "validation"},
+        {"phantom": 1, "shape": [20] * dims, "stages": [0]},
+        {"phantom": 1, "shape": [40] * dims, "section": "validation"},
     ]
     knobs = {
         "bundle_root": str(door.bundle), "dataset_dir": str(folder), "output_dir": str(folder / "run"),

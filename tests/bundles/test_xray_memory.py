@@ -42,6 +42,7 @@ def peak_of_a_run(folder: Path, weights: Path, size: int, tile_size: int) -> flo
     return json.loads((out / "report.json").read_text())["peak_rss_bytes"]
 
 
+@pytest.mark.slow  # in three dimensions a quick test says it
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from Linux's /proc")
 def test_twice_the_size_per_axis_needs_the_same_memory_tiled_and_far_more_untiled(tmp_path, weights):

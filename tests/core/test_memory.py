@@ -114,6 +114,7 @@ def faults_and_growth(allocator: str) -> list[int]:
     return [int(n) for n in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_trainings_next_step_finds_its_memory_as_the_last_one_left_it():
     assert faults_and_growth("usual")[0] > 10_000, "glibc or torch has learned: keeping_allocator may go"
@@ -149,6 +150,7 @@ print(kept, used() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="the buffers are MKL's")
 def test_the_buffers_that_matrix_products_keep_are_given_back_too():
     done = subprocess.run([sys.executable, "-c", MATRIX_PRODUCT], capture_output=True, text=True, check=True)
@@ -182,6 +184,7 @@ print(within >= 16 << 20, small, mapped(16 << 20), unset >= 16 << 20)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_large_blocks_are_mapped_apart_only_where_asked_for():
     done = subprocess.run([sys.executable, "-c", APART], capture_output=True, text=True, check=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import programs
 import pytest
 import torch
 from hiresmed.core.autocast import AutocastInferer
@@ -73,24 +72,22 @@ def test_no_image_is_made_of_values_that_are_not_finite(inferer):
 
 def test_a_folder_is_one_process_alone_until_it_ends_and_that_leaves_no_file(tmp_path):
     code = (
-        "import sys; from hiresmed.core.output_files import lock_folder; lock_folder(sys.argv[1]); "
-        "lock_folder(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+        "import sys, time; from hiresmed.core.output_files import lock_folder; lock_folder(sys.argv[1]); "
+        "lock_folder(sys.argv[1]); print('held', flush=True); time.sleep(600)"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout.readline() == "held\n"
+    other = programs.Program(["-c", code, tmp_path])
+    while Path(other.folder, "stdout").read_text() != "held\n":
+        assert other.poll() is None
     with pytest.raises(InputError, match="output_dir must be one run's alone"):
         lock_folder(tmp_path)
     other.kill()
-    other.wait()
     lock_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
     code = "import sys; from hiresmed.core.output_files import lock_folder; lock_folder(sys.argv[1])"
-    next_run = [sys.executable, "-c", code, str(tmp_path)]
-    assert b"must be one run's alone" in subprocess.run(next_run, capture_output=True).stderr
+    next_run = ["-c", code, tmp_path]
+    assert "must be one run's alone" in programs.run(next_run).stderr
     unlock_folders()
-    subprocess.run(next_run, check=True)
+    assert programs.run(next_run).returncode == 0
 
 
 def test_what_was_unpacked_is_removed_at_the_end(tmp_path):
@@ -98,7 +95,7 @@ def test_what_was_unpacked_is_removed_at_the_end(tmp_path):
         "from hiresmed.core.output_files import scratch_folder; f = scratch_folder(); "
         "(f / 'a.nii').write_text('x'); print(f)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = programs.run(["-c", code])
     assert not Path(done.stdout.strip()).exists()
     assert scratch_folder() != scratch_folder()
 

@@ -1,7 +1,7 @@
 """Runs programs in processes of their own that need not import torch and MONAI first, which takes seconds each time.
 
 One process imports them, once a session; each program runs in a fork of it, with its own arguments, folder,
-environment and output, from its first line to the interpreter's end as after `python -m module` or `python file`.
+environment and output, from its first line to the interpreter's end, as after `python -m module`, `-c code` or `file`.
 What a test says of memory, of imports or of the start itself belongs into a new interpreter: `subprocess.run`.
 """
 
@@ -35,6 +35,8 @@ class Program:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.folder = self._folder.name
+        for name in ("stdout", "stderr"):
+            Path(self.folder, name).touch()
         self.words = list(map(str, words))
         environment = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1"}
         self.pid: int = _ask(start=self.words, cwd=str(cwd or os.getcwd()), env=environment, folder=self.folder)
@@ -124,10 +126,13 @@ def _become(request: dict) -> None:
 if __name__ == "__main__":
     request = _serve()
     _become(request)
-    module = request["start"][0] == "-m"
-    sys.argv = request["start"][1 if module else 0 :]
-    sys.path[0] = os.getcwd() if module else os.path.dirname(os.path.abspath(sys.argv[0]))
-    if module:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    kind, *others = request["start"]
+    sys.argv = [kind, *others[1:]] if kind == "-c" else others if kind == "-m" else [kind, *others]
+    sys.path.append(sys.path.pop(0))  # this folder, whose modules a test's code may import
+    sys.path.insert(0, os.getcwd() if kind in ("-c", "-m") else os.path.dirname(os.path.abspath(kind)))
+    if kind == "-c":
+        exec(others[0], {"__name__": "__main__"})
+    elif kind == "-m":
+        runpy.run_module(others[0], run_name="__main__", alter_sys=True)
     else:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        runpy.run_path(kind, run_name="__main__")

@@ -1,10 +1,10 @@
 """TIFFs are read box by box and written tile by tile: same values, same spacing, same bytes, constant memory."""
 
-import subprocess
 import sys
 import textwrap
 
 import numpy as np
+import programs
 import pytest
 import tifffile
 from hiresmed.core.errors import InputError
@@ -216,9 +216,8 @@ def test_writing_and_reading_50_mb_grows_the_process_by_less_than_25_mb(tmp_path
         there_and_back(5000)
         print(peak() - before)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], check=True, capture_output=True, text=True, cwd=tmp_path
-    )
+    done = programs.run(["-c", textwrap.dedent(program)], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 25
 
 

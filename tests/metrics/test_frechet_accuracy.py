@@ -88,11 +88,12 @@ def reflected(v: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return left - 2 * torch.outer(left @ v, v)
 
 
-def test_at_inceptions_2048_dimensions_the_distance_of_known_covariances_keeps_ten_digits():
+@pytest.mark.parametrize("dims", [512, pytest.param(2048, marks=pytest.mark.slow)])
+def test_at_squeezenets_and_inceptions_dimensions_the_distance_of_known_covariances_keeps_ten_digits(dims):
     random = torch.Generator().manual_seed(0)
-    v, p, q, mean = (torch.rand(2048, generator=random, dtype=torch.float64) + 0.01 for _ in range(4))
+    v, p, q, mean = (torch.rand(dims, generator=random, dtype=torch.float64) + 0.01 for _ in range(4))
     a, b = given(mean, reflected(v, p**2), n=5001), given(mean + 0.1, reflected(v, q**2), n=5001)
-    expected = 2048 * 0.01 + ((p - q) ** 2).sum().item()
+    expected = dims * 0.01 + ((p - q) ** 2).sum().item()
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)
 
 

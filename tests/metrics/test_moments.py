@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import mpmath
 import numpy as np
+import programs
 import pytest
 import torch
 from hiresmed.core.errors import InputError
@@ -173,8 +171,8 @@ idist.finalize()
 def test_two_processes_with_uneven_or_empty_shards_hold_the_moments_of_the_whole(tmp_path):
     x = features(21, 4, shift=100.0)
     torch.save(x, tmp_path / "x.pt")
-    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    ranks = [programs.Program(["-c", RANK, rank, tmp_path]) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
     whole = moments(x)
     for name in ("0_13", "1_13", "0_21", "1_21"):
         held = FeatureMoments.load(tmp_path / f"{name}.npz")

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.tiles import box_index
 from .shapes import Grid, coverage, paint
+
+VOXELS_AT_ONCE = 2**15  # keeps the temporaries of a batch of windows in the processor's cache
 
 
 class Tubes:
@@ -37,21 +40,35 @@ class Tubes:
         if hits.size == 0:
             return None
         share = np.zeros(grid.shape, dtype=np.float32)
-        for n in hits.tolist():
-            window = tuple(slice(i, j) for i, j in zip(first[n], last[n]))
-            part = self._one(n, grid.x[window[0]], grid.y[:, window[1]], grid.z[:, :, window[2]], grid.edge, grow)
-            np.maximum(share[window], part, out=share[window])
+        # windows of one size are drawn together: most are of a few voxels, less work than a call of NumPy
+        sizes, kind = np.unique((last - first)[hits], axis=0, return_inverse=True)
+        for number, size in enumerate(sizes):
+            alike = hits[kind.ravel() == number]
+            together = max(1, VOXELS_AT_ONCE // int(size.prod()))
+            for tubes in (alike[k : k + together] for k in range(0, len(alike), together)):
+                places = [line[first[tubes, a, None] + np.arange(size[a])] for a, line in enumerate(lines)]
+                for corner, part in zip(first[tubes], self._windows(tubes, places, grid.edge, grow)):
+                    window = share[box_index(corner, size)]
+                    np.maximum(window, part, out=window)
         return share
 
-    def _one(self, n: int, x: np.ndarray, y: np.ndarray, z: np.ndarray, edge: float, grow: float) -> np.ndarray:
-        (px, py, pz), axis = self.start[n].astype(np.float32), (self.end[n] - self.start[n]).astype(np.float32)
+    def _windows(self, n: np.ndarray, places: Sequence[np.ndarray], edge: float, grow: float) -> np.ndarray:
+        """Shares (N, a, b, c) of N windows, each with one tube, at the places (N, a), (N, b), (N, c) in mm."""
+        x, y, z = (
+            line.reshape(len(n), *[-1 if a == axis else 1 for a in range(3)]) for axis, line in enumerate(places)
+        )
+        per_tube = (3, len(n), 1, 1, 1)
+        px, py, pz = self.start[n].astype(np.float32).T.reshape(per_tube)
+        axis = (self.end[n] - self.start[n]).astype(np.float32).T.reshape(per_tube)
         dx = x - px
         dy = y - py
         dz = z - pz
-        length2 = np.float32(max(float((axis.astype(np.float64) ** 2).sum()), 1e-6))
+        length2 = np.maximum((axis.astype(np.float64) ** 2).sum(0), 1e-6).astype(np.float32)
         t = np.clip((dx * (axis[0] / length2) + dy * (axis[1] / length2)) + dz * (axis[2] / length2), 0, 1)
         distance = np.sqrt((dx - t * axis[0]) ** 2 + (dy - t * axis[1]) ** 2 + (dz - t * axis[2]) ** 2)
-        radius = np.maximum(np.float32(self.r0[n] + grow) + t * np.float32(self.r1[n] - self.r0[n]), 0)
+        thickness = (self.r0[n] + grow).astype(np.float32).reshape(per_tube[1:])
+        taper = (self.r1[n] - self.r0[n]).astype(np.float32).reshape(per_tube[1:])
+        radius = np.maximum(thickness + t * taper, 0)
         # a disc of radius R with an edge one voxel wide covers pi (R^2 + edge^2 / 12): R is chosen to keep the section
         # pi r^2, and a tube thinner than a voxel is drawn one voxel wide and as much fainter
         spread = np.float32(edge**2 / 12)
