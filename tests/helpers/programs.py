@@ -89,7 +89,7 @@ def _ask(**request):
     global _server
     if _server is None:
         _server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        atexit.register(_server.kill)
+        atexit.register(_server.communicate)  # without further requests it ends
     _server.stdin.write(json.dumps(request) + "\n")
     _server.stdin.flush()
     return json.loads(_server.stdout.readline())
