@@ -157,8 +157,8 @@ def test_writing_and_reading_100_mb_grows_the_process_by_less_than_40_mb(tmp_pat
     action = f"write_nifti(Ramp({shape}), path, box=64); check_finite(NiftiVolume(path), 128)"
     assert peak_growth_mb(tmp_path, action) < 40
     assert (tmp_path / "big.nii").stat().st_size == 352 + 2 * np.prod(shape)
-    box = NiftiVolume(tmp_path / "big.nii").read((490, 3, 77), (10, 20, 30))
-    np.testing.assert_array_equal(box, Ramp(shape).read((490, 3, 77), (10, 20, 30)))
+    box = NiftiVolume(tmp_path / "big.nii").read((390, 3, 77), (10, 20, 30))
+    np.testing.assert_array_equal(box, Ramp(shape).read((390, 3, 77), (10, 20, 30)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
