@@ -7,6 +7,7 @@ outside the process runs in it. What the two bundles share is tested there.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import dicom_files
@@ -66,6 +67,21 @@ def tiff(path: Path, values: np.ndarray) -> Path:
     resolution = {"x_resolution": 10 / SPACING[1], "y_resolution": 10 / SPACING[0], "resolution_unit": 3}
     Image.fromarray(values).save(path, **resolution)
     return path
+
+
+def test_names_of_any_bytes_and_any_length_are_those_of_cases(tmp_path, weights):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in (b"caf\xe9.png", b"caf\xe8.png", b"two\nlines.png", b"n" * 251 + b".png"):
+        png(tmp_path / "a.png", grey()).rename(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+    run(settings(weights, tmp_path / "out", dataset_dir=str(folder)))
+    cut = next(p.name for p in (tmp_path / "out").iterdir() if p.name.startswith("n"))
+    assert left_behind(tmp_path / "out") == sorted(["caf_", "caf__2", "two_lines", cut])
+    assert len(cut) == 160
+    for case in (tmp_path / "out").iterdir():
+        assert left_behind(case) == sorted([f"{case.name}_synthetic.png", "preview.png", "report.json"])
+    told = json.loads((tmp_path / "out" / "caf_" / "report.json").read_text(encoding="utf-8"))
+    assert told["input"]["file"] == r"caf\udce8.png", "which of the two it was"
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,13 @@ import torch
 import zarr
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume, NiftiVolume
-from hiresmed.datasets.brats import brats_case
+from hiresmed.core.weight_files import weights_sha256
+from hiresmed.datasets.brats import brats_case, brats_cases
 from hiresmed.io import CaseOutput, LoadImageStreamd, ZarrStores, save_volume
 from hiresmed.io.readers import cases, open_volume, source_stamps
 from hiresmed.training.checkpoint import load_safely, save_weights
 from image_files import random_array, save_itk, save_nifti
+from PIL import Image
 
 VALUES = random_array(shape=(4, 5, 6))
 
@@ -252,7 +254,7 @@ def test_a_result_is_written_beside_whatever_lies_in_its_way(tmp_path, victim, o
 
 @pytest.mark.parametrize("kind", LEFT)
 def test_a_checkpoint_is_written_beside_whatever_lies_in_its_way(tmp_path, victim, kind):
-    lay(tmp_path / "out" / "model.pt.tmp", victim, kind)
+    lay(tmp_path / "out" / "model.pt.partial", victim, kind)
     lay(tmp_path / "out" / "model.pt.sha256.partial", victim, kind)
     save_weights({"weight": torch.ones(3)}, tmp_path / "out" / "model.pt")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.pt", "model.pt.sha256"]
@@ -331,3 +333,81 @@ def test_a_damaged_store_is_not_resumed(tmp_path, victim, damage):
     with pytest.raises(InputError) as caught:
         pyramid(work, resume=True)
     assert_sentence(caught.value, "resume must find result.ome.zarr as it was left, got a damaged one")
+
+
+# ---- names
+
+
+LATIN = os.fsdecode(b"caf\xe9")  # not UTF-8
+LONG = "n" * 240
+
+
+@pytest.mark.parametrize("stem", [LATIN, "two\nlines", "\x1b[31mred", "\u00dcbung 1", LONG])
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz", "png", "tiff", "zarr"])
+def test_a_file_of_any_name_is_read_and_its_result_has_one_that_can_be_shown(tmp_path, stem, suffix):
+    path = tmp_path / "in" / f"{stem}.{suffix}"
+    path.parent.mkdir()
+    values = VALUES if suffix != "png" and suffix != "tiff" else VALUES[0].astype(np.uint8)
+    if suffix == "zarr":
+        pyramid(tmp_path / "store", resume=False)[0].write((0, 0), np.ones((8, 8)))
+        (tmp_path / "store" / "result.ome.zarr").rename(path)
+    elif suffix in ("png", "tiff"):
+        Image.fromarray(values).save(path)
+    else:
+        save_nifti(path, values)
+    output = CaseOutput(str(tmp_path / "out"))
+    (case,) = output.cases(image=path)
+    volume = output.open(case["image"], case["name"])
+    output.check(case, volume.shape)
+    written = output.save(case, volume, True)
+    assert written.parent == tmp_path / "out" and written.is_file()
+    assert case["name"].isprintable() and len(os.fsencode(written.name)) <= 200
+    assert case["name"] == {LATIN: "caf_", "two\nlines": "two_lines", "\x1b[31mred": "_[31mred"}.get(stem, case["name"])
+    output.finish(case)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [written.name]
+
+
+@pytest.mark.parametrize("name", [f"{LATIN}.mha", f"{LATIN}.nrrd", f"{LATIN}.dcm", f"{LATIN}/a.mha"])
+def test_what_itk_reads_must_lie_at_a_path_in_utf_8(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".dcm":
+        path.write_bytes(bytes(128) + b"DICM" + bytes(64))
+    else:
+        save_itk(tmp_path / f"a{path.suffix}", VALUES).rename(path)
+    with pytest.raises(InputError) as caught:
+        open_volume(path, tmp_path / "work")
+    assert_sentence(caught.value, "must lie at a path in UTF-8 to be read by ITK, got one with other bytes; rename it")
+
+
+def test_cases_that_would_be_called_alike_are_numbered_and_that_is_said(tmp_path, caplog):
+    for name in (b"caf\xe8.png", b"caf\xe9.png", b"caf_.png"):
+        (tmp_path / os.fsdecode(name)).touch()
+    assert sorted(case["name"] for case in cases(dataset_dir=tmp_path)) == ["caf_", "caf__2", "caf__3"]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2 and all("are called caf__" in text and text.isprintable() for text in told)
+
+
+def test_two_long_names_of_one_beginning_stay_apart(tmp_path):
+    for end in "ab":
+        (tmp_path / f"{LONG}{end}.png").touch()
+    first, second = (case["name"] for case in cases(dataset_dir=tmp_path))
+    assert first != second and len(first) == len(second) == 160
+
+
+def test_a_sentence_is_one_line_whatever_a_file_is_called(tmp_path):
+    for name in (f"{LATIN}.nii", "two\nlines.nii", "\x1b[2Jclear.nii"):
+        (tmp_path / name).write_bytes(b"lorem ipsum")
+        with pytest.raises(InputError) as caught:
+            open_volume(tmp_path / name, tmp_path / "work")
+        assert str(caught.value).isprintable() and str(caught.value).encode()
+
+
+@pytest.mark.parametrize("path", ["n" * 300 + ".nii", "a/" * 3000 + "a.nii"])
+def test_a_path_that_no_disk_can_hold_is_one_sentence(tmp_path, path):
+    for opener in (lambda: open_volume(tmp_path / path, tmp_path), lambda: cases(dataset_dir=tmp_path / path)):
+        with pytest.raises(InputError, match=r"got a path that cannot be looked for \(File name too long\)"):
+            opener()
+    for opener in (brats_case, brats_cases, weights_sha256):
+        with pytest.raises(InputError, match="File name too long"):
+            opener(tmp_path / path)

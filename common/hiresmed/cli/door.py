@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import re
 import sys
@@ -53,6 +54,9 @@ def open_door(workflow: str = "infer") -> None:
         InputError: an override, by whichever way it came, that the config has no use for; in training a count or a
             rate that is none.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show ends no run
+            stream.reconfigure(errors="backslashreplace")
     assert SHOWN is not None  # loaded here, so that what is warned of while cases are listed is reported, too
     install_error_hook()
     install_warning_hook()

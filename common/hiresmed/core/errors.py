@@ -24,8 +24,20 @@ _OCCUPIED = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
 _BROKEN = {errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO)}
 
 
+def one_line(text: str) -> str:
+    """A text with escapes for what breaks a line or cannot be shown: names of files may hold any bytes.
+
+    >>> one_line("caf\\udce9\\n.png")
+    'caf\\\\udce9\\\\n.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class InputError(ValueError):
     """A user's mistake (a bad file, knob or folder); its text is one complete sentence that ends with what to do."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(one_line(sentence))
 
 
 class FullDiskError(InputError):

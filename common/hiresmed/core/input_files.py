@@ -15,6 +15,26 @@ _KINDS = {
 }
 
 
+def path_exists(path: Path) -> bool:
+    """Whether something lies at a path.
+
+    Raises:
+        InputError: that cannot be found out: the path is too long for the disk, or a folder may not be entered.
+
+    Example:
+        >>> path_exists(Path(__file__)), path_exists(Path(__file__) / "nothing")
+        (True, False)
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        name = path.name if len(path.name) < 40 else f"{path.name[:37]}..."
+        raise InputError(
+            f"{name} must be an existing file or folder, got a path that cannot be looked for ({error.strerror}); "
+            "check the path."
+        ) from error
+
+
 def check_openable(path: Path) -> None:
     """InputError where a path is neither a file nor a folder, or a file that may not be read.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from .errors import InputError
+from .input_files import path_exists
 from .output_files import sha256_of
 
 
@@ -15,7 +16,7 @@ def weights_sha256(path: str | pathlib.Path) -> str:
         InputError: the file is missing or not the one that its sha256 names.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not path_exists(path) or not path.is_file():
         raise InputError(
             f"the weights must be in {path}, but nothing is there; run from the bundle's folder, give "
             "--bundle_root, or train with configs/train.yaml and give --weights_path."

@@ -22,7 +22,7 @@ import nibabel
 import numpy as np
 
 from ..core.errors import InputError, system_refusals
-from ..core.input_files import check_openable
+from ..core.input_files import check_openable, path_exists
 from ..core.knobs import parse_int
 from ..io.readers import header_of_pair
 from ..phantoms.brain import BrainPhantom
@@ -85,7 +85,7 @@ def brats_case(source, label: str | Path | None = None) -> Case:
     if isinstance(source, (list, tuple)):
         return _of_list([Path(p) for p in source])
     path = Path(source).expanduser()
-    if not str(source).strip() or not path.exists():
+    if not str(source).strip() or not path_exists(path):
         raise InputError(
             f"image must be a case folder or a file of one, got '{source}', which does not exist; check the path."
         )
@@ -125,7 +125,7 @@ def brats_cases(dataset_dir: str | Path, label: str | None = None, keep_refused:
         InputError: no folder, nothing in it, or any error of brats_case.
     """
     root = Path(dataset_dir).expanduser()
-    if not root.is_dir():
+    if not path_exists(root) or not root.is_dir():
         raise InputError(f"dataset_dir must be a folder of cases, got {dataset_dir}; check the path.")
     found: list[Case] = []
     inside: list[Path] = []  # folders of cases

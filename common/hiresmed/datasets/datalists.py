@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..core.errors import InputError
 from ..core.knobs import parse_int
+from ..core.names import result_name
 from ..core.volumes import Volume
 from ..io.readers import cases
 from ..phantoms.thorax import ThoraxPhantom
@@ -81,7 +82,7 @@ def _listed(entry: Mapping, dataset_dir: str | None, phantom: str, subject: str 
         return case | {"image": _phantom(phantom, seed, entry.get("shape")), "name": name, "subject": name}
     path = pathlib.Path(dataset_dir or ".") / entry["image"]
     name = path.name.split(".")[0]
-    return case | {"image": path, "name": name, "subject": subject_of(name, subject)}
+    return case | {"image": path, "name": result_name(name), "subject": subject_of(name, subject)}
 
 
 def _phantom(kind: str, seed: int, shape: Sequence[int] | None) -> Volume:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.names import check_utf8
 from ..core.volumes import ArrayVolume, Volume, checked_affine, real_world_cast
 from .dicom_groups import check_one_acquisition
 from .dicom_tags import check_before_decoding, check_orientation, check_pixels, check_rescale, pixel_spacing, tags_of
@@ -88,6 +89,7 @@ def read_header(path: Path) -> Slice:
     """
     import itk  # here, as loading ITK's modules costs seconds and about 450 MB, which NIfTI users need not pay
 
+    check_utf8(path)
     check_before_decoding(path)
     reader = itk.GDCMImageIO.New()
     try:

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError, system_refusals
-from ..core.input_files import check_openable
+from ..core.input_files import check_openable, path_exists
+from ..core.names import check_utf8, result_name, result_names
 from ..core.output_files import new_file
 from ..core.views import as_picture
 from ..core.volumes import NiftiVolume, Volume, checked_affine, first_line, spatial_shape, voxels_of_pair
@@ -92,7 +93,7 @@ def _existing(path: str | Path) -> Path:
     if not str(path).strip():
         raise InputError("image must be the path of an image, got nothing; give a file or a DICOM folder.")
     source = Path(path).expanduser()
-    if not source.exists():
+    if not path_exists(source):
         raise InputError(
             f"image must be an existing file or folder, got {source}, which does not exist; check the path."
         )
@@ -196,7 +197,7 @@ def _made_once(
     that it is made anew for other or changed files."""
     stamps = [file_stamp(source) for source in sources]
     key = hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
-    target = work_dir / f"{case_name(name or sources[0].name)}-{key}.nii"
+    target = work_dir / f"{result_name(case_name(name or sources[0].name))}-{key}.nii"
     # a shorter one was cut off by a power failure
     if target.is_file() and not target.is_symlink() and target.stat().st_size >= needed_bytes:
         return target
@@ -226,6 +227,7 @@ class ItkVolume(Volume):
     def __init__(self, path: str | Path) -> None:
         import itk  # here, as loading ITK's modules costs seconds and about 450 MB
 
+        check_utf8(path)
         self.name = Path(path).name
         try:
             # not by the file's content: ITK has readers of many other kinds, some of which follow links to other files
@@ -385,4 +387,4 @@ def _named(found: Sequence[Path | Volume]) -> list[dict]:
     twice = {name for name, n in Counter(names).items() if n > 1}
     # a.nii and a.png would write the same result
     names = [f.name.replace(".", "_") if name in twice else name for f, name in zip(found, names)]
-    return [{"image": f, "name": name} for f, name in zip(found, names)]
+    return [{"image": f, "name": name} for f, name in zip(found, result_names(names))]

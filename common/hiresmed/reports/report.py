@@ -51,11 +51,11 @@ def to_json_safe(value):
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, PurePath):
-        return value.name
+        return _encodable(value.name)
     if isinstance(value, str):
-        return without_folders(value)
+        return _encodable(without_folders(value))
     if isinstance(value, Mapping):
-        return {without_folders(str(k)): to_json_safe(v) for k, v in value.items()}
+        return {_encodable(without_folders(str(k))): to_json_safe(v) for k, v in value.items()}
     if isinstance(value, set | frozenset):
         return sorted((to_json_safe(v) for v in value), key=str)
     if isinstance(value, list | tuple):
@@ -65,6 +65,11 @@ def to_json_safe(value):
     # a dtype or a device says itself in words; of any other object its address would say nothing
     words = str(value)
     return type(value).__name__ if " at 0x" in words or words.startswith("<") else words
+
+
+def _encodable(text: str) -> str:
+    """With escapes for bytes of a file's name that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _image(value, fields: tuple[str, ...]):

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.knobs import parse_bool
+from ...core.names import result_names
 from ...core.output_files import remove_folder, remove_no_folder
 from ...core.volumes import ArrayVolume
 from ...datasets.brats import brain_cases, brats_case
@@ -88,6 +89,8 @@ class SegmentationOutput(CaseOutput):
                 found[0].setdefault("label", label)
         self.several = len(found) > 1
         _name_apart(found)
+        for case, name in zip(found, result_names([str(case["name"]) for case in found])):
+            case["name"] = name
         for case in found:
             remove_no_folder(self.work_dir(case["name"]))
             source = _first(case)
