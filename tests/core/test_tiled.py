@@ -207,3 +207,13 @@ def test_a_halo_smaller_than_what_the_network_consumes_is_refused():
 def test_a_tile_without_voxels_is_refused(tile):
     with pytest.raises(InputError, match="tile_size must be"):
         ExactTiledInferer(tile)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_caller_who_has_switched_gradients_off_gets_the_same(mode):
+    x = torch.rand(1, 2, 40, 37, dtype=torch.float64)
+    network = chain(2).double()
+    expected = ExactTiledInferer(HUGE)(x, network)
+    with mode():
+        result = ExactTiledInferer(16)(x.clone(), network)
+    assert (result - expected).abs().max() <= EXACT

@@ -169,3 +169,11 @@ def test_the_small_radiograph_is_the_block_mean_of_the_large_one():
     small, large = (ChestXrayPhantom((n, n), seed=1, noise=False).read((0, 0), (n, n)) for n in (128, 256))
     error = np.abs(small - large.reshape(128, 2, 128, 2).mean(axis=(1, 3)))
     assert error.mean() < 25  # of 4095
+
+
+def test_a_phantom_that_nobody_reads_is_not_grown(monkeypatch):
+    """Bundles have a default phantom, also where an image is given; growing its vessels takes 2 s."""
+    grown = []
+    monkeypatch.setattr("hiresmed.phantoms.thorax._person", lambda seed: grown.append(seed))
+    ThoraxPhantom((64, 64, 64), seed=3)
+    assert grown == []

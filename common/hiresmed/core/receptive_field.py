@@ -61,6 +61,8 @@ def refuse_spatial_statistics(network: nn.Module) -> None:
         )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # the probe needs gradients, also where the caller has switched them off
 def probe_receptive_field(network: nn.Module, in_channels: int, spatial_dims: int) -> ReceptiveField:
     """Finds halo, lattice and shrinkage by float64 autograd on a copy with random positive weights.
 

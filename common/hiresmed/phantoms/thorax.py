@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -68,12 +68,25 @@ class ThoraxPhantom(Volume):
         self.contrast = contrast
         self.dtype = np.dtype(np.int16)
         self.name = f"thorax_phantom_{seed}"
-        self.patient, self.courses, self.textures = _person(self.seed)
         self.couch = True
         spacing = np.asarray(field_of_view_mm, dtype=np.float64) / self.shape
         direction = np.array([-1.0, -1.0, 1.0])  # left and back are the negative RAS axes
         self.affine = np.diag([*(direction * spacing), 1.0])
         self.affine[:3, 3] = -direction * spacing * (np.array(self.shape) - 1) / 2
+
+    # grown when first read: a bundle has a default phantom also where an image is given
+
+    @cached_property
+    def patient(self) -> Patient:
+        return _person(self.seed)[0]
+
+    @cached_property
+    def courses(self) -> Courses:
+        return _person(self.seed)[1]
+
+    @cached_property
+    def textures(self) -> tuple[Texture, Texture, Texture]:
+        return _person(self.seed)[2]
 
     def read(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """HU of the box `start`, `shape`, float32 of that shape; in memory proportional to the box."""
