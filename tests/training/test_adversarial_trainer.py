@@ -327,7 +327,6 @@ def test_the_condition_stands_before_the_image_and_may_be_left_out():
         ({"n_critic": 0}, "n_critic"),
         ({"max_epochs": 0}, "max_epochs must be a whole number from 1 on"),
         ({"epoch_length": 0}, "iterations must be a whole number from 1 on"),
-        ({"amp": True, "amp_dtype": "float16"}, "bfloat16"),
         ({"adversarial_weight": 0.0, "generator_losses": None}, "generator_losses must name a loss"),
         ({"generator_losses": {"loss_g": (1.0, nn.L1Loss())}}, "rename"),
     ],

@@ -10,25 +10,3 @@ from .loaders import batch_loader, case_loader, image_loader
 from .mri_slices import MriSlices
 from .read_image import ReadImage, image_dataset
 from .whole_images import image_cases
-
-__all__ = [
-    "ImageSet",
-    "ImagesOnly",
-    "MriSlices",
-    "ReadImage",
-    "ShuffledImages",
-    "batch_loader",
-    "brain_cases",
-    "brain_dataset",
-    "brats2020_split",
-    "brats_case",
-    "brats_cases",
-    "case_loader",
-    "image_cases",
-    "image_dataset",
-    "image_loader",
-    "list_cases",
-    "mri_cases",
-    "mri_images",
-    "read_brats",
-]

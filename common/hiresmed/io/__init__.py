@@ -11,22 +11,3 @@ from .save import SaveImageSegmentedd, SaveImageStreamd
 from .served import RequestedLatentd, ServedImaged
 from .stores import MemoryStores, ZarrStores
 from .writers import save_volume
-
-__all__ = [
-    "CaseOutput",
-    "ImageKind",
-    "LoadImageStreamd",
-    "MemoryStores",
-    "RequestedLatentd",
-    "SaveImageSegmentedd",
-    "SaveImageStreamd",
-    "ServedImaged",
-    "ToHostd",
-    "ZarrStores",
-    "case_batch",
-    "cases",
-    "open_level",
-    "open_volume",
-    "save_volume",
-    "single_case",
-]

@@ -12,28 +12,3 @@ from .neighbourhoods import FeatureReservoir, prdc
 from .reconstruction import ReconstructionMetrics
 from .seams import retile_discrepancy, seam_z
 from .spectrum import radial_spectrum, spectral_distance
-
-__all__ = [
-    "FeatureDistance",
-    "FeatureMoments",
-    "FeatureReservoir",
-    "ImageSetMetrics",
-    "ReconstructionMetrics",
-    "SetFeatures",
-    "auroc",
-    "build_extractor",
-    "compare_features",
-    "expected_calibration_error",
-    "filtered_dice",
-    "frechet_distance",
-    "image_quality",
-    "kernel_distance",
-    "memorisation",
-    "ms_ssim_diversity",
-    "prdc",
-    "radial_spectrum",
-    "retile_discrepancy",
-    "seam_z",
-    "slice_features",
-    "spectral_distance",
-]

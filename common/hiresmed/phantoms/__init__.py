@@ -3,5 +3,3 @@
 from .brain import BrainPhantom
 from .thorax import ThoraxPhantom
 from .xray import ChestXrayPhantom
-
-__all__ = ["BrainPhantom", "ChestXrayPhantom", "ThoraxPhantom"]

@@ -4,5 +4,3 @@ from .case_evaluator import CaseEvaluator
 from .case_report import CaseContent, CaseReport
 from .metrics_file import MetricsFile
 from .volume_content import VolumeContent
-
-__all__ = ["CaseContent", "CaseEvaluator", "CaseReport", "MetricsFile", "VolumeContent"]

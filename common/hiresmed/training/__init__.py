@@ -14,27 +14,3 @@ from .sample_grid import SampleGrid
 from .seeding import Seeding
 from .tensorboard import summary_writer
 from .trainer import AdversarialTrainer
-
-__all__ = [
-    "AdversarialTrainer",
-    "BestModel",
-    "BestModels",
-    "BinaryCrossEntropy",
-    "Checkpoint",
-    "GanBatch",
-    "GradientPenalty",
-    "ImageAugmentation",
-    "LatentBatch",
-    "LatentEvaluation",
-    "LeastSquares",
-    "NonSaturating",
-    "PeakMemory",
-    "R1Penalty",
-    "SampleGrid",
-    "Seeding",
-    "TrainingRoutine",
-    "Wasserstein",
-    "averaged_model",
-    "scalars",
-    "summary_writer",
-]

@@ -19,6 +19,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
 
+from ..core.bfloat16 import gather_objects
 from ..core.distributed import unwrap
 from ..core.errors import InputError
 from ..core.knobs import parse_bool
@@ -150,7 +151,7 @@ class Checkpoint:
 
     def save(self, engine: Engine) -> None:
         """Writes latest.pt on rank 0; all ranks must call it."""
-        states = _of_all_ranks(random_state())
+        states = gather_objects(random_state())
         if idist.get_rank() == 0:
             content = {
                 "epoch": engine.state.epoch,
@@ -276,14 +277,6 @@ def flat_weights(network: nn.Module) -> dict[str, Tensor]:
     """state_dict of the network inside AveragedModel or DistributedDataParallel, on the CPU, floats as float32."""
     state = {name: value.detach().cpu() for name, value in unwrap(network).state_dict().items()}
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-
-
-def _of_all_ranks(value: Any) -> list[Any]:
-    if idist.get_world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * idist.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def _make_writable(folder: Path) -> None:

@@ -51,26 +51,20 @@ class NonSaturating:
 
 
 class BinaryCrossEntropy:
-    """Cross entropy with labels, as DCGAN (Radford et al. 2016) trains; equals NonSaturating at `real_label` 1.
+    """Cross entropy with labels, as DCGAN (Radford et al. 2016) trains; equals NonSaturating but for rounding.
 
-    D: BCE(D(x), real_label) + BCE(D(y), 0);  G: BCE(D(y), 1).
-
-    Args:
-        real_label: D's target for real images; .9 is the one-sided label smoothing of Salimans et al. 2016, 3.4.
+    D: BCE(D(x), 1) + BCE(D(y), 0);  G: BCE(D(y), 1).
     """
 
-    def __init__(self, real_label: float = 1.0) -> None:
-        self.real_label = real_label
-
     def discriminator(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
-        return _mean(self._against(self.real_label), real_logits) + _mean(self._against(0.0), fake_logits)
+        return _mean(_against(1.0), real_logits) + _mean(_against(0.0), fake_logits)
 
     def generator(self, fake_logits: Logits) -> Tensor:
-        return _mean(self._against(1.0), fake_logits)
+        return _mean(_against(1.0), fake_logits)
 
-    @staticmethod
-    def _against(label: float) -> Callable[[Tensor], Tensor]:
-        return lambda d: binary_cross_entropy_with_logits(d, torch.full_like(d, label))
+
+def _against(label: float) -> Callable[[Tensor], Tensor]:
+    return lambda d: binary_cross_entropy_with_logits(d, torch.full_like(d, label))
 
 
 class Wasserstein:

@@ -79,7 +79,6 @@ class AdversarialTrainer(Trainer):
             penalties see the changed images; G's own losses see the fake as it is. None: D sees the images.
         amp: autocast to bfloat16 on CPU and CUDA, if a probe of the first batch finds its gradients like float32's;
             objective, losses and penalties stay in full precision.
-        amp_dtype: "bfloat16"; float16 would need loss scaling and is refused.
 
     Raises:
         InputError: for knobs out of range, reserved loss names, or a prediction of another shape than the real image.
@@ -105,7 +104,6 @@ class AdversarialTrainer(Trainer):
         max_grad_norm: float | None = None,
         ema: torch.optim.swa_utils.AveragedModel | None = None,
         amp: bool = False,
-        amp_dtype: str | torch.dtype = "bfloat16",
         augmentation: Callable[..., tuple[Tensor, Tensor | None]] | None = None,
         epoch_length: int | None = None,
         non_blocking: bool = False,
@@ -144,17 +142,11 @@ class AdversarialTrainer(Trainer):
         self.precision = TrainingPrecision(parse_bool(amp, "amp"))
         self.g_guard = GradientGuard("generator")
         self.d_guard = GradientGuard("discriminator")
-        self.amp_dtype = getattr(torch, amp_dtype) if isinstance(amp_dtype, str) else amp_dtype
         self._check_knobs()
         # last, since a handler may use the attributes above
         self._register_handlers(train_handlers or [])
 
     def _check_knobs(self) -> None:
-        if self.precision.asked and self.amp_dtype != torch.bfloat16:
-            raise InputError(
-                f"amp_dtype must be bfloat16, which needs no loss scaling, got {self.amp_dtype}; "
-                "set amp_dtype to bfloat16 or amp to false."
-            )
         if self.adversarial_weight == 0 and not self.generator_losses:
             raise InputError(
                 "generator_losses must name a loss where adversarial_weight is 0, got none; name one or raise "
@@ -300,7 +292,7 @@ class AdversarialTrainer(Trainer):
         return lambda image: network(image if condition is None else torch.cat([condition, image], 1))
 
     def _autocast(self):
-        return torch.autocast(self.state.device.type, dtype=self.amp_dtype, enabled=self.precision.autocast)
+        return torch.autocast(self.state.device.type, dtype=torch.bfloat16, enabled=self.precision.autocast)
 
     @staticmethod
     def _shares(parts: list[GanBatch]) -> list[float]:

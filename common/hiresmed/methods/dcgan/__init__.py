@@ -1,5 +1,3 @@
 """DCGAN and WGAN-GP for slices of brain MR (Cepa, Brito and Sousa 2024)."""
 
 from .networks import DcganCritic, DcganGenerator
-
-__all__ = ["DcganCritic", "DcganGenerator"]

@@ -8,21 +8,3 @@ from .patch_consistency import PatchConsistency
 from .samples import FramedSamples, SampleInferer, TiledSampler, output_frame
 from .sampling_places import StageBatch, read_stages
 from .stages import StageClock, StagedTraining, plan_stages
-
-__all__ = [
-    "ExactTrainer",
-    "Frame",
-    "FramedSamples",
-    "ImplicitGenerator",
-    "ImplicitInferer",
-    "PatchConsistency",
-    "ResidualCritic",
-    "SampleInferer",
-    "StageBatch",
-    "StageClock",
-    "StagedTraining",
-    "TiledSampler",
-    "output_frame",
-    "plan_stages",
-    "read_stages",
-]

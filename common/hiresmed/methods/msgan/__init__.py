@@ -9,23 +9,3 @@ from .prepared_cases import training_cases
 from .rendering_content import RenderingContent
 from .sketch import GradientSketch, GradientSketchd, SignedSketch, sketcher_of
 from .views import RandomViews
-
-__all__ = [
-    "CascadeInferer",
-    "EvaluationBatch",
-    "GradientSketch",
-    "GradientSketchd",
-    "MultiScaleBatch",
-    "MultiScaleGenerator",
-    "MultiScalePatches",
-    "PatchCritic",
-    "PatchGenerator",
-    "PreparedCase",
-    "RandomViews",
-    "Rendering",
-    "RenderingContent",
-    "SignedSketch",
-    "prepare_case",
-    "sketcher_of",
-    "training_cases",
-]

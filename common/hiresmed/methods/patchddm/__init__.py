@@ -21,38 +21,3 @@ from .segmentation_pictures import SegmentationPictures
 from .trainer import DiffusionTrainer, LabelBatch
 from .unet import PatchDDMUNet
 from .working_grid import WorkingGridd
-
-__all__ = [
-    "DDIM",
-    "CoordinateCropd",
-    "DPMSolver",
-    "DiffusionInferer",
-    "DiffusionTrainer",
-    "Ensemble",
-    "FillLesiond",
-    "Heun",
-    "ImageOnly",
-    "LabelBatch",
-    "LabelsToRegionsd",
-    "LoadImageBraind",
-    "NoiseSchedule",
-    "NormalizeBraind",
-    "PatchDDMUNet",
-    "RandImplantLesiond",
-    "RandMirrorLesiond",
-    "RandScannerd",
-    "RegionDiceLoss",
-    "RegionMetrics",
-    "RegionsToLabelsd",
-    "SegmentationContent",
-    "SegmentationInferer",
-    "SegmentationOutput",
-    "SegmentationPictures",
-    "SplitEnsembled",
-    "WorkingGridd",
-    "build_sampler",
-    "by_recipe",
-    "lean_forward",
-    "region_codes",
-    "start_as_noise",
-]

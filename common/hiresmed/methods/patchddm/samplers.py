@@ -25,6 +25,11 @@ from ...core.errors import InputError
 from ...core.knobs import parse_choice
 from .schedule import CLEAN, NoiseSchedule, checked_range
 
+Denoise = Callable[[Tensor, float], Tensor]
+"""(x_t, t) -> the network's output, shape of x_t; it may return x_t itself or a buffer of its own."""
+Noise = Callable[[int], Tensor]
+"""k -> standard normal noise of x_T's shape for the k-th step, from 1 on."""
+
 
 class Sampler(ABC):
     """From noise to image along the times of a spacing.
@@ -50,20 +55,14 @@ class Sampler(ABC):
         return len(self.schedule.times(steps, self.spacing)) - 1
 
     @abstractmethod
-    def __call__(
-        self,
-        denoise: Callable[[Tensor, float], Tensor],
-        x_T: Tensor,
-        steps: int,
-        noise: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:
+    def __call__(self, denoise: Denoise, x_T: Tensor, steps: int, noise: Noise | None = None) -> Tensor:
         """x_0, shape (B, C, *S).
 
         Args:
-            denoise: (x_t, t) -> the network's output, shape of x_t; it may return x_t itself or a buffer of its own.
+            denoise: see Denoise.
             x_T: standard normal noise (B, C, *S); overwritten.
             steps: from 1 on.
-            noise: k -> standard normal noise of x_T's shape for the k-th step, from 1 on, for samplers that add some.
+            noise: see Noise; for samplers that add some.
         """
 
 
@@ -95,13 +94,7 @@ class DDIM(Sampler):
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta must lie between 0 (DDIM) and 1 (ancestral sampling), got {eta}; change it.")
 
-    def __call__(
-        self,
-        denoise: Callable[[Tensor, float], Tensor],
-        x_T: Tensor,
-        steps: int,
-        noise: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:
+    def __call__(self, denoise: Denoise, x_T: Tensor, steps: int, noise: Noise | None = None) -> Tensor:
         if self.eta > 0 and noise is None:
             raise InputError("DDIM with eta above 0 must have fresh noise at each step, got none; give `noise`.")
         x = x_T
@@ -126,23 +119,11 @@ class DPMSolver(Sampler):
 
     The first step has no history, and the last ends at infinite lambda: both are DDIM steps. Memory: two volumes of
     x_t's size while the network runs (x_t and the previous x_0).
-
-    >>> import torch
-    >>> image = torch.rand(1, 1, 8, 8)
-    >>> sampler = DPMSolver(NoiseSchedule(prediction="x0"))
-    >>> torch.equal(sampler(lambda x, t: image, torch.randn(1, 1, 8, 8), steps=1), image)
-    True
     """
 
     usual_spacing = "log_snr"
 
-    def __call__(
-        self,
-        denoise: Callable[[Tensor, float], Tensor],
-        x_T: Tensor,
-        steps: int,
-        noise: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:
+    def __call__(self, denoise: Denoise, x_T: Tensor, steps: int, noise: Noise | None = None) -> Tensor:
         x = x_T
         times = self.schedule.times(steps, self.spacing)
         before = None
@@ -170,12 +151,7 @@ class Heun(Sampler):
     steps of r (on data N(.3, .25^2) by 160 and 5, where DDIM is off by .5). Memory: two volumes of x_t's size while the
     network runs (x_t and the predicted x_s).
 
-    >>> import torch
-    >>> image = torch.rand(1, 1, 8, 8)
-    >>> sampler = Heun(NoiseSchedule(prediction="x0"))
-    >>> torch.equal(sampler(lambda x, t: image, torch.randn(1, 1, 8, 8), steps=1), image)
-    True
-    >>> sampler.evaluations(10)
+    >>> Heun(NoiseSchedule(prediction="x0")).evaluations(10)
     19
     """
 
@@ -184,13 +160,7 @@ class Heun(Sampler):
     def evaluations(self, steps: int) -> int:
         return 2 * super().evaluations(steps) - 1
 
-    def __call__(
-        self,
-        denoise: Callable[[Tensor, float], Tensor],
-        x_T: Tensor,
-        steps: int,
-        noise: Callable[[int], Tensor] | None = None,
-    ) -> Tensor:
+    def __call__(self, denoise: Denoise, x_T: Tensor, steps: int, noise: Noise | None = None) -> Tensor:
         x = x_T
         times = self.schedule.times(steps, self.spacing)
         for t, s in pairwise(times):

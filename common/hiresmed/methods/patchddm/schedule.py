@@ -18,12 +18,12 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...core.knobs import parse_int
 
-KINDS = ("linear", "scaled_linear", "cosine")
 PREDICTIONS = ("eps", "v", "x0")
 SPACINGS = ("trailing", "leading", "linspace", "log_snr", "karras")
 CLEAN = -1.0
 """The time without noise: alpha_bar = 1. Time 0 is the first noised one, T - 1 the last."""
 RHO = 7.0  # Karras 2022, table 1
+BETAS = (1e-4, 0.02)  # the first and the last, linear between them (Ho 2020)
 
 
 class NoiseSchedule:
@@ -33,10 +33,7 @@ class NoiseSchedule:
     in time, which is the continuous process of Song 2021 (eq. 11) with a beta constant from one time to the next.
 
     Args:
-        kind: "linear" in beta (Ho 2020), "scaled_linear" in sqrt(beta) (Rombach 2022), or "cosine" (Nichol & Dhariwal
-            2021, eq. 17, beta at most .999), which ignores the two ends.
         steps: T.
-        beta_start, beta_end: of the linear kinds.
         prediction: what the network returns: "eps" (MONAI's "epsilon"; Ho 2020), "x0" ("sample"), or
             "v" ("v_prediction"), v = alpha eps - sigma x_0 (Salimans & Ho 2022, app. D).
         first: the time at which samplers begin, with noise alone; None: T - 1. An earlier one suits eps: an error of
@@ -44,7 +41,7 @@ class NoiseSchedule:
             where still less than a hundredth of x_t's variance would be the image's.
 
     Raises:
-        InputError: an unknown name, betas that do not rise within 0 and 1, a first time that is none.
+        InputError: an unknown prediction, a first time that is none.
 
     >>> schedule = NoiseSchedule(prediction="v")
     >>> x0, eps = torch.rand(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
@@ -54,27 +51,13 @@ class NoiseSchedule:
     (True, True)
     """
 
-    def __init__(
-        self,
-        kind: str = "linear",
-        steps: int = 1000,
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
-        prediction: str = "eps",
-        first: int | None = None,
-    ) -> None:
-        self.kind = _one_of(kind, KINDS, "kind")
+    def __init__(self, steps: int = 1000, prediction: str = "eps", first: int | None = None) -> None:
         self.prediction = _one_of(prediction, PREDICTIONS, "prediction")
         self.steps = parse_int(steps, "steps", 1)
-        if not 0 < beta_start <= beta_end < 1:
-            raise InputError(
-                f"beta_start and beta_end must rise within 0 and 1, got {beta_start} and {beta_end}; "
-                "the published values are 0.0001 and 0.02."
-            )
         self.first = self.steps - 1 if first is None else parse_int(first, "first")
         if self.first >= self.steps:
             raise InputError(f"first must be a time below the {self.steps} of the training, got {first}; lower it.")
-        self.betas = _betas(kind, self.steps, beta_start, beta_end)
+        self.betas = np.linspace(*BETAS, self.steps)
         self._times = np.arange(CLEAN, self.steps)
         self._log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-self.betas))])
 
@@ -199,12 +182,3 @@ def _one_of(value: str, known: Sequence[str], name: str) -> str:
     if value not in known:
         raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}; choose one of these.")
     return value
-
-
-def _betas(kind: str, steps: int, start: float, end: float) -> np.ndarray:
-    if kind == "linear":
-        return np.linspace(start, end, steps)
-    if kind == "scaled_linear":
-        return np.linspace(start**0.5, end**0.5, steps) ** 2
-    f = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.clip(1 - f[1:] / f[:-1], 0, 0.999)

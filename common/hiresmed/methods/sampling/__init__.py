@@ -5,15 +5,3 @@ from .sample_report import SampleReport
 from .samples import GeneratedImage, NumberedSamples, SampleBlocks, sample_affine
 from .set_comparison import SetComparison
 from .transforms import SaveSamplesd, StoredSamplesd
-
-__all__ = [
-    "GeneratedImage",
-    "NumberedSamples",
-    "SampleBlocks",
-    "SampleFolder",
-    "SampleReport",
-    "SaveSamplesd",
-    "SetComparison",
-    "StoredSamplesd",
-    "sample_affine",
-]
