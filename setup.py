@@ -12,14 +12,17 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "common/hiresmed/__init__.
 
 
 class BuildWithBundles(build_py):
-    """An installed package carries the bundles, so that the command `hiresmed` finds them."""
+    """An installed package carries the bundles, without their cards' pictures, and the scripts that export one."""
 
     def run(self):
         super().run()
         if not getattr(self, "editable_mode", False):
-            made_by_runs = shutil.ignore_patterns("output", "runs", "eval", "__pycache__")
-            target = pathlib.Path(self.build_lib) / "hiresmed" / "bundles"
-            shutil.copytree(ROOT / "bundles", target, ignore=made_by_runs, dirs_exist_ok=True)
+            left_out = shutil.ignore_patterns("output", "runs", "eval", "__pycache__", "*.png")
+            package = pathlib.Path(self.build_lib) / "hiresmed"
+            shutil.copytree(ROOT / "bundles", package / "bundles", ignore=left_out, dirs_exist_ok=True)
+            (package / "export").mkdir(exist_ok=True)
+            for script in sorted((ROOT / "scripts").glob("export_*.py")):
+                shutil.copy(script, package / "export")
 
 
 setup(
@@ -45,8 +48,9 @@ setup(
         "monai>=1.5",
         "numpy>=1.26",
         "nibabel>=5.2",
-        "itk>=5.4",
+        "itk-io>=5.4",  # of ITK's parts the one that reads files, with itk-core: 0.6 GB instead of 1.5
         "pyyaml>=6",
+        "scipy>=1.13",
         "pytorch-ignite>=0.5",
         "zarr>=3.1",
         "pillow>=10",

@@ -25,8 +25,9 @@ import export_texts as texts
 import yaml
 from export_library import PACKAGE, library_files, methods_in, requirements, write_copy
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-LIBRARY = ROOT / "common" / PACKAGE
+HERE = pathlib.Path(__file__).resolve().parent
+# in an installed package these scripts lie in its folder `export`
+LIBRARY = HERE.parent if HERE.name == "export" else HERE.parent / "common" / PACKAGE
 LARGE = 25_000_000  # bytes; the Model Zoo takes no larger file
 TWINS = ("train", "inference")  # what monai.bundle.load, MONAI Label and MONAI FL look for as JSON
 COMMAND_LINE = {"fire", "PyYAML"}  # `python -m monai.bundle` and its YAML files, which MONAI does not itself require
@@ -99,7 +100,8 @@ class Export:
         for path in _files(self.bundle / "docs"):
             name = f"docs/{path.relative_to(self.bundle / 'docs')}"
             if path.suffix == ".md":
-                card = texts.standalone_card(_text(path), self.package, self.metadata, bool(self.weights))
+                text = texts.without_missing_pictures(_text(path), path.parent)
+                card = texts.standalone_card(text, self.package, self.metadata, bool(self.weights))
                 self._put(name, card)
             elif path.suffix == ".txt":
                 self._put(name, texts.renamed(_text(path), self.package))

@@ -10,16 +10,15 @@ from collections.abc import Iterable, Iterator
 
 PACKAGE = "hiresmed"
 METHODS = "methods"
-# the command `hiresmed`, and the bundles from Python
-REPOSITORY_ONLY = {
-    "bundles/__init__.py", "bundles/calls.py", "bundles/generators.py", "bundles/workflows.py",
-    "cli/command.py", "cli/doctor.py", "cli/shipped_configs.py", "cli/shipped_hashes.py",
-}  # fmt: skip
+# the command `hiresmed`, the bundles from Python, and what setup.py adds to an installed package
+REPOSITORY_ONLY = {"cli/command.py", "cli/doctor.py", "cli/shipped_configs.py", "cli/shipped_hashes.py"}
+NOT_OF_A_BUNDLE = {"bundles", "export"}
 # import name -> name on PyPI, where they differ; torch.utils.tensorboard imports a package of its own
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "yaml": "PyYAML",
     "ignite": "pytorch-ignite",
+    "itk": "itk-io",  # of ITK's parts the one that reads files
     "torch.utils.tensorboard": "tensorboard",
 }
 # MONAI's own requirements, which have their own fields in metadata.json
@@ -43,7 +42,9 @@ def library_files(root: pathlib.Path, methods: Iterable[str]) -> list[pathlib.Pa
     return [
         file
         for file in files
-        if file.as_posix() not in REPOSITORY_ONLY and not (file.parts[0] == METHODS and file.parts[1] in other_methods)
+        if file.as_posix() not in REPOSITORY_ONLY
+        and file.parts[0] not in NOT_OF_A_BUNDLE
+        and not (file.parts[0] == METHODS and file.parts[1] in other_methods)
     ]
 
 

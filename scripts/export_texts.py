@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import re
 from collections.abc import Mapping
 
@@ -19,6 +20,13 @@ def package_name(name: str, version: str) -> str:
         'msgan_ct3d_lib.v0_1_0'
     """
     return f"{name}_lib.v{re.sub(r'[^0-9A-Za-z]', '_', version)}"
+
+
+def without_missing_pictures(text: str, folder: pathlib.Path) -> str:
+    """A card's Markdown without the pictures that are not in its folder: an installed package has none."""
+    return re.sub(
+        r"!\[[^\]]*\]\((?!https?:)([^)\s]+)\)\n*", lambda match: match[0] if (folder / match[1]).exists() else "", text
+    )
 
 
 def standalone_config(text: str, package: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume
 from hiresmed.io import CaseOutput
+from hiresmed.io.outputs import _can_write_dicom
 from hiresmed.phantoms import ThoraxPhantom
 
 
@@ -110,3 +111,15 @@ def test_an_ome_zarr_of_a_region_is_refused(tmp_path):
         output(tmp_path, output_format="ome-zarr", region=[[0, 1]] * 3)
     with pytest.raises(InputError, match="region"):
         output(tmp_path, output_format="ome-zarr").save({"name": "a", "source": None}, None, whole=False)
+
+
+def test_want_of_pydicom_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr("hiresmed.io.outputs.importlib.util.find_spec", lambda name: None)
+    _can_write_dicom.cache_clear()
+    try:
+        assert [_can_write_dicom() for _ in range(2)] == [False, False]
+    finally:
+        _can_write_dicom.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == [
+        "A result of DICOM becomes NIfTI or PNG, as pydicom is not installed; for DICOM run: pip install pydicom."
+    ]

@@ -57,7 +57,7 @@ def test_it_trains_resumes_denoises_a_region_on_the_grid_of_the_image_and_evalua
     run_config(bundle, "configs/train.yaml", **knobs, max_epochs=1)
     run_config(bundle, "configs/train.yaml", **knobs, max_epochs=2, resume="true")
     checkpoint = torch.load(bundle / "runs/checkpoints/latest.pt", weights_only=True)
-    assert checkpoint["epoch"] == 2 and {"network", "optimizer", "best"} == set(checkpoint["objects"])
+    assert checkpoint["epoch"] == 2 and {"network", "optimizer", "best", "history"} == set(checkpoint["objects"])
     (bundle / "runs/model.pt").rename(bundle / "models/model.pt")
     affine = np.array([[0.0, -1.5, 0, 7], [0.8, 0, 0, -3], [0, 0.1, 2.5, 11], [0, 0, 0, 1]])
     voxels = np.random.default_rng(0).integers(-900, 900, (25, 19, 14)).astype(np.int16)

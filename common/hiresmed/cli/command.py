@@ -167,13 +167,20 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     chosen = bundle(arguments.bundle)
-    script = chosen.root.parents[1] / "scripts" / "export_bundle.py"
-    if not script.is_file():
+    around = [chosen.root.parents[1] / "scripts", Path(__file__).resolve().parents[1] / "export"]
+    scripts = [folder / "export_bundle.py" for folder in around if (folder / "export_bundle.py").is_file()]
+    if not scripts:
         raise InputError(
             f"export must find the repository's scripts/export_bundle.py around {chosen.root}, got none; "
-            "clone the repository and run it there, or name a bundle inside it."
+            "name a bundle inside the repository, or install the package with `pip install .`."
         )
-    command = [sys.executable, str(script), str(chosen.root), "--output_dir", str(Path(arguments.output_dir).resolve())]
+    command = [
+        sys.executable,
+        str(scripts[0]),
+        str(chosen.root),
+        "--output_dir",
+        str(Path(arguments.output_dir).resolve()),
+    ]
     return subprocess.run(command).returncode
 
 

@@ -62,6 +62,7 @@ def _packages(bundles: Mapping[str, BundleFolder]) -> list[str]:
         about = folder.metadata
         tested |= {"torch": about["pytorch_version"], "monai": about["monai_version"], "numpy": about["numpy_version"]}
         tested |= about["required_packages_version"]
+    optional = {name for names in EXTRAS.values() for name in names}
     wrong = []
     for name, version in tested.items():
         version_here = installed(name)
@@ -69,12 +70,13 @@ def _packages(bundles: Mapping[str, BundleFolder]) -> list[str]:
             version_here is not None and version_here.partition("+")[0] == version
         )  # torch says +cpu, +cu128 ...
         _line(name, version_here or "missing", "" if as_tested else f"(tested with {version})")
-        if version_here is None:
+        if version_here is None and name not in optional:
             wrong.append(f"{name} must be installed, got none; run: pip install {name}=={version}.")
     wrong += _unmet()
     for extra, names in EXTRAS.items():
         packages = [f"{name} {installed(name) or 'missing'}" for name in names]
-        cure = "" if all(installed(name) for name in names) else f"(optional: pip install 'hiresmed[{extra}]')"
+        missing = [name for name in names if not installed(name)]
+        cure = f"(optional: pip install {' '.join(missing)})" if missing else ""
         _line(f"[{extra}]", ", ".join(packages), cure)
     return wrong
 

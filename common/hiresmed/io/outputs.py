@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
+import logging
 import math
 import os
 import pathlib
@@ -27,6 +29,8 @@ from .pictures import picture_shape
 from .readers import NIFTI, cases, files_of, open_volume
 from .stores import ZarrStores
 from .writers import PNG_PIXELS, check_output, check_png, final_name, save_volume
+
+logger = logging.getLogger(__name__)
 
 _BYTES_PER_VOXEL = 8  # pyramid 2.3, sketch 1.2, file 2, compressed copy at most 2
 
@@ -229,8 +233,9 @@ class CaseOutput:
     def format_of(self, case: Mapping) -> str:
         """The format asked for, else that of the input.
 
-        A DICOM series for a DICOM series and one DICOM file for a radiograph (with pydicom); .nii for .nii; TIFF for
-        TIFF; PNG for PNG, JPEG and a 2-D phantom; TIFF where a picture would be too large for one; else .nii.gz.
+        A DICOM series for a DICOM series and one DICOM file for a radiograph (without pydicom, with a warning, NIfTI
+        and PNG); .nii for .nii; TIFF for TIFF; PNG for PNG, JPEG and a 2-D phantom; TIFF where a picture would be too
+        large for one; else .nii.gz.
         """
         source = case.get("source")
         if "refused" in case:
@@ -243,9 +248,9 @@ class CaseOutput:
             return "tiff"
         shape = _picture_shape(source)
         if shape is not None:
-            kind = "dcm" if _dicom(source) and importlib.util.find_spec("pydicom") else "png"
+            kind = "dcm" if _dicom(source) and _can_write_dicom() else "png"
             return kind if self._pixels(shape) <= PNG_PIXELS else "tiff"
-        if _dicom(source) and importlib.util.find_spec("pydicom"):
+        if _dicom(source) and _can_write_dicom():
             return "dicom"
         return "nii" if name.endswith(".nii") else "nii.gz"
 
@@ -282,6 +287,17 @@ def _picture_shape(source) -> tuple[int, ...] | None:
 
 def _is_picture(source) -> bool:
     return _picture_shape(source) is not None or str(source).lower().endswith((".tif", ".tiff"))
+
+
+@functools.cache
+def _can_write_dicom() -> bool:
+    """Whether pydicom is installed; where it is not, that is said once."""
+    if importlib.util.find_spec("pydicom") is not None:
+        return True
+    logger.warning(
+        "A result of DICOM becomes NIfTI or PNG, as pydicom is not installed; for DICOM run: pip install pydicom."
+    )
+    return False
 
 
 def _dicom(source) -> bool:
