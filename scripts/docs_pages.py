@@ -37,7 +37,7 @@ HOW_TO = [
     "distributed.md",
 ]
 HOW_TO += ["add_a_bundle.md"]
-LAST = ["architecture.md", "gpu.md", "glossary.md", "security.md", "contributing.md", "changelog.md"]
+LAST = ["claims.md", "architecture.md", "gpu.md", "glossary.md", "security.md", "contributing.md", "changelog.md"]
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
 
