@@ -6,6 +6,7 @@ What is certainly another kind is refused, what is likely one is warned of. A ne
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ SAMPLED = 2**22  # voxels that are looked at, about
 AIR = -200.0  # HU; fat, the lightest tissue beside the lung, has about -100
 FEW = 0.005  # share of the voxels
 CHEST_MM = 200.0  # a child's chest is about as wide
+_NUMBER = re.compile(r"[-+]?\d[\d.e+-]*")
 COLOURED = 0.02  # mean difference of red, green and blue, as a share of the range, that no grey scan has
 
 
@@ -100,18 +102,57 @@ class ImageKind:
         self.kind = kind
         self.check = check
 
-    def __call__(self, source: str | Path | Volume | None, volume: Volume) -> None:
-        """Of what the source tells, and of the volume's values; a Volume as source (a phantom) is taken as it is."""
-        if self.check == "ignore" or isinstance(source, Volume):
-            return
-        told = told_by(source)
-        certain, likely = (_not_ct if self.kind == "ct" else _not_radiograph)(told, volume)
-        cure = "give another image, or set check to ignore"
-        for sentence in certain:
-            if self.check == "check":
-                raise InputError(f"{volume.name} {sentence}; {cure}.")
-        for sentence in [*certain, *likely]:
+    def __call__(self, source: str | Path | Volume | None, volume: Volume) -> bool:
+        """Of what the source tells, and of the volume's values; a Volume as source (a phantom) is taken as it is.
+
+        Returns:
+            Whether it is settled that the image has little air: that was warned of, or nothing is to be checked.
+        """
+        doubts = self.doubts(source, volume, "give another image, or set check to ignore")
+        for sentence in doubts:
             logger.warning(f"{volume.name} {sentence}; the result may be wrong (check: ignore silences this).")
+        return self.check == "ignore" or any("air" in sentence for sentence in doubts)
+
+    def doubts(self, source: str | Path | Volume | None, volume: Volume, cure: str) -> list[str]:
+        """What is to be warned of, each without the image's name.
+
+        Raises:
+            InputError: certainly another kind, and check is check; it ends with the cure.
+        """
+        if self.check == "ignore" or isinstance(source, Volume):
+            return []
+        certain, likely = (_not_ct if self.kind == "ct" else _not_radiograph)(told_by(source), volume)
+        if certain and self.check == "check":
+            raise InputError(f"{volume.name} {certain[0]}; {cure}.")
+        return [*certain, *likely]
+
+
+class KindOfSet:
+    """Checks the images of a training, one by one as they are opened, and warns of each kind of doubt once.
+
+    Args:
+        kind: what each is checked by; None: nothing is.
+
+    Raises:
+        InputError: when called: an image that is certainly of another kind.
+    """
+
+    def __init__(self, kind: ImageKind | None) -> None:
+        self.kind = kind
+        self._doubts: dict[str, list[str]] = {}  # the sentence without its numbers -> whole sentences
+
+    def __call__(self, source: str | Path | Volume | None, volume: Volume) -> None:
+        """Of one image, as ImageKind."""
+        if self.kind is None:
+            return
+        for sentence in self.kind.doubts(source, volume, "leave it out of the training, or set check to ignore"):
+            self._doubts.setdefault(_NUMBER.sub("", sentence), []).append(f"{volume.name} {sentence}")
+
+    def tell(self, images: str) -> None:
+        """Warns of what was found among `images`, in words."""
+        for sentences in self._doubts.values():
+            more = f"; likewise {len(sentences) - 1} more of the {images}" if len(sentences) > 1 else ""
+            logger.warning(f"{sentences[0]}{more} (check: ignore silences this).")
 
 
 def _not_ct(told: Told, volume: Volume) -> tuple[list[str], list[str]]:

@@ -38,7 +38,8 @@ class LoadImageStreamd(MapTransform):
         size: output grid if it is not the input's own.
         intensity: None leaves values as they are; "robust" shows the key "image" (no sketch, no mask) as 0 ... 65535
             between its 0.5th and 99.5th percentile, see hiresmed.core.windows.robust_window.
-        kind: a hiresmed.io.image_kind.ImageKind, which the key "image" is checked by; None: no check.
+        kind: a hiresmed.io.image_kind.ImageKind, which the key "image" is checked by; what it returns becomes
+            "air_told". None: no check.
 
     Raises:
         InputError: another intensity; an image that is certainly not of the kind.
@@ -50,7 +51,7 @@ class LoadImageStreamd(MapTransform):
         output,
         size=None,
         intensity: str | None = None,
-        kind: Callable[[Any, Volume], None] | None = None,
+        kind: Callable[[Any, Volume], bool] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         if intensity not in (None, "robust"):
@@ -82,7 +83,7 @@ class LoadImageStreamd(MapTransform):
             source = case[key]
             case[key] = self.output.open(source, case["name"])
             if key == "image" and self.kind is not None:
-                self.kind(source, case[key])
+                case["air_told"] = self.kind(source, case[key])
             shape = shape or case[key].shape
         self.output.check(case, self.size or shape)
 
@@ -99,7 +100,9 @@ class LoadImageStreamd(MapTransform):
         image = self._tensor(path)
         if key == "image" and self.kind is not None:
             values = image.numpy()[0]
-            self.kind(path, ArrayVolume(values, getattr(image, "affine", None), Path(str(path)).name))
+            told = self.kind(path, ArrayVolume(values, getattr(image, "affine", None), Path(str(path)).name))
+            if isinstance(image, MetaTensor):
+                image.meta["air_told"] = told
         return image
 
     def _tensor(self, path) -> torch.Tensor:

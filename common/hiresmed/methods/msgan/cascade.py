@@ -82,7 +82,7 @@ class CascadeInferer(Inferer):
             above it, so the result has the input's. With a mask (inpainting) it is the image filled in from around the
             mask; with a sketch of its own the base stage makes it all the same, for the sketch knows more.
         air: an image whose border is mostly not below this value is warned about: a body cut off on all sides, or not
-            the kind of image that the weights know; None: no image is.
+            the kind of image that the weights know; None, or a case with "air_told": no image is.
         size: output grid; None is the input's own.
         region: box of the output to make, [[first, one-past-last], ...] in voxels; None is all.
         device, amp, progress: see ExactTiledInferer.
@@ -153,7 +153,7 @@ class CascadeInferer(Inferer):
             array = image[0].detach().cpu().numpy()
             stores = MemoryStores(str(array.dtype) if np.issubdtype(array.dtype, np.floating) else "float32")
             affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
-            case = {"image": ArrayVolume(array, affine)}
+            case = {"image": ArrayVolume(array, affine), "air_told": getattr(image, "meta", {}).get("air_told")}
             rendered = CascadeRun(self, stores, case, network).run().image
             outputs.append(torch.from_numpy(rendered.read([0] * len(rendered.shape), rendered.shape))[None])
         return torch.stack(outputs).to(inputs.device)
@@ -183,6 +183,7 @@ class CascadeRun:
         self.inferer = inferer
         self.stores = stores
         self.network = network
+        self.air_told = bool(case.get("air_told"))  # by the check of the image's kind
         source = case.get("image") or case.get("sketch")
         if source is None:
             raise InputError("A case must have an image or a sketch, got neither; give --image or --sketch.")
@@ -261,7 +262,7 @@ class CascadeRun:
             self.plans, self.stores, self.factor, inferer.sketcher, inferer.encode, inferer.progress
         )
         self.images = self._pyramid(conditions, "image", self.visible, "mean", inferer.dtype, 1.0)
-        if self.images is not None and self.inferer.air is not None and not self.starts_real:
+        if self.images is not None and self.inferer.air is not None and not (self.starts_real or self.air_told):
             self._warn_where_unfamiliar(self.images[-1], self.inferer.air)
         self.masks = self._pyramid(conditions, "mask", self.mask, "max", "uint8", 1.0)
         if self.sketch is not None:

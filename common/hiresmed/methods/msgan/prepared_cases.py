@@ -20,6 +20,7 @@ from ...core.views import RegionView, ResampledView
 from ...core.volumes import ArrayVolume, NiftiVolume, Volume, content_digest, real_world_cast
 from ...core.windows import FULL, WindowedView, robust_window, to_unit_range
 from ...datasets.datalists import list_cases
+from ...io.image_kind import ImageKind, KindOfSet
 from ...io.readers import open_volume, source_stamps
 from ...io.writers import write_nifti
 from .patches import PreparedCase, prepare_case, stored_dtype
@@ -39,6 +40,7 @@ def training_cases(
     phantom: str | None = None,
     subject: str | None = None,
     base_crops: Sequence[float] = (),
+    kind: ImageKind | None = None,
 ) -> list[PreparedCase]:
     """Prepared cases of one section: pyramids and sketches of every image.
 
@@ -53,10 +55,13 @@ def training_cases(
             of the training section teach the base stage, too. It sees a whole image at once, so few images are few
             examples; these are shifted and larger.
 
+        kind: what each image is checked by when it is read (not again from `cache_dir`); what makes doubtful that it is
+            of that kind is warned of once. None: no check.
+
     Other arguments: see list_cases and MultiScalePatches.
 
     Raises:
-        InputError: see list_cases; a share outside (0, 1].
+        InputError: see list_cases; a share outside (0, 1]; an image that is certainly of another kind.
     """
     if intensity not in (None, "robust"):
         raise InputError(f"intensity must be robust or null, got {intensity!r}; choose one of them.")
@@ -64,6 +69,7 @@ def training_cases(
     phantom = phantom or ("xray" if network.spatial_dims == 2 else "thorax")
     shares = [_share(s) for s in base_crops] if section == "training" else []
     prepared = []
+    look = KindOfSet(kind)
     cases = list_cases(dataset_dir, section, cases_list, phantoms, phantom, subject)
     for case in with_progress(cases, f"{section} cases"):
         folder = None
@@ -71,7 +77,7 @@ def training_cases(
             sketch = (type(sketcher).__name__, sorted(vars(sketcher).items()))
             digest = _digest(case, intensity, encode, sketch, base_size, network.factor)
             folder = pathlib.Path(cache_dir) / f"{case['name']}_{digest}"
-        volume = _volume(case, folder, intensity)
+        volume = _volume(case, folder, intensity, look)
         if len(volume.shape) != network.spatial_dims:
             raise InputError(
                 f"{case['name']} must have {network.spatial_dims} spatial axes as the network, got shape "
@@ -85,6 +91,8 @@ def training_cases(
             small = [_reduced(RegionView(volume, box), 4 * base_size) for box in _corners(volume.shape, shares)]
             crops = [prepare_case(v, sketcher, encode, network.factor, base_size, None) for v in small]
             prepared += [replace(crop, stages=[0]) for crop in crops]
+    if idist.get_rank() == 0:
+        look.tell(f"{section} images")
     return prepared
 
 
@@ -111,25 +119,26 @@ def _reduced(volume: Volume, size: int) -> ArrayVolume:
     return ArrayVolume(values, view.affine, volume.name)
 
 
-def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None) -> Volume:
+def _volume(case: Mapping, folder: pathlib.Path | None, intensity: str | None, look: KindOfSet) -> Volume:
     """A case's image or region: in RAM without a folder; with one, what a window shows is kept there as NIfTI."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="hiresmed_") as scratch:  # of what must be unpacked to be read
-            volume = _view(case, pathlib.Path(scratch), intensity)
+            volume = _view(case, pathlib.Path(scratch), intensity, look)
             values = volume.read([0] * len(volume.shape), volume.shape)
         return ArrayVolume(real_world_cast(values, np.dtype(stored_dtype(volume))), volume.affine, volume.name)
     if intensity is None:
-        return _view(case, folder, None)
+        return _view(case, folder, None, look)
     path = folder / "image.nii"
     if idist.get_rank() == 0 and not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_nifti(_view(case, folder, intensity), path)
+        write_nifti(_view(case, folder, intensity, look), path)
     idist.barrier()
     return NiftiVolume(path, name=case["name"])
 
 
-def _view(case: Mapping, folder: pathlib.Path, intensity: str | None) -> Volume:
+def _view(case: Mapping, folder: pathlib.Path, intensity: str | None, look: KindOfSet) -> Volume:
     volume = open_volume(case["image"], folder)
+    look(case["image"], volume)
     if intensity is not None:
         volume = WindowedView(volume, robust_window(volume))
     return RegionView(volume, check_region(case["region"], volume.shape)) if case.get("region") else volume
