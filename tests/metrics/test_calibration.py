@@ -70,6 +70,15 @@ def test_hausdorff_distance_is_in_mm_of_the_files_voxels_and_a_miss_is_charged_a
     assert both["dice_WT"] == 1.0 and both["hd95_WT"] == 0 and both["auroc_variance_WT"] is None
 
 
+def test_the_hausdorff_distance_leaves_out_the_farthest_twentieth():
+    pred, label = np.zeros((30, 12, 12), np.uint8), np.zeros((30, 12, 12), np.uint8)
+    label[2:8, 2:8, 2:8] = 1
+    pred[2:8, 2:8, 2:8] = pred[28, 5, 5] = 1  # one of some 150 voxels of its surface lies 21 mm away
+    assert RegionMetrics({"WT": (1, 2, 3)})(case(pred, label))["hd95_WT"] == 0
+    pred[26:30, 2:8, 2:8] = 1
+    assert RegionMetrics({"WT": (1, 2, 3)})(case(pred, label))["hd95_WT"] > 18
+
+
 def test_lesions_are_counted_as_found_missed_and_false():
     pred, label = np.zeros((16, 16, 16), np.uint8), np.zeros((16, 16, 16), np.uint8)
     label[2:4, 2:4, 2:4] = label[4, 4, 4] = 1  # one, connected by a corner

@@ -137,6 +137,7 @@ def test_the_whole_tumour_alone_is_one_channel_and_the_code_one(case):
         ([0, 1, 2, 3], "auto", [0, 1, 2, 3]),
         ([0, 4, 3, 1], "brats2024", [0, 0, 3, 1]),
         ([0, 1, 0, 2], "brats2020", [0, 1, 0, 2]),
+        ([0, 1, 2, 3], "msd", [0, 2, 1, 3]),  # the Decathlon: 1 is oedema, 2 the core without enhancement
     ],
 )
 def test_codes_of_every_year_become_those_of_2023(codes, coding, expected):
