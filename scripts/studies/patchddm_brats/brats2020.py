@@ -39,7 +39,7 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def summary(cases: Mapping[str, Mapping]) -> dict:
-    """Of metrics.json's cases: mean and interval of the whole tumour's Dice and HD95, numbers of patients and misses."""
+    """Mean and interval of the whole tumour's Dice and HD95; numbers of patients and misses."""
     row: dict = {"n": len(cases), "misses": int(sum(case["missed_WT"] for case in cases.values()))}
     for figure in FIGURES:
         values = np.array([case[f"{figure}_WT"] for case in cases.values()], dtype=float)
