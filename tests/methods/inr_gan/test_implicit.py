@@ -131,5 +131,5 @@ def test_impossible_frames_are_refused(arguments, words):
 
 
 def test_a_frame_with_other_axes_than_the_generator_is_refused():
-    with pytest.raises(InputError, match="2 spatial axes"):
+    with pytest.raises(InputError, match="generator's 2 axes"):
         ImplicitInferer(Frame.of((8, 8, 8)))(latents(), tiny())

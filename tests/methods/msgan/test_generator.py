@@ -121,7 +121,7 @@ def test_shared_weights_serve_every_scale_and_own_weights_one_each():
     assert shared.stage(1) is shared.stage(2) is shared.stage(9) and shared.stage(0) is shared.base
     assert len({id(own.stage(n)) for n in range(4)}) == 4
     assert own.stage(9) is own.stage(3), "a cascade that grows reuses the last"
-    with pytest.raises(ValueError, match="weights must be shared or per_scale, but 'none' came"):
+    with pytest.raises(ValueError, match="weights must be shared or per_scale, got 'none'"):
         MultiScaleGenerator(2, weights="none")
 
 

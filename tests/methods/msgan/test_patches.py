@@ -17,7 +17,7 @@ from hiresmed.methods.msgan import (
     MultiScalePatches,
     prepare_case,
 )
-from hiresmed.methods.msgan.cascade import CascadeRun
+from hiresmed.methods.msgan.cascade_run import CascadeRun
 from hiresmed.methods.msgan.generator import extend
 from hiresmed.methods.msgan.stage_inputs import enlarge, stage_input
 

@@ -165,7 +165,7 @@ def test_bfloat16_stays_near_float32():
         ({"skip": "sum"}, None, "average, add, concatenate"),
         ({"norm_groups": 3}, None, "divide the 8 channels"),
         ({}, (1, 3, 8, 6), r"multiple of 4.*\(8, 6\).*pad it to \(8, 8\)"),
-        ({}, (1, 4, 8, 8), "takes 3 channels.*but 4 came"),
+        ({}, (1, 4, 8, 8), "must have 3 channels.*got 4"),
     ],
 )
 def test_mistakes_are_answered_with_the_cure(knobs, shape, words):

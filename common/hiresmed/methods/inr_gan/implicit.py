@@ -161,8 +161,8 @@ class ImplicitInferer(Inferer):
         shapes = {tuple(level.shape) for level in levels}
         if len(levels) != network.out_channels or shapes != {self.frame.shape}:
             raise InputError(
-                f"The image has {network.out_channels} channels of {self.frame.shape} voxels, but {len(levels)} stores "
-                f"of {sorted(shapes)} came; give one store of the frame's shape per channel."
+                f"The stores must be {network.out_channels}, one a channel, of {self.frame.shape} voxels, got "
+                f"{len(levels)} of {sorted(shapes)}; give one store of the frame's shape per channel."
             )
 
         def write(number: int, tile: Tensor) -> None:
@@ -181,7 +181,7 @@ class ImplicitInferer(Inferer):
         """Make the tiles `numbers` (None: all) of one latent (Z,): write(number, (C, *inside) float32 on the CPU)."""
         if network.spatial_dims != len(self.frame.shape):
             raise InputError(
-                f"The generator has {network.spatial_dims} spatial axes, but size has {len(self.frame.shape)}; "
+                f"size must have the generator's {network.spatial_dims} axes, got {len(self.frame.shape)}; "
                 "give one number per axis."
             )
         network.eval()

@@ -134,7 +134,7 @@ class StageBatch:
         self.real = real
         self.previous = previous
         if previous is not None and self.stage.ratio is None:
-            raise InputError("The first stage has none before it, but `previous` came; leave it out.")
+            raise InputError("previous must be None in the first stage, got a generator; leave it out.")
 
     def __call__(self, batchdata: Mapping, device: torch.device, non_blocking: bool = False) -> GanBatch:
         images = batch_tensor(batchdata, self.real, device, non_blocking)

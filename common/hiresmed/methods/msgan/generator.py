@@ -160,7 +160,7 @@ class MultiScaleGenerator(nn.Module):
     ) -> None:
         super().__init__()
         if weights not in ("shared", "per_scale"):
-            raise ValueError(f"weights must be shared or per_scale, but {weights!r} came.")
+            raise ValueError(f"weights must be shared or per_scale, got {weights!r}; choose one of the two.")
         self.spatial_dims = spatial_dims
         self.factor = factor
         self.coordinates = coordinates

@@ -197,8 +197,8 @@ class PatchDDMUNet(nn.Module):
         shape = tuple(x.shape[2:])
         if x.shape[1] != self.in_channels:
             raise InputError(
-                f"The network takes {self.in_channels} channels (condition, coordinates and noisy image together), but "
-                f"{x.shape[1]} came; change in_channels or what is concatenated."
+                f"The network's input must have {self.in_channels} channels (condition, coordinates and noisy image "
+                f"together), got {x.shape[1]}; change in_channels or what is concatenated."
             )
         if any(side == 0 or side % self.factor for side in shape):
             padded = tuple(max(-(-side // self.factor), 1) * self.factor for side in shape)
