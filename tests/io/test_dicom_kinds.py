@@ -146,6 +146,47 @@ def test_a_decimal_comma_is_no_number(tmp_path, keyword, point, comma):
         open_series(tmp_path)
 
 
+LONE = {
+    "HighBit 15 of 12 bits": ({"HighBit": 15}, "HighBit of BitsStored - 1"),
+    "no BitsStored": ({"BitsStored": None}, "got no BitsStored"),
+    "PixelSpacing below 0": ({"PixelSpacing": [-1, 1]}, "PixelSpacing above 0"),
+    "a detector's spacing of one axis": (
+        {"PixelSpacing": None, "ImagerPixelSpacing": [0.1, 0]},
+        "ImagerPixelSpacing a",
+    ),
+    "half a rescaling": ({"RescaleSlope": None}, "got no RescaleSlope"),
+    "a palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "got PALETTE COLOR"),
+    "fewer pixels than rows": ({"Rows": 60}, "must hold 60 x 5 pixels"),
+}
+
+
+@pytest.mark.parametrize("kind", LONE)
+def test_a_lone_radiograph_is_checked_as_the_slices_of_a_series_are(tmp_path, kind):
+    attributes, sentence = LONE[kind]
+    sound = {"Modality": "DX", "ImagePositionPatient": None, "ImageOrientationPatient": None}
+    make_slice(tmp_path / "sound" / "a.dcm", (0, 0, 0), **sound)
+    assert open_series(tmp_path / "sound" / "a.dcm").shape == (6, 5)
+    make_slice(tmp_path / "a.dcm", (0, 0, 0), **sound | attributes)
+    with pytest.raises(InputError, match=sentence):
+        open_series(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("syntax", [pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ImplicitVRLittleEndian])
+def test_an_element_longer_than_its_file_is_refused_before_it_is_allocated(tmp_path, syntax):
+    make_slice(tmp_path / "a.dcm", (0, 0, 0), IconImageSequence=[icon()])
+    file = pydicom.dcmread(tmp_path / "a.dcm")
+    file.add_new(0x00091002, "OB", bytes(16))
+    file.file_meta.TransferSyntaxUID = syntax
+    file.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert open_series(tmp_path / "a.dcm").shape == (6, 5)
+    raw = bytearray((tmp_path / "a.dcm").read_bytes())
+    at = raw.index(b"\x09\x00\x02\x10") + (8 if syntax.is_implicit_VR is False else 4)
+    raw[at : at + 4] = (2**31).to_bytes(4, "little")
+    (tmp_path / "a.dcm").write_bytes(raw)
+    with pytest.raises(InputError, match=r"got an element \(0009,1002\) of 2147483648 bytes in a file of"):
+        open_series(tmp_path / "a.dcm")
+
+
 def icon():
     icon = pydicom.Dataset()
     icon.PhotometricInterpretation, icon.Rows, icon.Columns = "PALETTE COLOR", 2, 2

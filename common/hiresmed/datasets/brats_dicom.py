@@ -33,7 +33,7 @@ def _acquisition(file: Path, _changed: int) -> Acquisition:
     try:
         reader.SetFileName(str(file))
         reader.ReadImageInformation()
-    except RuntimeError:  # a segmentation, a report: no sequence
+    except (RuntimeError, TypeError, ValueError):  # a segmentation, a report: no sequence; a path that is not UTF-8
         return Acquisition()
     tags = reader.GetMetaDataDictionary()
 

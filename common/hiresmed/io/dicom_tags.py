@@ -7,6 +7,7 @@ of the number, and ends the process over a palette without its table. So what a 
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,13 @@ RADIOGRAPHS = ("CR", "DX", "RG", "RF", "XA", "MG", "IO", "PX", "DR")  # projecti
 PIXELS = (
     "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation",
+)  # fmt: skip
+IMPLICIT, BIG_ENDIAN = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2"  # transfer syntaxes: without VRs; big endian
+LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+ENDLESS = 2**32 - 1  # length of a sequence that ends with a delimiter
+SHORT_VRS = (
+    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+    b"ST", b"TM", b"UI", b"UL", b"US",
 )  # fmt: skip
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 HEAD_BYTES = 2**20  # the attributes of the image stand within these
@@ -70,8 +78,9 @@ def numbers(tags: Mapping[str, str], keyword: str, count: int, file: str) -> lis
 
 
 def check_before_decoding(path: Path) -> None:
-    """InputError for what GDCM would misread or not survive: a palette, a modality table, fewer pixels than told."""
+    """InputError for what GDCM would misread or not survive: a palette, a modality table, lengths beyond the file."""
     head = _head(path)
+    _check_lengths(path)
     if b"PALETTE" in _first_value(head):
         raise InputError(f"{path.name} must be grey, got PALETTE COLOR; convert it to grey values first.")
     if b"PALETTE COLOR" in head and not all(_has(head, 0x0028, n) for n in PALETTE):
@@ -177,6 +186,44 @@ def check_orientation(tags: Mapping[str, str], file: str) -> None:
             f"{file} must have two unit vectors at right angles as ImageOrientationPatient, got "
             f"{tags['ImageOrientationPatient']}; export the series again."
         )
+
+
+def _check_lengths(path: Path) -> None:
+    """InputError where an element is longer than the file by what it says, which GDCM would allocate, or has no type.
+
+    The walk ends at the pixels, and where it meets what it does not know: little endian, with or without VRs.
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head[128:132] != b"DICM":
+        return
+    size = path.stat().st_size
+    syntax = b""  # said in group 2, which comes first and has VRs
+    at = 132
+    while at + 12 <= len(head):
+        group, element = struct.unpack_from("<HH", head, at)
+        if (group != 2 and syntax in (BIG_ENDIAN, DEFLATED)) or (group, element) == (0x7FE0, 0x0010):
+            return
+        has_vr = group == 2 or (group != 0xFFFE and syntax != IMPLICIT)
+        vr = head[at + 4 : at + 6] if has_vr else b""
+        if has_vr and vr not in LONG_VRS and vr not in SHORT_VRS:
+            if vr.decode("latin-1").isprintable():  # ?? and the like, as old scanners write
+                return
+            raise InputError(
+                f"{path.name} must be a DICOM image, got an element ({group:04x},{element:04x}) without a type; it is "
+                "damaged: export it again."
+            )
+        form, place, start = ("<I", 8, 12) if vr in LONG_VRS else ("<H", 6, 8) if vr else ("<I", 4, 8)
+        length = struct.unpack_from(form, head, at + place)[0]
+        end = at + start + (0 if length == ENDLESS else length)
+        if end > size:
+            raise InputError(
+                f"{path.name} must be a DICOM image, got an element ({group:04x},{element:04x}) of {length} bytes in "
+                f"a file of {size}; it is truncated or damaged: export it again."
+            )
+        if (group, element) == (2, 0x0010):
+            syntax = head[at + start : end].strip(b"\0 ")
+        at = at + start if group == 0xFFFE or vr == b"SQ" else end  # what a sequence holds follows
 
 
 def _head(path: Path) -> bytes:
