@@ -1,4 +1,7 @@
-"""What paper.yaml trains has the settings that the papers give; dcgan_mri's sets are in test_dcgan_front_door.py."""
+"""What paper.yaml trains has the papers' settings, and inference has those of training.
+
+The sets of dcgan_mri are in test_dcgan_front_door.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from hiresmed.methods.msgan.levels import number_of_scales
 from hiresmed.training import LeastSquares, NonSaturating, R1Penalty
 from monai.bundle import ConfigParser
 
+# what a run of inference sets for itself; all other knobs of both configs belong to the weights
+ITS_OWN = {"output_dir", "batch_size", "label_coding", "amp", "phantom", "network", "network_def", "run"}
 BUNDLES = pathlib.Path(__file__).resolve().parents[1] / "bundles"
 
 
@@ -83,3 +88,17 @@ def test_the_stages_of_the_images_generator_are_the_papers(paper):
     assert get("g_optimizer").defaults["lr"] == pytest.approx(0.002 * 4 / 5)
     assert get("d_optimizer").defaults["lr"] == pytest.approx(0.002 * 16 / 17, rel=1e-5)
     assert get("g_optimizer").defaults["betas"] == pytest.approx((0, 0.99 ** (4 / 5)), abs=1e-5)
+
+
+@pytest.mark.parametrize("bundle", sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/train.yaml")))
+def test_inference_has_the_settings_of_training(bundle):
+    configs = [
+        ConfigParser.load_config_file(str(BUNDLES / bundle / "configs" / f"{n}.yaml")) for n in ("train", "inference")
+    ]
+    training, inference = configs
+    shared = {name for name in set(training) & set(inference) - ITS_OWN if not isinstance(inference[name], dict)}
+    shared = {name for name in shared if "_target_" not in str(inference[name])}
+    assert {"seed", "dataset_dir"} < shared and len(shared) >= 8
+    assert {name: inference[name] for name in shared} == {name: training[name] for name in shared}
+    for part in ("network_def",) if bundle in ("dcgan_mri", "inr_gan_multistage", "patchddm_brats") else ():
+        assert inference[part] == training[part]
