@@ -59,10 +59,10 @@ def _acquisition(file: Path, _changed: int) -> Acquisition:
 
 def told_by_series(folder: Path) -> Telling:
     """Which sequence a folder of DICOM images holds, by its name, its description and its acquisition together."""
-    made = series_acquisition(folder)
+    acquisition = series_acquisition(folder)
     by_folder = told_by_title(folder.name)
-    by_title = told_by_title(made.title)
-    return checked_by_acquisition(_both(by_folder, by_title, folder.name, made.title), made)
+    by_title = told_by_title(acquisition.title)
+    return checked_by_acquisition(_both(by_folder, by_title, folder.name, acquisition.title), acquisition)
 
 
 def _both(by_folder: Telling, by_title: Telling, folder: str, title: str) -> Telling:
@@ -72,8 +72,8 @@ def _both(by_folder: Telling, by_title: Telling, folder: str, title: str) -> Tel
         return by_title
     if by_title.silent or by_title == by_folder:
         return by_folder
-    told = {by_folder.sequence, by_title.sequence}
-    if len(told) == 1 and None not in told:
+    sequences = {by_folder.sequence, by_title.sequence}
+    if len(sequences) == 1 and None not in sequences:
         return by_folder if by_folder.explicit else by_title
     if by_folder.sequence == "t1ce" and by_title.sequence == "t1" and not by_title.explicit:
         return by_folder  # a description need not tell the contrast medium
@@ -86,9 +86,11 @@ def _both(by_folder: Telling, by_title: Telling, folder: str, title: str) -> Tel
 
 def series_in_words(folder: Path) -> str:
     """A series as reports name it, by its number and description, `series 3: AX T1 +C`, or its folder."""
-    made = series_acquisition(folder)
+    acquisition = series_acquisition(folder)
     own = folder.name if folder.is_dir() else folder.parent.name
-    return f"series {made.number}: {made.title or own}" if made.number else f"{own}: {made.title}".rstrip(": ")
+    if acquisition.number:
+        return f"series {acquisition.number}: {acquisition.title or own}"
+    return f"{own}: {acquisition.title}".rstrip(": ")
 
 
 def series_folders(folder: Path) -> dict[Path, Telling]:

@@ -97,13 +97,13 @@ def ms_ssim_diversity(generated: Images, real: Images, pairs: int = 200, seed: i
         )
     # the same number of pairs of each side
     pairs = min(pairs, *(len(side) * (len(side) - 1) // 2 for side in (generated, real)))
-    drawn = [random_pairs(len(side), pairs, seed) for side in (generated, real)]
-    generated_similarity, real_similarity = (pair_similarities(s, p) for s, p in zip((generated, real), drawn))
+    pairs_by_side = [random_pairs(len(side), pairs, seed) for side in (generated, real)]
+    generated_similarity, real_similarity = (pair_similarities(s, p) for s, p in zip((generated, real), pairs_by_side))
     return {
         "value": generated_similarity.mean().item(),
-        "standard_error": _standard_error(generated_similarity, drawn[0]),
+        "standard_error": _standard_error(generated_similarity, pairs_by_side[0]),
         "real_value": real_similarity.mean().item(),
-        "real_standard_error": _standard_error(real_similarity, drawn[1]),
+        "real_standard_error": _standard_error(real_similarity, pairs_by_side[1]),
         "n_generated": len(generated),
         "n_real": len(real),
         "pairs": pairs,

@@ -77,8 +77,8 @@ class FeatureReservoir:
         """The number of each feature's image, where the images added are those from 0 to n - 1."""
         ranks, places = self.ranks.sort()
         all_ranks, numbers = _hashed(self.seed, range(self.n)).sort()
-        kept = numbers[torch.searchsorted(all_ranks, ranks)]
-        return kept[places.argsort()].tolist()
+        sampled_numbers = numbers[torch.searchsorted(all_ranks, ranks)]
+        return sampled_numbers[places.argsort()].tolist()
 
     def merge(self, other: FeatureReservoir) -> FeatureReservoir:
         """Adds the features of another reservoir of the same seed and extractor, and of images with other numbers."""

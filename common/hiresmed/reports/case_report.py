@@ -81,8 +81,8 @@ class CaseReport(RunReport):
         if self.metrics is not None and content.truth is not None:
             result["metrics"] = self.metrics(*content.truth)
         if content.sequences:
-            told = ", ".join(f"{sequence} from {where}" for sequence, where in content.sequences.items())
-            print(f"{case['name']}: {told}.", flush=True)
+            assignment = ", ".join(f"{sequence} from {where}" for sequence, where in content.sequences.items())
+            print(f"{case['name']}: {assignment}.", flush=True)
         self.publish(
             self.output.case_folder(case["name"]),
             engine,

@@ -33,16 +33,16 @@ def save_atomically(value: Any, path: Path) -> None:
     """torch.save that gives a file its name only when complete: written aside, flushed to the disk, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_then_rename(path) as aside, open(aside, "wb") as file:
-        told = _Told(file)
+        stream = _WatchedFile(file)
         try:
-            torch.save(value, cast(BinaryIO, told))
+            torch.save(value, cast(BinaryIO, stream))
         except RuntimeError as error:
-            raise (told.refusal or error) from None
+            raise (stream.refusal or error) from None
         file.flush()
         os.fsync(file.fileno())
 
 
-class _Told:
+class _WatchedFile:
     """A file to write to that remembers what the system refused: torch says only at which position it noticed."""
 
     def __init__(self, file: BinaryIO) -> None:

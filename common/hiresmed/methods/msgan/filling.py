@@ -73,9 +73,9 @@ class FilledView(Volume):
         high = [min(s + m, n) for s, m, n in zip(start, shape, self.shape)]
         size = [b - a for a, b in zip(low, high)]
         place = box_index([a - s for a, s in zip(low, start)], size)
-        seen = self.mask.read(low, size) == 0
-        known[0][place] = np.where(seen, self.image.read(low, size), 0)
-        known[1][place] = seen
+        visible = self.mask.read(low, size) == 0
+        known[0][place] = np.where(visible, self.image.read(low, size), 0)
+        known[1][place] = visible
         known[2][place] = 1
         return torch.from_numpy(known)[None]
 

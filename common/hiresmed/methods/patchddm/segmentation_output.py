@@ -82,16 +82,16 @@ class SegmentationOutput(CaseOutput):
         if image is not None and dataset_dir is not None:
             raise InputError(f"Either image or dataset_dir must be given, got both ({image}, {dataset_dir}).")
         if dataset_dir is not None:
-            found = brain_cases(dataset_dir, section, label=label, keep_refused=True)
+            cases = brain_cases(dataset_dir, section, label=label, keep_refused=True)
         else:
-            found = [brats_case(BrainPhantom(**(phantom or {})) if image is None else _listed(image), label)]
-            if label is not None and not isinstance(found[0]["image"], BrainPhantom):
-                found[0].setdefault("label", label)
-        self.several = len(found) > 1
-        _name_apart(found)
-        for case, name in zip(found, result_names([str(case["name"]) for case in found])):
+            cases = [brats_case(BrainPhantom(**(phantom or {})) if image is None else _listed(image), label)]
+            if label is not None and not isinstance(cases[0]["image"], BrainPhantom):
+                cases[0].setdefault("label", label)
+        self.several = len(cases) > 1
+        _name_apart(cases)
+        for case, name in zip(cases, result_names([str(case["name"]) for case in cases])):
             case["name"] = name
-        for case in found:
+        for case in cases:
             remove_no_folder(self.work_dir(case["name"]))
             source = _first(case)
             try:
@@ -105,7 +105,7 @@ class SegmentationOutput(CaseOutput):
             case["sources"] = "\n".join(str(path) for path in images)  # text, as batches collate it
             # FLAIR, on which the whole tumour shows, is what a DICOM SEG refers to
             case["series"] = str(case["image"][-1]) if isinstance(case["image"], list) else ""
-        left = found if self.overwrite else self._left(found)
+        left = cases if self.overwrite else self._left(cases)
         for case in left:
             if case["format"] != "dcm":
                 continue

@@ -186,11 +186,11 @@ class DiffusionTrainer(Trainer):
         parts = list(zip(*(value.chunk(self.accumulation_steps) for value in (condition, x0, t, eps))))
         for k, part in enumerate(parts, start=1):
             with self._gradient_sync(last=k == len(parts)):
-                one, x0_found = self._loss(*part)
+                one, x0_implied = self._loss(*part)
                 one = one * (len(part[0]) / len(x0))
                 one.backward()
             loss += one.detach()
-            predictions.append(x0_found)
+            predictions.append(x0_implied)
         norm = gradient_norm(self.network.parameters(), self.max_grad_norm)
         if self.guard.allows(norm, self.state.iteration):
             self.optimizer.step()
