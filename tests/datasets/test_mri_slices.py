@@ -11,8 +11,10 @@ import pytest
 import torch
 from hiresmed.core.errors import InputError
 from hiresmed.core.volumes import ArrayVolume
+from hiresmed.datasets.brain_mr import mri_images
 from hiresmed.datasets.mri_slices import AxialSlices, MriSlices, listed_subjects, percentiles, slice_cases
 from hiresmed.io.readers import open_volume
+from PIL import Image
 
 DATA = Path(os.environ.get("HIRESMED_DATA", "/nowhere"))
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
@@ -204,3 +206,18 @@ def test_a_real_brats_volume_lies_with_its_front_up():
 def test_subjects_of_one_slice_each_make_a_data_set(tmp_path):
     data = MriSlices(brats_folder(tmp_path, ["a", "b"], shape=(6, 7, 1)), contrasts=["t2"], slices=None, size=8)
     assert [data[n]["name"] for n in range(len(data))] == ["a_t2_000", "b_t2_000"]
+
+
+def test_a_folder_of_pictures_gives_each_as_it_is_seen_once_and_splits_them_by_name(tmp_path):
+    pictures = {}
+    for n in range(12):
+        pictures[f"p{n:02d}"] = np.random.default_rng(n).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pictures[f"p{n:02d}"]).save(tmp_path / f"p{n:02d}.png")
+    how = {"dataset_dir": tmp_path, "contrasts": ["flair", "t1"], "size": 16, "percentiles": [0, 100]}
+    images = {item["subject"]: item["image"] for section in ("training", "validation")
+              for item in mri_images(section, **how)}  # fmt: skip
+    assert len(mri_images("training", **how)) + len(mri_images("validation", **how)) == 12, "none twice"
+    for name, values in pictures.items():
+        low, high = int(values.min()), int(values.max())
+        expected = (values.astype(float) - low) / (high - low) * 2 - 1
+        assert np.abs(images[name][0].numpy() - expected).max() < 1e-5

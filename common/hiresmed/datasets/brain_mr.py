@@ -12,6 +12,7 @@ from monai.transforms import Compose
 from ..core.errors import InputError
 from ..core.knobs import parse_int
 from ..core.progress import Counted
+from ..io.readers import PICTURES
 from ..phantoms.brain import BrainPhantom
 from .brats import SEQUENCES, brain_cases, brats_cases
 from .image_sets import ImageSet
@@ -32,7 +33,8 @@ def mri_cases(
     """The cases of one section, for MriSlices(cases=...); a subject is never in two sections.
 
     Args:
-        dataset_dir: a folder in BraTS's layout; None: phantoms.
+        dataset_dir: a folder in BraTS's layout, or one of pictures (PNG, JPEG, TIFF), each a subject with one slice;
+            None: phantoms.
         section: training or validation (a fifth of the subjects, by their names alone), or what `subjects` names, or
             `split` makes.
         cases_list: instead of the split: list of {"t1": file, "flair": file, ... below dataset_dir, "subject",
@@ -58,7 +60,7 @@ def mri_cases(
         heads = brain_cases(None, section, phantoms, phantom)
         cases = [{**case, "slices": _middle(case["image"])} for case in heads]
     else:
-        cases = slice_cases(brats_cases(dataset_dir), section, subjects)
+        cases = slice_cases(_pictures(dataset_dir) or brats_cases(dataset_dir), section, subjects)
     if num_subjects is None:
         return cases
     count = parse_int(num_subjects, "num_subjects", least=1)
@@ -68,6 +70,15 @@ def mri_cases(
             "lower it, or give more subjects."
         )
     return sorted(cases, key=lambda case: str(case["subject"]))[:count]
+
+
+def _pictures(folder: str | Path) -> list[Mapping]:
+    """The pictures of a folder as cases of one slice, which is there for whatever contrast; [] if there is NIfTI."""
+    files = sorted(path for path in Path(folder).expanduser().rglob("*") if path.is_file())
+    if any(path.name.lower().endswith((".nii", ".nii.gz")) for path in files):
+        return []
+    pictures = [path for path in files if path.name.lower().endswith(PICTURES)]
+    return [{"image": [path] * len(SEQUENCES), "subject": path.stem, "slices": (0, 0)} for path in pictures]
 
 
 def _subject(entry: Mapping) -> str:
@@ -124,6 +135,8 @@ def mri_images(
 
     Other arguments: see mri_cases, MriSlices and ImageSet.
     """
+    if dataset_dir is not None and cases_list is None and _pictures(dataset_dir):
+        contrasts = contrasts[:1]  # a picture has one
     only = num_subjects if section == "training" else None
     cases = mri_cases(dataset_dir, section, cases_list, subjects, only, phantoms, phantom, split)
     slices_of_cases = MriSlices(

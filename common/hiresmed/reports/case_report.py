@@ -95,4 +95,17 @@ class CaseReport(RunReport):
             synthetic=content.synthetic,
             sequences=content.sequences,
         )
+        if result.get("metrics"):
+            print(f"{case['name']}: {scores_in_words(result['metrics'])}.", flush=True)
         self.output.finish(case)
+
+
+def scores_in_words(metrics: Mapping, most: int = 2) -> str:
+    """The first figures of a case's metrics.
+
+    >>> scores_in_words({"dice_WT": 0.69123, "hd95_WT": 13.4, "auroc_WT": None})
+    'dice_WT 0.691, hd95_WT 13.4 (all in report.json)'
+    """
+    figures = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    words = [f"{name} {value:.3g}" for name, value in list(figures.items())[:most]]
+    return f"{', '.join(words)} (all in report.json)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import numbers
 import pathlib
 from collections.abc import Mapping
@@ -12,8 +13,12 @@ import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 
+from ..core.errors import InputError
 from ..core.output_files import write_then_rename
 from .report import to_json_safe
+
+logger = logging.getLogger(__name__)
+FILES = (str, pathlib.Path, list)  # what a case's image is, unless it is made on the spot
 
 
 class MetricsFile:
@@ -23,15 +28,37 @@ class MetricsFile:
         output_dir: the run's folder.
         units: name -> unit, for the reader.
         protocol: one sentence on what was compared with what.
+        truth: key of the truth in a case; None: each case is its own. A case that is no file brings its truth.
+
+    Raises:
+        InputError: no case has a truth, before any work.
     """
 
-    def __init__(self, output_dir: str, units: Mapping[str, str], protocol: str) -> None:
+    def __init__(self, output_dir: str, units: Mapping[str, str], protocol: str, truth: str | None = None) -> None:
         self.path, self.units, self.protocol = pathlib.Path(output_dir) / "metrics.json", dict(units), protocol
+        self.truth = truth
         self.cases: dict[str, dict] = {}
 
     def attach(self, engine: Engine) -> None:
+        if self.truth is not None:
+            engine.add_event_handler(Events.STARTED, self._check)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._case)
         engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _check(self, engine: Engine) -> None:
+        loader: Any = engine.state.dataloader
+        cases = list(loader.dataset.data)
+        without = [case for case in cases if case.get(self.truth) is None and isinstance(case["image"], FILES)]
+        if cases and len(without) == len(cases):
+            raise InputError(
+                f"An evaluation must have the {self.truth} of a case, got none for {without[0]['name']} and the other "
+                f"{len(cases) - 1}; give --{self.truth}, add the files, or run inference alone."
+            )
+        if without:
+            logger.warning(
+                f"{len(without)} of {len(cases)} cases have no {self.truth} and are not scored, such as "
+                f"{without[0]['name']}."
+            )
 
     def _case(self, engine: Engine) -> None:
         batch: Any = engine.state.batch

@@ -61,7 +61,8 @@ class SampleReport(RunReport):
 
     def _write(self, engine: Engine, alike: Sequence[Mapping], metrics: Mapping | None) -> None:
         output = self.output
-        panels = [Panel("samples (synthetic)", sheet([self._thumbnail(sample) for sample in alike[:SHOWN]]))]
+        title = "samples (synthetic)" if len(alike) <= SHOWN else f"{SHOWN} of {len(alike)} samples (synthetic)"
+        panels = [Panel(title, sheet([self._thumbnail(sample) for sample in alike[:SHOWN]]))]
         for sample in output.samples:
             if sample["shape"] != alike[0]["shape"]:
                 panels.append(Panel(sample["name"], self._thumbnail(sample).mean(0).numpy()))
