@@ -45,15 +45,15 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "torch>=2.8",
-        "monai>=1.5",
+        "monai>=1.5.1",
         "numpy>=1.26",
         "nibabel>=5.2",
         "itk-io>=5.4",  # of ITK's parts the one that reads files, with itk-core: 0.6 GB instead of 1.5
         "pyyaml>=6",
         "scipy>=1.13",
         "pytorch-ignite>=0.5",
-        "zarr>=3.1",
-        "pillow>=10",
+        "zarr>=3.1.6",
+        "pillow>=10.3",
         "tifffile>=2024.8.10",
         "fire>=0.6",
         "tqdm>=4.64",
