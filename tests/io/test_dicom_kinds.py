@@ -5,11 +5,14 @@ A row is (kind, change of the sound series, wanted): `wanted` is a sentence, a w
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from dicom_files import make_slice
 from hiresmed.core.errors import InputError
 from hiresmed.io.dicom import open_series
+from hiresmed.io.dicom_tags import check_lengths
 
 pydicom = pytest.importorskip("pydicom", reason="the series are made by pydicom")
 
@@ -169,6 +172,16 @@ def test_a_lone_radiograph_is_checked_as_the_slices_of_a_series_are(tmp_path, ki
     make_slice(tmp_path / "a.dcm", (0, 0, 0), **sound | attributes)
     with pytest.raises(InputError, match=sentence):
         open_series(tmp_path / "a.dcm")
+
+
+def test_pydicoms_own_files_are_no_damaged_ones():
+    """Old scanners' files, private elements, sequences of either form, files whose syntax is called otherwise."""
+    files = [
+        p for p in (Path(pydicom.__file__).parent / "data" / "test_files").glob("*.dcm") if "truncated" not in p.name
+    ]
+    assert len(files) > 50
+    for path in files:
+        check_lengths(path)
 
 
 @pytest.mark.parametrize("syntax", [pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ImplicitVRLittleEndian])

@@ -80,7 +80,7 @@ def numbers(tags: Mapping[str, str], keyword: str, count: int, file: str) -> lis
 def check_before_decoding(path: Path) -> None:
     """InputError for what GDCM would misread or not survive: a palette, a modality table, lengths beyond the file."""
     head = _head(path)
-    _check_lengths(path)
+    check_lengths(path)
     if b"PALETTE" in _first_value(head):
         raise InputError(f"{path.name} must be grey, got PALETTE COLOR; convert it to grey values first.")
     if b"PALETTE COLOR" in head and not all(_has(head, 0x0028, n) for n in PALETTE):
@@ -188,7 +188,7 @@ def check_orientation(tags: Mapping[str, str], file: str) -> None:
         )
 
 
-def _check_lengths(path: Path) -> None:
+def check_lengths(path: Path) -> None:
     """InputError where an element is longer than the file by what it says, which GDCM would allocate, or has no type.
 
     The walk ends at the pixels, and where it meets what it does not know: little endian, with or without VRs.
@@ -198,13 +198,16 @@ def _check_lengths(path: Path) -> None:
     if head[128:132] != b"DICM":
         return
     size = path.stat().st_size
+    explicit: bool | None = None
     syntax = b""  # said in group 2, which comes first and has VRs
     at = 132
     while at + 12 <= len(head):
         group, element = struct.unpack_from("<HH", head, at)
         if (group != 2 and syntax in (BIG_ENDIAN, DEFLATED)) or (group, element) == (0x7FE0, 0x0010):
             return
-        has_vr = group == 2 or (group != 0xFFFE and syntax != IMPLICIT)
+        if group != 2 and explicit is None:  # whatever the syntax is called: some files are without VRs all the same
+            explicit = syntax != IMPLICIT and head[at + 4 : at + 6] in (*LONG_VRS, *SHORT_VRS)
+        has_vr = group == 2 or (group != 0xFFFE and bool(explicit))
         vr = head[at + 4 : at + 6] if has_vr else b""
         if has_vr and vr not in LONG_VRS and vr not in SHORT_VRS:
             if vr.decode("latin-1").isprintable():  # ?? and the like, as old scanners write
