@@ -27,11 +27,13 @@ ELSEWHERE = {
 }
 WALK = "## How to add a bundle"  # the part of CONTRIBUTING.md that is a page of its own
 HOW_TO = [
+    "quick_start.md",
     "command.md",
     "python.md",
     "own_data.md",
     "dicom.md",
     "what_is_checked.md",
+    "troubleshooting.md",
     "determinism.md",
     "monai_label.md",
     "distributed.md",

@@ -80,6 +80,7 @@ class CaseReport(RunReport):
         content = self.content({**case, **result})
         if self.metrics is not None and content.truth is not None:
             result["metrics"] = self.metrics(*content.truth)
+            print(f"{case['name']}: {scores_in_words(result['metrics'])}.", flush=True)
         if content.sequences:
             assignment = ", ".join(f"{sequence} from {where}" for sequence, where in content.sequences.items())
             print(f"{case['name']}: {assignment}.", flush=True)
@@ -95,8 +96,6 @@ class CaseReport(RunReport):
             synthetic=content.synthetic,
             sequences=content.sequences,
         )
-        if result.get("metrics"):
-            print(f"{case['name']}: {scores_in_words(result['metrics'])}.", flush=True)
         self.output.finish(case)
 
 
