@@ -245,7 +245,10 @@ MISTAKES = {
     ),
     "an output that exists": (lambda f, i, w: {"output_dir": filled(f)}, "must not yet hold chest_synthetic.nii.gz"),
     "nothing to resume": (lambda f, i, w: {"output_dir": filled(f), "resume": True}, "there is nothing to resume"),
-    "a file as output_dir": (lambda f, i, w: {"output_dir": text_file(f, "out")}, "out.* cannot"),
+    "a file as output_dir": (
+        lambda f, i, w: {"output_dir": text_file(f, "out")},
+        "out must be free for what this run writes, got Not a dir",
+    ),
     "size of nothing": (lambda f, i, w: {"size": [0, 16, 16]}, "size must give a positive number"),
     "negative size": (lambda f, i, w: {"size": [16, 16, -16]}, "size must give a positive number"),
     "size of two axes": (lambda f, i, w: {"size": [16, 16]}, "size must give a positive number"),

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # MONAI's warning about a `_target_` that is neither class nor function; it goes on with the module and fails later
 MODULE_AS_TARGET = r"Component <module '(?P<name>[\w.]+)'.*> is not callable"
@@ -99,6 +100,8 @@ def _refusal_in_words(error: OSError) -> InputError | None:
     if error.errno in _BROKEN:
         return InputError(f"{name or 'A file of this run'} must be readable, got {said}; check its disk or network.")
     if error.errno in _OCCUPIED:
+        # a file stands where a folder of the path should be
+        name = next((str(p) for p in Path(name).parents if name and p.exists() and not p.is_dir()), name)
         return InputError(
             f"{name or 'A place in output_dir'} must be free for what this run writes, got {said}; move away what lies "
             "there, or choose another output_dir."

@@ -55,7 +55,8 @@ def remove_no_folder(path: str | os.PathLike) -> None:
     """Removes what lies in a working folder's place and is none: a file, or a link, which would lead elsewhere."""
     path = Path(path)
     if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):  # of the latter writing will tell
+            path.unlink()
 
 
 def new_file(path: str | os.PathLike) -> None:
