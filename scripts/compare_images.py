@@ -146,6 +146,12 @@ def compare(args: argparse.Namespace, work_dir: pathlib.Path) -> None:
     alike = args.size is not None or same_shape(list(sets.values()))
     if args.pairs and not alike:
         raise InputError("All images must have one size for the MS-SSIM, got several; give --size, or --pairs 0.")
+    counts = {side: len(sets[side]) for side in ("generated", "real")}
+    if min(counts.values()) < 4:
+        raise InputError(
+            f"A comparison must have at least four images of each side, got {counts['generated']} generated and "
+            f"{counts['real']} real; give more."
+        )
     figures = metrics(sets["generated"], sets["real"], sets.get("training"))
     if idist.get_rank() == 0:
         args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -136,6 +136,26 @@ def test_every_config_of_ours_is_its_own_and_no_knob_in_it_is_refused(path):
         check_ids({**config, "output_dirr": 1}, contents)
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cuda:0", "device must be one of this machine, got cuda:0, where torch finds 0 GPUs; leave it out"),
+        ("gpu", "device must be such as cpu or cuda:0, got 'gpu'; correct it, or leave it out."),
+        ("cpu", None),
+    ],
+)
+def test_a_device_that_there_is_not_is_one_sentence(config, monkeypatch, name, sentence):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with open(config, "a") as file:
+        file.write("device: {_target_: torch.device, device: cpu}\nused: '@device'\n")
+    if sentence is None:
+        opened(config, device=name)
+    else:
+        with pytest.raises(InputError) as caught:
+            opened(config, device=name)
+        assert sentence in str(caught.value)
+
+
 def test_mlflow_logs_whatever_losses_a_trainer_has(config, monkeypatch):
     with open(config, "a") as file:
         file.write("train::handlers:\n- {_target_: MLFlowHandler, output_transform: "

@@ -166,9 +166,17 @@ def test_pixel_features_see_place_grey_and_roughness_and_need_no_weights(pixels)
     assert pixels.describe()["sha256"] is None
 
 
-def test_too_few_images_and_unknown_kinds_are_refused():
-    with pytest.raises(InputError, match="at least four images of each side, got 3 generated"):
-        ImageSetMetrics("pixels")(blobs(3), blobs(9))
+def test_a_set_too_small_for_distances_gets_its_other_figures_and_a_warning(caplog):
+    figures = ImageSetMetrics("pixels", pairs=3)(blobs(3), blobs(9), training=blobs(5))
+    assert set(figures) == {"made_by", "ms_ssim_diversity", "pixels_memorisation"}
+    assert "must have at least 4 images on both sides, got 3 generated and 9 real, and are left out" in caplog.text
+    whole = ImageSetMetrics("pixels", pairs=3)(blobs(4), blobs(9), training=blobs(5))
+    assert set(whole) > set(figures) and "pixels_kernel_distance" in whole
+    with pytest.raises(InputError, match="must have images on both sides, got 0 generated"):
+        ImageSetMetrics("pixels")([], blobs(9))
+
+
+def test_unknown_kinds_are_refused():
     with pytest.raises(InputError, match="kernel_distance, frechet_distance, got 'fid'"):
         FeatureDistance("pixels", "fid")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
+import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigComponent
@@ -70,6 +71,7 @@ def open_door(workflow: str = "infer") -> None:
         return
     check_ids(running.parser.get(), config_contents(running.config_root_path, running.parser))
     restore_text(running.parser, options_of(sys.argv))
+    check_device(running.parser)
     track_all_losses(running.parser)
     if workflow != "infer":
         check_limits(running.parser)
@@ -224,6 +226,27 @@ def _with_hashes(path: str) -> str:
     """A path of which MONAI turned # into ::, where one exists so; others, and expressions, as they are."""
     original = path.replace("::", "#")
     return original if os.path.exists(original) and not os.path.exists(path) else path
+
+
+def check_device(parser: ConfigParser) -> None:
+    """Refuse a device by name that torch cannot use here; torch would say so from deep inside.
+
+    Raises:
+        InputError: no name of a device, or a GPU that there is not.
+    """
+    name = parser.get("device") if "device" in parser else None
+    if not isinstance(name, str) or name.startswith(("$", "@")):
+        return
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device must be such as cpu or cuda:0, got {name!r}; correct it, or leave it out.") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(
+            f"device must be one of this machine, got {name}, where torch finds {count} GPUs; leave it out, set it to "
+            "cpu, or install the build of torch for the GPU."
+        )
 
 
 def track_all_losses(parser: ConfigParser) -> None:

@@ -5,6 +5,7 @@ Letters: N = number of images, D = feature dimension.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from .mmd import kernel_distance
 from .moments import FeatureMoments, frechet_distance
 from .neighbourhoods import FeatureReservoir, prdc
 from .planes import Images, PlanesOf
+
+logger = logging.getLogger(__name__)
+FEWEST = 4  # images of a side, of whose halves there is a covariance
 
 
 class SetFeatures:
@@ -114,7 +118,8 @@ class ImageSetMetrics:
         batch_size: images per call of the extractor.
         device: of the extractor.
 
-    Raises InputError for an extractor without weights, or fewer than four images of a side.
+    Of fewer than four images on a side there are no distances, with a warning. Raises InputError for an extractor
+    without weights, or a side without images.
     """
 
     def __init__(
@@ -140,10 +145,11 @@ class ImageSetMetrics:
     def __call__(
         self, generated: Images, real: Images, training: Images | None = None, held_out: Images | None = None
     ) -> dict:
-        if min(len(generated), len(real)) < 4:
+        fewest = min(len(generated), len(real))
+        if fewest < 1:
             raise InputError(
-                f"A comparison must have at least four images of each side, got {len(generated)} generated and "
-                f"{len(real)} real; give more."
+                f"A comparison must have images on both sides, got {len(generated)} generated and {len(real)} real; "
+                "give more."
             )
         real_planes = PlanesOf(real)
         generated_planes = PlanesOf(generated)
@@ -154,6 +160,30 @@ class ImageSetMetrics:
             generated_planes, self.extractor, first=self.first, part=lambda n: "b" if n < rest else "c", **self._walk
         )
         name = self.extractor.name
+        figures: dict = {"made_by": self.extractor.describe()}
+        if fewest >= FEWEST:
+            figures |= self._distances(real_planes, generated_planes, real_features, generated_features, half, rest)
+        else:
+            logger.warning(
+                f"Distances between sets must have at least {FEWEST} images on both sides, got {len(generated)} "
+                f"generated and {len(real)} real, and are left out; give more images."
+            )
+        if self.pairs and fewest >= 2:
+            figures["ms_ssim_diversity"] = ms_ssim_diversity(generated, real, self.pairs, self.seed)
+        if training is not None:
+            figures[f"{name}_memorisation"] = self._memorisation(generated_features.first, training, held_out)
+        return figures
+
+    def _distances(
+        self,
+        real_planes: PlanesOf,
+        generated_planes: PlanesOf,
+        real_features: SetFeatures,
+        generated_features: SetFeatures,
+        half: int,
+        rest: int,
+    ) -> dict:
+        name = self.extractor.name
         counts = {"n_real": len(real_planes), "n_generated": len(generated_planes)}
         x = real_features.reservoir.features
         y = generated_features.reservoir.features
@@ -162,19 +192,13 @@ class ImageSetMetrics:
             generated_planes.groups_of(generated_features.reservoir.numbers()),
         )
         distance = frechet_distance(real_features.combined_moments(), generated_features.combined_moments())
-        figures = {
-            "made_by": self.extractor.describe(),
+        return {
             f"{name}_kernel_distance": kernel_distance(x, y, *groups),
             f"{name}_kernel_distance_of_real_halves": self._between_halves(x, groups[0]),
             f"{name}_frechet_distance": {"value": distance, **counts},
             f"{name}_frechet_ratio": self._ratio(real_features, generated_features, half, rest),
             f"{name}_prdc": prdc(x, y, min(self.nearest_k, len(x) - 1, len(y) - 1)),
         }
-        if self.pairs:
-            figures["ms_ssim_diversity"] = ms_ssim_diversity(generated, real, self.pairs, self.seed)
-        if training is not None:
-            figures[f"{name}_memorisation"] = self._memorisation(generated_features.first, training, held_out)
-        return figures
 
     def _between_halves(self, features: torch.Tensor, groups: Sequence[Hashable]) -> dict:
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
