@@ -28,7 +28,7 @@ from PIL import Image
 GREY = random_array(np.uint8, (40, 30))
 VOLUME = random_array(np.int16, (6, 7, 8))
 FEW, MANY = 60, 3000
-SECONDS, GROWTH = 5.0, 2**19  # of one file; kB in all
+SECONDS, GROWTH = 20.0, 2**19  # of one file; kB in all
 JUNK = [
     None,
     0,

@@ -192,12 +192,17 @@ def test_an_element_longer_than_its_file_is_refused_before_it_is_allocated(tmp_p
     file.file_meta.TransferSyntaxUID = syntax
     file.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     assert open_series(tmp_path / "a.dcm").shape == (6, 5)
+    without_type = (tmp_path / "a.dcm").read_bytes().replace(b"PN\x08\x00", b"P\xff\xff\xff")
     raw = bytearray((tmp_path / "a.dcm").read_bytes())
     at = raw.index(b"\x09\x00\x02\x10") + (8 if syntax.is_implicit_VR is False else 4)
     raw[at : at + 4] = (2**31).to_bytes(4, "little")
     (tmp_path / "a.dcm").write_bytes(raw)
     with pytest.raises(InputError, match=r"got an element \(0009,1002\) of 2147483648 bytes in a file of"):
         open_series(tmp_path / "a.dcm")
+    if syntax == pydicom.uid.ExplicitVRLittleEndian:
+        (tmp_path / "a.dcm").write_bytes(without_type)
+        with pytest.raises(InputError, match=r"got an element \(0010,0010\) without a type"):
+            open_series(tmp_path / "a.dcm")
 
 
 def icon():

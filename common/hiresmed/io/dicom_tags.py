@@ -35,6 +35,7 @@ PIXELS = (
 )  # fmt: skip
 IMPLICIT, BIG_ENDIAN = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2"  # transfer syntaxes: without VRs; big endian
 LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+SYNTAXES = (b"1.2.840.10008.1.2", b"1.2.840.113619.")  # beginnings: the standard's, one maker's own
 ENDLESS = 2**32 - 1  # length of a sequence that ends with a delimiter
 SHORT_VRS = (
     b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
@@ -203,14 +204,14 @@ def check_lengths(path: Path) -> None:
     at = 132
     while at + 12 <= len(head):
         group, element = struct.unpack_from("<HH", head, at)
-        if (group != 2 and syntax in (BIG_ENDIAN, DEFLATED)) or (group, element) == (0x7FE0, 0x0010):
+        if group != 2 and syntax in (BIG_ENDIAN, DEFLATED):
             return
         if group != 2 and explicit is None:  # whatever the syntax is called: some files are without VRs all the same
             explicit = syntax != IMPLICIT and head[at + 4 : at + 6] in (*LONG_VRS, *SHORT_VRS)
         has_vr = group == 2 or (group != 0xFFFE and bool(explicit))
         vr = head[at + 4 : at + 6] if has_vr else b""
         if has_vr and vr not in LONG_VRS and vr not in SHORT_VRS:
-            if vr.decode("latin-1").isprintable():  # ?? and the like, as old scanners write
+            if group != 2 and vr.isascii() and vr.decode().isprintable():  # ?? and the like, as old scanners write
                 return
             raise InputError(
                 f"{path.name} must be a DICOM image, got an element ({group:04x},{element:04x}) without a type; it is "
@@ -218,6 +219,8 @@ def check_lengths(path: Path) -> None:
             )
         form, place, start = ("<I", 8, 12) if vr in LONG_VRS else ("<H", 6, 8) if vr else ("<I", 4, 8)
         length = struct.unpack_from(form, head, at + place)[0]
+        if vr == b"UN" and length == ENDLESS:  # what follows has no VRs
+            return
         end = at + start + (0 if length == ENDLESS else length)
         if end > size:
             raise InputError(
@@ -226,6 +229,13 @@ def check_lengths(path: Path) -> None:
             )
         if (group, element) == (2, 0x0010):
             syntax = head[at + start : end].strip(b"\0 ")
+            if not syntax.startswith(SYNTAXES):
+                raise InputError(
+                    f"{path.name} must be a DICOM image, got the transfer syntax {syntax[:40].decode('latin-1')!r}, "
+                    "which is none; it is damaged: export it again."
+                )
+        if (group, element) == (0x7FE0, 0x0010):
+            return
         at = at + start if group == 0xFFFE or vr == b"SQ" else end  # what a sequence holds follows
 
 
