@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import monai.bundle
+import programs
 import pytest
 import torch
 from hiresmed.cli.bundle_folders import BundleFolder
@@ -241,8 +242,7 @@ def test_an_args_file_is_read_as_it_was_written(config, tmp_path, command_line):
 def test_an_args_file_with_a_mistyped_knob_ends_in_one_sentence(config, tmp_path):
     """It drew the phantom for `imagee`."""
     (tmp_path / "args.json").write_text(json.dumps({"config_file": config, "imagee": "/my/xray.png"}))
-    words = [sys.executable, "-m", "monai.bundle", "run", "--args_file", "args.json"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    done = programs.run(["-m", "monai.bundle", "run", "--args_file", "args.json"], cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "result:" not in done.stdout
     assert "error: --imagee is no knob of this config; did you mean --image?\n" in done.stderr
 
@@ -305,7 +305,7 @@ except Exception as error:
 
 
 def spoken(kind: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", PROGRAM.format(kind=kind)], capture_output=True, text=True)
+    return programs.run(["-c", PROGRAM.format(kind=kind)])
 
 
 def test_a_users_mistake_ends_as_one_line_and_ours_as_a_traceback():
@@ -359,7 +359,7 @@ run: ["$print(@batch)"]
 def test_a_module_as_target_ends_as_one_sentence(tmp_path, mode):
     (tmp_path / "train.yaml").write_text(MODULE_CONFIG.replace("MODE", mode))
     words = ["run", "--config_file", str(tmp_path / "train.yaml")]
-    done = subprocess.run([sys.executable, "-m", "monai.bundle", *words], capture_output=True, text=True)
+    done = programs.run(["-m", "monai.bundle", *words])
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert "must name a class or a function, got the module hiresmed.core.tiles; name what it defines" in line
