@@ -16,7 +16,7 @@ from hiresmed.core.errors import InputError
 from hiresmed.core.pyramids import Level
 from hiresmed.core.volumes import ArrayVolume
 from hiresmed.io import CaseOutput, MemoryStores, ZarrStores, open_level
-from hiresmed.methods.msgan import CascadeInferer, GradientSketch, MultiScaleGenerator, cascade, conditions
+from hiresmed.methods.msgan import CascadeInferer, GradientSketch, MultiScaleGenerator, cascade_run, conditions
 
 OBLIQUE = np.array([[0.6, -0.4, 0.0, 11.0], [0.3, 0.8, 0.1, -7.0], [0.0, -0.1, 2.0, 30.0], [0, 0, 0, 1]])
 
@@ -230,7 +230,7 @@ def test_processes_do_each_tile_once_and_leave_the_same_bytes(tmp_path, monkeypa
         assert max(map(len, shares)) - min(map(len, shares)) <= 1, "nobody idles"
         return numbers
 
-    for module in (conditions, cascade):
+    for module in (conditions, cascade_run):
         monkeypatch.setattr(module, "shared_tiles", shares_of_three)
     run(tmp_path / "three")
     assert digests(tmp_path / "three") == digests(tmp_path / "one")
