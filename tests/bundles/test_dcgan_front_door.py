@@ -290,7 +290,7 @@ def test_an_evaluation_says_how_many_images_which_network_and_draws_the_nearest(
         ({"seed": -1}, "seed must be a whole number"),
         ({"interpolate": [3]}, "interpolate must be the numbers of at least two samples"),
         ({"interpolate": [0, 1], "steps": 0}, "steps must be a whole number"),
-        ({"interpolate": 5}, "interpolate must be the numbers of at least two samples"),
+        ({"interpolate": 5}, "interpolate must be a list (a whole number each) or null, got 5"),
         ({"first_sample": -1}, "first_sample must be a whole number"),
         ({"output_format": "bmp"}, "output_format must be one of"),
         ({"output_format": "ome-zarr"}, "output_format must be png, tiff, nii, nii.gz or dicom"),

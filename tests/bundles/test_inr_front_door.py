@@ -202,7 +202,7 @@ MISTAKES = {
     "a negative seed": (lambda f: {"seed": -1}, "seed must be a whole number from 0 on"),
     "size of three axes": (lambda f: {"size": [8, 8, 8]}, "size must give a positive number .* each of 2"),
     "no spacing": (lambda f: {"spacing": 0}, "spacing must be a positive length in mm"),
-    "offset in words": (lambda f: {"offset": "left"}, "offset must be a finite length in mm"),
+    "offset in words": (lambda f: {"offset": "left"}, r"offset must be a list \(a number each\) or a number, got"),
     "no trained spacing": (lambda f: {"trained_spacing": -1}, "trained_spacing must be a positive length"),
     "region outside": (lambda f: {"region": [[0, 17], [0, 9]]}, r"region must be .* inside \(16, 24\)"),
     "half a region": (lambda f: {"region": [5]}, "region must be"),

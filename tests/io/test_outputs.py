@@ -74,6 +74,22 @@ def test_a_sketch_alone_is_a_case_without_image(tmp_path):
     assert "image" not in case and case["name"] == "drawn"
 
 
+def test_an_interrupted_run_is_neither_lost_nor_mistaken_for_a_new_one(tmp_path):
+    """The next start says that resume would go on; overwrite begins anew."""
+    image = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), image)
+    first = output(tmp_path)
+    (case,) = first.cases(image=str(image))
+    first.check(case, (4, 4, 4))
+    assert len(output(tmp_path).cases(image=str(image))) == 1, "nothing was made yet"
+    first.stores(case, {}).pyramid("result", [(4, 4, 4)], [1], np.eye(4), "int16", 1.0, [(4, 4, 4)])
+    with pytest.raises(InputError, match="got one of a; set resume to true to go on with it, or overwrite to true to"):
+        output(tmp_path).cases(image=str(image))
+    assert first.work_dir("a").exists()
+    for option in ("resume", "overwrite"):
+        assert len(output(tmp_path, **{option: True}).cases(image=str(image))) == 1
+
+
 class Killed(BaseException):
     """Nothing that tidies up after errors may catch it."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import yaml
@@ -24,15 +24,18 @@ from ..core.knobs import (
     MONAI_OWN,
     TEXT_KNOBS,
     as_expression,
+    check_kind,
     is_null,
     names_in,
     nearest_name,
     parse_int,
     parse_positive,
+    parse_share,
     parse_text,
     unknown_knob,
 )
 from ..core.memory import keeping_allocator, steady_allocator
+from ..core.volumes import first_line
 from ..reports.run_report import SHOWN
 from .bundle_folders import SUFFIXES, ids_of, loaded
 
@@ -73,6 +76,8 @@ def open_door(workflow: str = "infer") -> None:
     restore_text(running.parser, options_of(sys.argv))
     check_device(running.parser)
     track_all_losses(running.parser)
+    check_kinds(running.parser)
+    check_device(running.parser)
     if workflow != "infer":
         check_limits(running.parser)
 
@@ -268,6 +273,57 @@ def track_all_losses(parser: ConfigParser) -> None:
                 parser[f"{engine}::{n}::output_transform"] = scalars
 
 
+def check_device(parser: ConfigParser) -> None:
+    """Refuse a device that was asked for by name and that this machine has not.
+
+    Raises:
+        InputError: no number can be put there and fetched again.
+    """
+    name = parser.get("device")
+    if not isinstance(name, str):
+        return
+    device = parser.get_parsed_content("device")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise InputError(
+            f"device must be one that torch can use on this machine, got {str(device)!r} ({first_line(error)}); choose "
+            "another one (cpu, cuda, cuda:0 ...), or leave it out."
+        ) from error
+
+
+def check_kinds(parser: ConfigParser) -> None:
+    """Refuse a knob that is a word where a number is wanted, or the like, by the arguments that it is passed on to.
+
+    Only arguments of this library's own components count, by their type hints.
+
+    Raises:
+        InputError: the first that is of no kind that its argument takes.
+    """
+    for _, component in list(_sections(parser.get())):
+        hints = _type_hints_of(component)
+        for argument, reference in component.items():
+            if argument not in hints or not re.fullmatch(r"@\w+", str(reference)):
+                continue
+            knob = reference[1:]
+            value = parser.get(knob)
+            is_made = isinstance(value, str) and value.startswith(("$", "@", "%"))
+            if not is_made and not (isinstance(value, dict) and "_target_" in value):
+                check_kind(value, hints[argument], knob)
+
+
+def _type_hints_of(component: Mapping) -> dict[str, Any]:
+    """The types of what one of this library's components takes; none of another component."""
+    target = component.get("_target_")
+    if not isinstance(target, str) or target.partition(".")[0] != __name__.partition(".")[0]:
+        return {}
+    try:
+        function = locate(target)
+        return get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (ErrorDuringImport, AttributeError, NameError, TypeError):
+        return {}
+
+
 def check_limits(parser: ConfigParser) -> None:
     """Refuse knobs of training that are no counts or rates, before data is read.
 
@@ -280,8 +336,10 @@ def check_limits(parser: ConfigParser) -> None:
         for argument, reference in component.items():
             if "_target_" not in component or not re.fullmatch(r"@\w+", str(reference)):
                 continue
-            value = parser.get_parsed_content(reference[1:]) if argument in ("lr", *COUNTS) else None
+            value = parser.get_parsed_content(reference[1:]) if argument in ("lr", "decay", *COUNTS) else None
             if argument == "lr":
                 parse_positive(value, reference[1:])
+            elif argument == "decay":
+                parse_share(value, reference[1:])
             elif value is not None:
                 parse_int(value, reference[1:], least=1)

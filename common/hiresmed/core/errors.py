@@ -17,6 +17,8 @@ from pathlib import Path
 # MONAI's warning about a `_target_` that is neither class nor function; it goes on with the module and fails later
 MODULE_AS_TARGET = r"Component <module '(?P<name>[\w.]+)'.*> is not callable"
 
+# torch's error for a convolution of less than it reads, deep in a network whose depth no patch's size can know
+PATCH_BELOW_KERNEL = r"input size.*: \((?P<size>[\d x]+)\)\. Kernel size: \((?P<kernel>[\d x]+)\)\. Kernel size can't"
 
 # what the system refuses, and neither we nor a library can help
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -126,6 +128,12 @@ def _input_error_within(error: BaseException | None) -> InputError | None:
             return InputError(
                 f"_target_ must name a class or a function, got the module {module['name']}; name what it defines, and "
                 "if the module hides a function of the same name in its package, rename the file."
+            )
+        patch = re.search(PATCH_BELOW_KERNEL, str(error)) if isinstance(error, RuntimeError) else None
+        if patch:
+            return InputError(
+                f"An image or patch must be larger than the kernels of the network that it goes through, got "
+                f"{patch['size']} for a kernel of {patch['kernel']}; raise patch_size, base_patch or the image's size."
             )
         visited.add(id(error))
         error = error.__cause__ or error.__context__

@@ -7,8 +7,9 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from .errors import InputError
 
@@ -60,6 +61,111 @@ def parse_positive(value: Any, name: str) -> float:
     if not is_number or not 0 < value < math.inf:
         raise InputError(f"{name} must be a number above 0, got {value!r}; change it.")
     return float(value)
+
+
+def parse_share(value: Any, name: str) -> float:
+    """A knob that is a share, a rate or a probability: a number from 0 to 1.
+
+    Raises:
+        InputError: for any other value, text included.
+
+    >>> parse_share(0.998, "ema_decay")
+    0.998
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}; change it.")
+    return float(value)
+
+
+def parse_range(value: Any, name: str) -> tuple[float, float]:
+    """A knob of two rising numbers.
+
+    Raises:
+        InputError: for any other value.
+
+    >>> parse_range([-1, 1], "value_range")
+    (-1.0, 1.0)
+    """
+    try:
+        low, high = (float(bound) for bound in value)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise InputError(f"{name} must be two rising numbers, got {value!r}; change it.")
+    return low, high
+
+
+def check_kind(value: Any, kind: Any, name: str) -> None:
+    """Checks a knob by the type hint of the argument that it is passed on to.
+
+    Args:
+        kind: of numbers, text, mappings, sequences of these, None and their unions; any other type takes anything.
+
+    Raises:
+        InputError: the value is none of these.
+
+    >>> check_kind([1, 2], float | list[int] | None, "spacing")
+    >>> check_kind("small", int, "size")
+    Traceback (most recent call last):
+        ...
+    hiresmed.core.errors.InputError: size must be a whole number, got 'small'; change it.
+    """
+    if not _is_of_kind(value, kind):
+        raise InputError(f"{name} must be {_kind_in_words(kind)}, got {value!r}; change it.")
+
+
+def _alternatives(kind: Any) -> tuple:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is_sequence(kind: Any) -> bool:
+    return get_origin(kind) in (Sequence, Iterable, list, tuple)
+
+
+def _is_mapping(kind: Any) -> bool:
+    return (get_origin(kind) or kind) in (Mapping, dict)
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    for one in _alternatives(kind):
+        if one is NoneType:
+            fits = value is None or is_null(value)
+        elif one is bool:
+            fits = str(value).lower() in ("true", "false", "1", "0")
+        elif one is int:
+            fits = (isinstance(value, int) and is_number) or (isinstance(value, str) and value.lstrip("-").isdecimal())
+        elif one is float:
+            fits = is_number and math.isfinite(value)
+        elif one is str:
+            fits = isinstance(value, str)
+        elif _is_mapping(one):
+            fits = isinstance(value, Mapping)
+        elif _is_sequence(one) and not isinstance(value, str):
+            parts = get_args(one)
+            fits = isinstance(value, list | tuple) and all(_is_of_kind(part, parts[0]) for part in value)
+        else:
+            fits = not _is_sequence(one)
+        if fits:
+            return True
+    return False
+
+
+_KINDS = {NoneType: "null", bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def _kind_in_words(kind: Any) -> str:
+    told = []
+    for one in _alternatives(kind):
+        if _is_mapping(one):
+            told.append("a mapping")
+        elif _is_sequence(one):
+            part = get_args(one)[0]
+            told.append(f"a list ({_kind_in_words(part)} each)")
+        else:
+            told.append(_KINDS.get(one, "another value"))
+    return " or ".join(told)
 
 
 def check_training(max_epochs: Any, epoch_length: Any) -> None:

@@ -14,8 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..core.distributed import local_batch_size, rank_share
-from ..core.errors import InputError
-from ..core.knobs import parse_bool, parse_int
+from ..core.knobs import parse_bool, parse_int, parse_range
 
 
 class Items(Protocol):
@@ -51,9 +50,7 @@ class ImageSet(Dataset):
     ) -> None:
         self.images = images
         self.channels = parse_int(channels, "channels", least=1)
-        self.low, self.high = (float(v) for v in value_range)
-        if not self.low < self.high:
-            raise InputError(f"value_range must be two rising numbers, got {list(value_range)}; correct it.")
+        self.low, self.high = parse_range(value_range, "value_range")
         count = len(images) if most is None else min(len(images), parse_int(most, "most", least=1))
         if exactly is not None:
             count = parse_int(exactly, "exactly", least=1)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from ..core.errors import InputError
+from ..core.knobs import parse_int, parse_range
 from ..core.output_files import scratch_folder
 from ..core.progress import with_progress
 from ..core.views import SliceView, TurnedView, picture_turn
@@ -214,9 +215,11 @@ class MriSlices(Dataset):
         if dataset_dir is not None and cases is not None:
             raise InputError("Either dataset_dir or cases must be given, got both; leave one out.")
         self.contrasts = list(contrasts)
-        self.size = size
+        self.size = parse_int(size, "size", least=1)
         self.fit = fit
         self.stack = stack
+        if slices is not None and len(slices) != 2:
+            raise InputError(f"slices must be the first and the last one, got {list(slices)}; give two numbers.")
         self.slices = None if slices is None else (int(slices[0]), int(slices[1]))
         self._check(window)
         self._window = window
@@ -239,8 +242,9 @@ class MriSlices(Dataset):
             raise InputError(f"contrasts must be some of {', '.join(SEQUENCES)}, got {self.contrasts}.")
         if self.fit not in FITS:
             raise InputError(f"fit must be one of {', '.join(FITS)}, got {self.fit!r}; choose one of them.")
-        if not 0 <= window[0] < window[1] <= 100:
-            raise InputError(f"window must be two rising percentiles in 0 ... 100, got {list(window)}.")
+        low, high = parse_range(window, "percentiles")
+        if low < 0 or high > 100:
+            raise InputError(f"percentiles must lie in 0 ... 100, got {list(window)}; change them.")
 
     def _opened(self, case: Mapping, contrasts: Sequence[str]) -> tuple:
         """(name, subject, [(slices, window) of each contrast], (first, last))."""

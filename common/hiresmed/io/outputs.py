@@ -82,7 +82,7 @@ class CaseOutput:
         """The run's cases, each {"image", "sketch", "mask", "name", "source"}; streamed from disk.
 
         Raises:
-            InputError: nothing to work on; a result that exists, without `overwrite` and not left to resume.
+            InputError: nothing to work on; without `overwrite` or `resume` a result that exists, or an interrupted run.
         """
         if sketch is not None and image is None and dataset_dir is None:
             listed = [{"sketch": sketch, "name": cases(image=sketch)[0]["name"]}]
@@ -108,6 +108,9 @@ class CaseOutput:
         for case in found if idist.get_rank() == 0 else ():
             finish_removal(self.work_dir(case["name"]))
         unfinished = [c for c in found if not self.final(c).exists() or (self.resume and self._begun(c))]
+        interrupted = [] if self.resume else [c for c in unfinished if self._holds_tiles(c)]
+        if interrupted and len(unfinished) == len(found):
+            raise interrupted_run(self.folder, interrupted[0]["name"])
         if self.resume and unfinished:
             for case in found:
                 if case not in unfinished:
@@ -156,6 +159,10 @@ class CaseOutput:
         return [str(path) for path in given if isinstance(path, str | os.PathLike)]
 
     def _begun(self, case: Mapping) -> bool:
+        return self._holds_tiles(case)
+
+    def _holds_tiles(self, case: Mapping) -> bool:
+        """Whether an interrupted run left work in the case's working folder, which `resume` would spare."""
         return any(self.work_dir(case["name"]).glob("*.ome.zarr"))
 
     def open(self, path, name: str) -> Volume:
@@ -272,6 +279,14 @@ class CaseOutput:
     def work_dir(self, name: str) -> pathlib.Path:
         """Folder of what is not finished."""
         return self.case_folder(name) / f"{name}.partial"
+
+
+def interrupted_run(folder: pathlib.Path, name: str) -> InputError:
+    """The sentence for a run that was killed and whose work would be lost if it were begun anew."""
+    return InputError(
+        f"{folder} must not hold an interrupted run, got one of {name}; set resume to true to go on with it, or "
+        "overwrite to true to begin anew."
+    )
 
 
 def _picture_shape(source) -> tuple[int, ...] | None:

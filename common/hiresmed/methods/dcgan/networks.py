@@ -19,7 +19,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import nn
 
 from ...core.errors import InputError
-from ...core.knobs import parse_int
+from ...core.knobs import parse_int, parse_share
 from ...training.minibatch import minibatch_deviation
 
 NORMS = ("batch", "sync_batch", "frozen_batch", "instance", "group", "none")
@@ -115,6 +115,8 @@ class DcganGenerator(nn.Module):
     ) -> None:
         super().__init__()
         steps = _doublings(size, width)
+        out_channels = parse_int(out_channels, "channels", least=1)
+        dropout = parse_share(dropout, "dropout")
         last_width = out_channels if last_width is None else parse_int(last_width, "last_width", least=1)
         self.latent_size = parse_int(latent_size, "latent_size", least=1)
         by_unit = norm in ("batch", "sync_batch", "frozen_batch")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...core.errors import InputError
+from ...core.knobs import parse_int
 
 
 class EqualLinear(nn.Module):
@@ -218,8 +219,8 @@ class ImplicitGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
-        self.out_channels = out_channels
-        self.latent_size = latent_size
+        self.out_channels = parse_int(out_channels, "image_channels", least=1)
+        self.latent_size = parse_int(latent_size, "latent_size", least=1)
         features = channels[0] if features is None else features
         self.mapping = MappingNetwork(latent_size, style_size, mapping_layers)
         self.fourier = FourierFeatures(spatial_dims, features, bandwidth)

@@ -23,6 +23,7 @@ from monai.utils import convert_to_dst_type
 from torch import nn
 
 from ...core.errors import InputError
+from ...core.knobs import parse_int
 from ...core.views import canonical_turn
 from .sketch import sketcher_of
 from .stage_inputs import StageBox, stage_conditions, stage_input
@@ -160,9 +161,9 @@ class MultiScaleGenerator(nn.Module):
     ) -> None:
         super().__init__()
         if weights not in ("shared", "per_scale"):
-            raise ValueError(f"weights must be shared or per_scale, got {weights!r}; choose one of the two.")
+            raise InputError(f"weights must be shared or per_scale, got {weights!r}; choose one of the two.")
         self.spatial_dims = spatial_dims
-        self.factor = factor
+        self.factor = factor = parse_int(factor, "factor", least=2)
         self.coordinates = coordinates
         self.num_stages = num_stages
         self.sketch_kind = sketch_kind

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...core.knobs import parse_int
 from ...core.receptive_field import ReceptiveField
 from ...core.tiles import Box, TileGrid, bounding_box, coarsen_box, dilate_box, refine_box
 
@@ -41,6 +42,7 @@ def number_of_scales(shape: Sequence[int], base_size: int, factor: int) -> int:
     >>> number_of_scales((512, 512, 120), 64, 2)
     3
     """
+    base_size = parse_int(base_size, "base_size", least=1)
     return max(0, math.ceil(math.log(max(shape) / base_size, factor) - 1e-9))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ...core.errors import InputError
+from ...core.knobs import parse_int
 from ...core.receptive_field import ReceptiveField
 from ...core.tiles import full_box
 from ...core.views import as_canonical
@@ -123,8 +124,8 @@ class MultiScalePatches(torch.utils.data.Dataset):
         self.coordinates = network.coordinates
         self.per_scale = len(network.stages) > 1
         self.fields = [ReceptiveField(n.margin, n.factor, n.margin) for n in (network.stage(0), network.stage(1))]
-        self.patch_size = patch_size
-        self.base_patch = base_patch
+        self.patch_size = parse_int(patch_size, "patch_size", least=1)
+        self.base_patch = parse_int(base_patch, "base_patch", least=1)
         self.batch_size = batch_size
         self.iterations = iterations
         self.base_share = base_share

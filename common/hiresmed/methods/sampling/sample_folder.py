@@ -21,7 +21,7 @@ from ...core.tiles import check_region
 from ...core.volumes import ArrayVolume, Volume
 from ...core.windows import check_window, to_unit_range
 from ...io.colours import check_colours, save_colours
-from ...io.outputs import CaseOutput
+from ...io.outputs import CaseOutput, interrupted_run
 from ...io.readers import open_volume
 from ...io.writers import PNG_PIXELS, check_output, check_png, save_volume
 
@@ -133,6 +133,10 @@ class SampleFolder(CaseOutput):
                 )
             return True
         existing = [self.final(sample) for sample in self.samples if self.final(sample).exists()]
+        tiles = [sample for sample in self.samples if self._holds_tiles(sample)]
+        if not self.resume and self._note.exists() and (existing or tiles):
+            name = existing[0].name if existing else tiles[0]["name"]
+            raise interrupted_run(self.folder, name)
         if existing:
             cure = "there is nothing to resume" if self.resume else "resume continues an interrupted run"
             raise InputError(
