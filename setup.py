@@ -69,6 +69,7 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
             "coverage>=7",
             "ruff>=0.12",
             "mypy>=1.18",
