@@ -169,7 +169,7 @@ def test_mistakes_are_named(folder, tmp_path):
         ({"contrasts": ["t3"]}, "t1, t1ce, t2, flair"),
         ({"slices": (3, 5)}, "a has 5 slices, but slices 3 to 5"),
         ({"fit": "crop"}, "pad, bicubic, square"),
-        ({"window": (50, 50)}, "rising percentiles"),
+        ({"window": (50, 50)}, "percentiles must be two rising numbers"),
         ({"subjects": tmp_path / "absent.txt"}, r"absent\.txt"),
         ({"section": "test"}, "the test section"),
     ):

@@ -173,9 +173,12 @@ class CaseOutput:
         return volume
 
     def discard(self, name: str) -> None:
-        """Removes the unpacked copy of an input that was refused; what an interrupted run has made stays."""
+        """Removes the unpacked copy of an input that was refused; what an interrupted run has made stays.
+
+        By every process: the last one that refuses it would leave a folder behind.
+        """
         work = self.work_dir(name)
-        if idist.get_rank() == 0 and not any(work.glob("*.ome.zarr")):
+        if not any(work.glob("*.ome.zarr")):
             shutil.rmtree(work, ignore_errors=True)
 
     def check(self, case: Mapping, shape: Sequence[int]) -> None:
