@@ -36,7 +36,7 @@ EXAMPLES = [
     ("dcgan_mri", "inference", {"channels": -1}, "channels must be a whole number from 1 on, got '-1'"),
     ("dcgan_mri", "inference", {"dropout": -1}, "dropout must be a number from 0 to 1, got -1"),
     ("dcgan_mri", "inference", {"steps": "word"}, "steps must be a whole number, got 'word'"),
-    ("dcgan_mri", "inference", {"device": "cdua"}, "device must be one that torch can use on this machine, got 'cdua'"),
+    ("dcgan_mri", "inference", {"device": "cdua"}, "device must be such as cpu or cuda:0, got 'cdua'"),
     ("dcgan_mri", "train", {"phantom": 2}, "phantom must be a mapping or null, got 2"),
     ("dcgan_mri", "train", {"percentiles": [0]}, "percentiles must be two rising numbers, got [0]"),
     ("dcgan_mri", "train", {"size": 0}, "size must be a"),

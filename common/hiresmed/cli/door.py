@@ -35,7 +35,6 @@ from ..core.knobs import (
     unknown_knob,
 )
 from ..core.memory import keeping_allocator, steady_allocator
-from ..core.volumes import first_line
 from ..reports.run_report import SHOWN
 from .bundle_folders import SUFFIXES, ids_of, loaded
 
@@ -77,7 +76,6 @@ def open_door(workflow: str = "infer") -> None:
     check_device(running.parser)
     track_all_losses(running.parser)
     check_kinds(running.parser)
-    check_device(running.parser)
     if workflow != "infer":
         check_limits(running.parser)
 
@@ -271,25 +269,6 @@ def track_all_losses(parser: ConfigParser) -> None:
                 from ..training.output_scalars import scalars
 
                 parser[f"{engine}::{n}::output_transform"] = scalars
-
-
-def check_device(parser: ConfigParser) -> None:
-    """Refuse a device that was asked for by name and that this machine has not.
-
-    Raises:
-        InputError: no number can be put there and fetched again.
-    """
-    name = parser.get("device")
-    if not isinstance(name, str):
-        return
-    device = parser.get_parsed_content("device")
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise InputError(
-            f"device must be one that torch can use on this machine, got {str(device)!r} ({first_line(error)}); choose "
-            "another one (cpu, cuda, cuda:0 ...), or leave it out."
-        ) from error
 
 
 def check_kinds(parser: ConfigParser) -> None:
