@@ -382,14 +382,16 @@ def test_a_damaged_chunk_is_no_traceback(tmp_path, damage):
         everything(volume)
 
 
-@pytest.mark.parametrize(("shape", "chunk"), [([10**6] * 3, [10**5] * 3), ([10**6] * 3, [1] * 3)])
+@pytest.mark.parametrize(
+    ("shape", "chunk"), [([10**6] * 3, [10**5] * 3), ([10**6] * 3, [1] * 3), ([4, 5, 6], [2, 0, 6])]
+)
 def test_sizes_that_no_file_bears_out_are_refused_at_once(tmp_path, shape, chunk):
     path = store(tmp_path / "a.zarr")
     content = json.loads((path / "0/zarr.json").read_text())
     content["shape"] = shape
     content["chunk_grid"]["configuration"]["chunk_shape"] = chunk
     (path / "0/zarr.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"header promises|at most .* chunks"):
+    with pytest.raises(InputError, match=r"header promises|at most .* chunks|at least one voxel"):
         open_volume(path, tmp_path)
 
 

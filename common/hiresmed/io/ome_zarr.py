@@ -325,6 +325,8 @@ class _Chunks:
     def check(self) -> None:
         """Refuses or warns, as `open_level` says."""
         name = self.image.name
+        if min(self.size) < 1:
+            raise InputError(f"{name} must have chunks of at least one voxel, got {self.size}; export it again.")
         counts = [-(-n // m) for n, m in zip(self.array.shape, self.size)]
         total = math.prod(counts)
         if total > CHUNKS:
