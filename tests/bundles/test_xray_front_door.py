@@ -362,6 +362,7 @@ def test_in_float64_the_bundles_network_gives_the_same_image_tiled_untiled_and_a
     assert np.abs(drawn(40, {"sketch": ArrayVolume(lines)}, 0.0) - module).max() <= 1e-12
 
 
+@pytest.mark.slow  # quick: the 3-D training (test_msgan_training.py) and this one on the stand-in card
 def test_two_epochs_on_phantoms_end_at_the_same_weights_with_a_break_between_them(tmp_path):
     def trained(name: str, **knobs) -> dict:
         run(TRAINING | {"output_dir": str(tmp_path / name)} | knobs, workflow="train")
