@@ -294,3 +294,16 @@ def test_a_real_ct_equals_monais_reader(tmp_path):
     theirs = LoadImage(image_only=True)(source)
     assert_boxes_equal(volume, theirs.numpy().astype(volume.dtype))
     np.testing.assert_allclose(volume.affine, theirs.affine.numpy(), atol=1e-6)
+
+
+def test_where_images_lie_deeper_the_folder_to_give_is_named(tmp_path):
+    """As archives sort: patient / study / series, or subset0 ... subset9."""
+    series = tmp_path / "LIDC-IDRI-0001" / "study" / "series"
+    series.mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), series / "a.nii.gz")
+    with pytest.raises(InputError, match=rf"got none in {tmp_path}; give {series}, or link the images"):
+        cases(dataset_dir=tmp_path)
+    assert [case["name"] for case in cases(dataset_dir=series)] == ["a"]
+    (series / "a.nii.gz").unlink()
+    with pytest.raises(InputError, match="check the path"):
+        cases(dataset_dir=tmp_path)

@@ -338,8 +338,21 @@ def _cases_in(folder: Path) -> list[Path]:
         more = f" and {len(names) - 6} more" if len(names) > 6 else ""
         LOGGER.warning("Left out, as they are no images: %s%s.", ", ".join(names[:6]), more)
     if not paths:
-        raise InputError(f"dataset_dir must hold images or DICOM sub-folders, got none in {folder}; check the path.")
+        deeper = _folder_of_images_below(folder)
+        cure = "check the path" if deeper is None else f"give {deeper}, or link the images of all such folders into one"
+        raise InputError(f"dataset_dir must hold images or DICOM sub-folders, got none in {folder}; {cure}.")
     return sorted(paths)
+
+
+def _folder_of_images_below(folder: Path, levels: int = 3) -> Path | None:
+    """The first folder below that is a dataset_dir, for archives that sort their cases into folders of folders."""
+    for child in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if _image_files(child) or any(_folder_is_case(p) for p in child.iterdir() if p.is_dir()):
+            return child
+        deeper = _folder_of_images_below(child, levels - 1) if levels > 1 else None
+        if deeper is not None:
+            return deeper
+    return None
 
 
 def _companions(images: Sequence[Path], others: Sequence[Path]) -> set[Path]:
