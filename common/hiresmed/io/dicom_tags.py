@@ -6,11 +6,13 @@ of the number, and ends the process over a palette without its table. So what a 
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from ..core.errors import InputError
 
@@ -43,6 +45,7 @@ SHORT_VRS = (
 )  # fmt: skip
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 HEAD_BYTES = 2**20  # the attributes of the image stand within these
+MOST_UNPACKED = 1032  # bytes that one byte of a deflated file can stand for
 PIXELS_PER_BYTE = 2**14  # beyond, no codec has packed an image; a header lies about its size
 PHOTOMETRIC = b"\x28\x00\x04\x00", b"\x00\x28\x00\x04"  # little and big endian
 MODALITY_LUT = b"\x28\x00\x00\x30SQ", b"\x00\x28\x30\x00SQ"
@@ -192,51 +195,91 @@ def check_orientation(tags: Mapping[str, str], file: str) -> None:
 def check_lengths(path: Path) -> None:
     """InputError where an element is longer than the file by what it says, which GDCM would allocate, or has no type.
 
-    The walk ends at the pixels, and where it meets what it does not know: little endian, with or without VRs.
+    The walk goes through sequences, past the pixels and to the end of the file, or to the zeros that fill it.
     """
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-    if head[128:132] != b"DICM":
-        return
     size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(128)
+        _walk(file, size, path.name, 132 if file.read(4) == b"DICM" else 0)
+
+
+def _walk(file: BinaryIO, size: int, name: str, at: int) -> None:
+    """Goes from element to element as GDCM does, starting at byte `at`.
+
+    A type that nobody knows, such as ??, has a length of 16 bits for GDCM, and one of 32 bits if what follows makes no
+    sense; so what follows must.
+    """
+    order = "<"
     explicit: bool | None = None
     syntax = b""  # said in group 2, which comes first and has VRs
-    at = 132
-    while at + 12 <= len(head):
-        group, element = struct.unpack_from("<HH", head, at)
-        if group != 2 and syntax in (BIG_ENDIAN, DEFLATED):
+    fragments = False  # in the items of packed pixels, which hold no elements
+    mixed = 0  # depth in a UN without length, whose elements have no VRs in most files
+    while True:
+        file.seek(at)
+        head = file.read(12).ljust(12, b"\0")
+        group, element = struct.unpack_from(order + "HH", head)
+        meta = group == 2 and explicit is None
+        if explicit is None and not meta:  # whatever the syntax is called: some files are without VRs all the same
+            if syntax == DEFLATED:
+                file, size, at, explicit = _unpacked(file, at, name), MOST_UNPACKED * size, 0, True
+                continue
+            if syntax == BIG_ENDIAN or (not syntax and head[0] == 0 < head[1]):  # 00 08 is group 8
+                order = ">"
+                group, element = struct.unpack_from(order + "HH", head)
+            explicit = syntax != IMPLICIT and head[4:6] in (*LONG_VRS, *SHORT_VRS)
+        if at + 8 > size or (head[:8] == bytes(8) and not file.read(HEAD_BYTES).strip(b"\0")):
             return
-        if group != 2 and explicit is None:  # whatever the syntax is called: some files are without VRs all the same
-            explicit = syntax != IMPLICIT and head[at + 4 : at + 6] in (*LONG_VRS, *SHORT_VRS)
-        has_vr = group == 2 or (group != 0xFFFE and bool(explicit))
-        vr = head[at + 4 : at + 6] if has_vr else b""
-        if has_vr and vr not in LONG_VRS and vr not in SHORT_VRS:
-            if group != 2 and vr.isascii() and vr.decode().isprintable():  # ?? and the like, as old scanners write
-                return
+        pixels = (group, element) == (0x7FE0, 0x0010)
+        known = head[4:6] in LONG_VRS or head[4:6] in SHORT_VRS
+        has_vr = group != 0xFFFE and (meta or (known if mixed else bool(explicit)))
+        vr = head[4:6] if has_vr else b""
+        if has_vr and not known and (meta or not (vr.isascii() and vr.decode().isprintable())):
             raise InputError(
-                f"{path.name} must be a DICOM image, got an element ({group:04x},{element:04x}) without a type; it is "
+                f"{name} must be a DICOM image, got an element ({group:04x},{element:04x}) without a type; it is "
                 "damaged: export it again."
             )
-        form, place, start = ("<I", 8, 12) if vr in LONG_VRS else ("<H", 6, 8) if vr else ("<I", 4, 8)
-        length = struct.unpack_from(form, head, at + place)[0]
-        if vr == b"UN" and length == ENDLESS:  # what follows has no VRs
-            return
-        end = at + start + (0 if length == ENDLESS else length)
+        if vr in LONG_VRS or (vr and pixels):
+            form, place, start = "I", 8, 12
+        else:
+            form, place, start = ("H", 6, 8) if vr else ("I", 4, 8)
+        length = struct.unpack_from(order + form, head, place)[0]
+        endless = length == ENDLESS
+        end = at + start + (0 if endless else length)
         if end > size:
             raise InputError(
-                f"{path.name} must be a DICOM image, got an element ({group:04x},{element:04x}) of {length} bytes in "
+                f"{name} must be a DICOM image, got an element ({group:04x},{element:04x}) of {length} bytes in "
                 f"a file of {size}; it is truncated or damaged: export it again."
             )
-        if (group, element) == (2, 0x0010):
-            syntax = head[at + start : end].strip(b"\0 ")
+        if meta and element == 0x0010:
+            file.seek(at + start)
+            syntax = file.read(min(length, 64)).strip(b"\0 ")
             if not syntax.startswith(SYNTAXES):
                 raise InputError(
-                    f"{path.name} must be a DICOM image, got the transfer syntax {syntax[:40].decode('latin-1')!r}, "
+                    f"{name} must be a DICOM image, got the transfer syntax {syntax[:40].decode('latin-1')!r}, "
                     "which is none; it is damaged: export it again."
                 )
-        if (group, element) == (0x7FE0, 0x0010):
-            return
-        at = at + start if group == 0xFFFE or vr == b"SQ" else end  # what a sequence holds follows
+        if (group, element) == (0xFFFE, 0xE0DD):
+            fragments, mixed = False, max(mixed - 1, 0)
+        elif endless and pixels:
+            fragments = True
+        elif endless and group != 0xFFFE and (mixed or vr == b"UN"):
+            mixed += 1
+        holds = vr == b"SQ" or (group == 0xFFFE and not fragments)  # what it holds follows
+        if not vr and group != 0xFFFE and not pixels:  # without types, a sequence is what begins with an item
+            file.seek(at + start)
+            holds = file.read(4) == b"\xfe\xff\x00\xe0"
+        at = at + start if holds else end
+
+
+def _unpacked(file: BinaryIO, at: int, name: str) -> BinaryIO:
+    file.seek(at)
+    try:
+        return io.BytesIO(zlib.decompressobj(-15).decompress(file.read(HEAD_BYTES), HEAD_BYTES))
+    except zlib.error as error:
+        raise InputError(
+            f"{name} must be a DICOM image, got deflated attributes that cannot be unpacked; it is damaged: export it "
+            "again."
+        ) from error
 
 
 def _head(path: Path) -> bytes:
