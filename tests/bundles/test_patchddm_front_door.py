@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from hiresmed.core.errors import InputError
-from hiresmed.methods.patchddm import DDIM, PatchDDMUNet
+from hiresmed.methods.patchddm import DDIM, PatchDDMUNet, SegmentationInferer
 from hiresmed.phantoms import BrainPhantom
 from PIL import Image
 
@@ -270,6 +270,41 @@ def test_a_folder_is_not_resumed_beside_results_of_another_image_or_other_settin
         run(knobs | {"resume": "true"})
     assert digest(tmp_path / "out" / "a" / "a_labels.nii.gz") == before
     assert left_behind(tmp_path / "out" / "b") == [f"b{n[6:]}" for n in NAMES[1:]] + ["preview.png", "report.json"]
+
+
+@pytest.mark.parametrize("changed_what", ["image", "seed"])
+@pytest.mark.parametrize("given_as", ["image", "dataset_dir"])
+def test_an_unfinished_case_is_not_resumed_with_another_image_or_other_settings(
+    tmp_path, weights, monkeypatch, given_as, changed_what
+):
+    """Broken off while the labels are drawn; the same image under the same settings is gone on with."""
+    folder = write_case(tmp_path / "cases" / "glioma")
+    given = folder if given_as == "image" else folder.parent
+    if given_as == "dataset_dir":
+        write_case(tmp_path / "cases" / "other", name="other")
+    knobs = settings(weights, tmp_path / "out", num_samples=1, **{given_as: str(given)})
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SegmentationInferer, "__call__", stop)
+        run(knobs)
+    first = PHANTOM.read()
+    changed = dict(knobs, resume="true")
+    if changed_what == "image":  # another patient under the same name, of the same shape
+        write_case(folder, *BrainPhantom((31, 36, 27), seed=6).read())
+    else:
+        changed["seed"] = 1
+    with pytest.raises(
+        InputError, match=f"resume must have .* glioma was begun with, got another {changed_what}; set .*overwrite true"
+    ):
+        run(changed)
+    assert list((tmp_path / "out").rglob("*labels*")) == []
+    write_case(folder, *first)
+    run(knobs | {"resume": "true"})
+    assert len(list((tmp_path / "out").rglob("*labels*"))) == (1 if given_as == "image" else 2)
+    assert list(tmp_path.rglob("*.partial")) == []
 
 
 def test_a_phantom_is_the_default_and_its_truth_is_shown(tmp_path, weights):

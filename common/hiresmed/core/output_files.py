@@ -28,9 +28,10 @@ def scratch_folder() -> Path:
     return folder
 
 
-def files_digest(files: Iterable[Path]) -> str:
-    """sha256 of files' content; of one above 256 MiB as many bytes spread over it."""
-    block, most = 2**20, 256
+def files_digest(files: Iterable[Path], most_bytes: int = 2**28) -> str:
+    """sha256 of files' sizes and content; of one above `most_bytes` about as many bytes in blocks spread over it."""
+    block = min(2**20, max(2**12, most_bytes // 2**8))
+    most = max(1, most_bytes // block)
     content = hashlib.sha256()
     for path in files:
         size = path.stat().st_size

@@ -233,6 +233,7 @@ class MriSlices(Dataset):
             in_section = brain_cases(None, section, phantoms, phantom)
         groups = [self.contrasts] if stack else [[c] for c in self.contrasts]
         volumes = with_progress(in_section, "MR volumes")
+        self.sources = [source for case in in_section for source in self._sources(case)]
         self._stacks = [self._opened(case, group) for case in volumes for group in groups]
         self._ends = np.cumsum([last - first + 1 for _, _, _, (first, last) in self._stacks]).tolist()
 
@@ -265,6 +266,11 @@ class MriSlices(Dataset):
                 )
             channels.append((slices, window))
         return f"{subject}_{'+'.join(contrasts)}", subject, channels, (first, last)
+
+    def _sources(self, case: Mapping) -> list:
+        """The phantom, or the files of the contrasts."""
+        image = case["image"]
+        return [image] if isinstance(image, BrainPhantom) else [image[SEQUENCES.index(c)] for c in self.contrasts]
 
     def _volumes(self, case: Mapping, contrasts: Sequence[str]) -> list[Volume]:
         places = [SEQUENCES.index(contrast) for contrast in contrasts]

@@ -32,7 +32,9 @@ def image_cases(
     phantoms: int = 6,
     split: str = "name",
 ) -> list[dict]:
-    """Images of one section, each {"image": path or Volume, "name", "subject"}; in 2-D a volume gives its axial slices.
+    """Images of one section, each {"image": path or Volume, "name", "subject", "source": what it was read from}.
+
+    In 2-D a volume gives its axial slices.
 
     Args:
         dataset_dir: folder of images (pictures, DICOM, NIfTI ...); None: axial slices of procedural thorax CTs.
@@ -56,7 +58,7 @@ def image_cases(
     listed = _in_sections(section, dataset_dir, cases_list, subject=subject, split=split)
     opened = with_progress(listed, f"{section or 'listed'} files")
     return [
-        image | {"subject": case["subject"]}
+        image | {"subject": case["subject"], "source": case["image"]}
         for case in opened
         for image in _images_of(case, len(size), (low, high, step), folder)
     ]

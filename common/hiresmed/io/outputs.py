@@ -115,6 +115,8 @@ class CaseOutput:
             for case in found:
                 if case not in unfinished:
                     self._check_finished(case)
+                else:
+                    self._check_begun(case)
         if len(unfinished) < len(found) and not (self.resume and unfinished):
             final = next(self.final(c) for c in found if self.final(c).exists())
             cure = "there is nothing to resume" if self.resume else "resume goes on with a folder that is not complete"
@@ -136,15 +138,29 @@ class CaseOutput:
             made_with = {**report["config"], "weights": report["weights_sha256"]}
         except (OSError, ValueError, KeyError, TypeError):
             return
-        settings = json.loads(json.dumps({k: v for k, v in self.fingerprint.items() if k != "tile_size"}, default=str))
-        other = [k for k, v in settings.items() if k in made_with and made_with[k] != v]
-        if made_of is not None and made_of != self.input_digest(case):
-            other.insert(0, "image")
+        other = self._others(case, made_of, made_with)
         if other:
             raise InputError(
                 f"{self.final(case).name} must be of the run that is resumed, got one made with another "
                 f"{', another '.join(other)}; set overwrite to true, or choose another output_dir."
             )
+
+    def _others(self, case: Mapping, made_of: str | None, made_with: Mapping) -> list[str]:
+        """What of a case, its image or a setting, is not what it was made of and with."""
+        other = [k for k, v in self.settings().items() if k in made_with and made_with[k] != v]
+        if made_of is not None and made_of != self.input_digest(case):
+            other.insert(0, "image")
+        return other
+
+    def settings(self) -> dict:
+        """What results depend on, as JSON gives it back."""
+        return json.loads(json.dumps({k: v for k, v in self.fingerprint.items() if k != "tile_size"}, default=str))
+
+    def begin(self, batch: Mapping) -> None:
+        """The work on a loaded batch of one case begins. Pyramids note by themselves what they are made of."""
+
+    def _check_begun(self, case: Mapping) -> None:
+        """An unfinished case may be gone on with; pyramids are checked when they are opened."""
 
     def input_digest(self, case: Mapping) -> str | None:
         """Tells what a case was made of by what its files hold; None for a phantom."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
@@ -65,7 +65,12 @@ class CaseReport(RunReport):
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _begin(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            self.output.begin(cast(Mapping, engine.state.batch))
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() != 0:

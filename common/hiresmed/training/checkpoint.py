@@ -25,6 +25,7 @@ from ..core.errors import InputError
 from ..core.knobs import parse_bool
 from ..core.output_files import lock_folder, sha256_of, write_then_rename
 from .seeding import random_state, set_random_state
+from .training_data import data_digest
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,10 @@ class Checkpoint:
     """Writes output_dir/checkpoints/latest.pt after an epoch, atomically, and with `resume` continues from it.
 
     The file holds all of engine.checkpoint_objects() (networks, optimisers, EMA; of a SupervisedTrainer its network and
-    optimizer), the `also` objects (schedulers, the best metric), the engine's epoch and iteration, and the random
-    states of every rank. With seeding.Seeding a run that is killed at any moment and resumed ends with the same
-    weights, bit for bit, as an uninterrupted one. It saves after all other handlers of the epoch's end, whatever its
-    place in the list.
+    optimizer), the `also` objects (schedulers, the best metric), the engine's epoch and iteration, the random states of
+    every rank, and a digest of the training images. With seeding.Seeding a run that is killed at any moment and resumed
+    ends with the same weights, bit for bit, as an uninterrupted one. It saves after all other handlers of the epoch's
+    end, whatever its place in the list.
 
     Args:
         output_dir: the training's folder.
@@ -101,11 +102,11 @@ class Checkpoint:
         overwrite: without `resume`, replace an existing latest.pt.
         also: name -> further object with state_dict and load_state_dict.
         rates: on resume, learning rates are those "saved" (an uninterrupted run's), or those "configured" now (for a
-            later phase of training at another rate).
+            later phase of training at another rate, which may have other images, too).
 
     Raises:
         InputError: latest.pt exists and neither `resume` nor `overwrite` is set; it is damaged; it belongs to other
-            networks or settings; the folder cannot be written.
+            networks, settings or (unless rates are configured) images; the folder cannot be written.
     """
 
     def __init__(
@@ -125,12 +126,16 @@ class Checkpoint:
         self.resume = parse_bool(resume, "resume")
         self.overwrite = parse_bool(overwrite, "overwrite")
         self.also = dict(also or {})
+        self.data: str | None = None
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
 
     def start(self, engine: Engine) -> None:
         """Continues from an existing checkpoint or refuses it; then registers for the epochs' ends."""
+        dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
+        # of rank 0: the others may read from disks of their own
+        self.data = gather_objects(data_digest(dataset) if idist.get_rank() == 0 else None)[0]
         if self.path.exists():
             if self.resume:
                 self.load(engine)
@@ -159,6 +164,7 @@ class Checkpoint:
                 "epoch_length": engine.state.epoch_length,
                 "objects": {name: value.state_dict() for name, value in self.objects(engine).items()},
                 "random": states,
+                "data": self.data,
             }
             save_atomically(content, self.path)
 
@@ -199,7 +205,7 @@ class Checkpoint:
 
     def _check(self, content: Any, objects: Mapping[str, Any], epoch_length: int | None) -> None:
         expected = {"epoch", "iteration", "epoch_length", "objects", "random"}
-        if not isinstance(content, dict) or set(content) != expected:
+        if not isinstance(content, dict) or set(content) - {"data"} != expected:  # early versions had no "data"
             raise InputError(
                 f"{self.path} must be a training checkpoint with {sorted(expected)}, got something else; delete it, or "
                 "start again with resume set to false."
@@ -209,6 +215,13 @@ class Checkpoint:
             raise InputError(
                 f"The checkpoint {self.path} must hold {sorted(objects)}, got {sorted(content['objects'])}; "
                 "resume with the configuration that wrote it, or choose another output_dir."
+            )
+        data = content.get("data")
+        if self.rates == "saved" and None not in (data, self.data) and data != self.data:
+            raise InputError(
+                f"resume must have the training images that {self.path} was begun with, got another set (files added, "
+                "removed, renamed or changed); restore them, go on with the new ones with --resume_rates configured, "
+                "or start anew with --resume false --overwrite true."
             )
         if content["epoch_length"] != epoch_length:
             raise InputError(

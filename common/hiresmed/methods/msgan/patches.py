@@ -32,12 +32,16 @@ from .stage_inputs import StageBox, coarse_box, stage_conditions
 
 @dataclass
 class PreparedCase:
-    """A case's image pyramid and sketches, finest first, the stages it teaches (None: all), how often it is drawn."""
+    """A case's image pyramid and sketches, finest first, the stages it teaches (None: all), how often it is drawn.
+
+    `source` is the path or Volume that the case was made of, where it stands for a whole image.
+    """
 
     images: list[Volume]
     sketches: list[Volume]
     stages: Sequence[int] | None = None
     weight: float = 1.0
+    source: str | pathlib.Path | Volume | None = None
 
     @property
     def coarsest(self) -> int:
@@ -116,6 +120,7 @@ class MultiScalePatches(torch.utils.data.Dataset):
         view_share: float = 0.0,
     ) -> None:
         self.cases = list(cases)
+        self.sources = [case.source for case in self.cases]
         self.views = views
         self.view_share = _share(view_share)
         self.window = window

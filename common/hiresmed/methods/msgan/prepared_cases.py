@@ -86,6 +86,7 @@ def training_cases(
         prepared_case = prepare_case(volume, sketcher, encode, network.factor, base_size, folder)
         prepared_case.stages = case.get("stages")
         prepared_case.weight = case.get("weight", 1.0)
+        prepared_case.source = case["image"]
         prepared.append(prepared_case)
         if prepared_case.stages is None or 0 in prepared_case.stages:
             small = [_reduced(RegionView(volume, box), 4 * base_size) for box in _corners(volume.shape, shares)]

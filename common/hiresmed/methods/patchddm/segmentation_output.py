@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import warnings
 from collections import Counter
@@ -16,7 +17,7 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.knobs import parse_bool
 from ...core.names import result_names
-from ...core.output_files import remove_folder, remove_no_folder
+from ...core.output_files import remove_folder, remove_no_folder, writable_folder, write_then_rename
 from ...core.volumes import ArrayVolume
 from ...datasets.brats import brain_cases, brats_case
 from ...datasets.brats_dicom import dicom_series
@@ -25,6 +26,7 @@ from ...io.outputs import CaseOutput
 from ...io.writers import check_output, write_nifti
 from ...phantoms.brain import BrainPhantom
 
+_NOTE = "begun.json"  # in the working folder
 _BYTES_PER_VOXEL = 9  # a byte of labels, two float32 maps, each uncompressed for a while
 
 
@@ -34,7 +36,7 @@ class SegmentationOutput(CaseOutput):
     Labels of a case of DICOM series are a DICOM SEG, `<name>_labels.dcm`, that refers to its FLAIR; the maps are NIfTI.
 
     The labels are written last, so what has them has all. A case that was broken off is begun anew on resume (it ends
-    with the same bytes); those that are finished are left alone.
+    with the same bytes), but not of another image or with other settings; those that are finished are left alone.
 
     Args:
         output_dir: created; nothing outside it is written.
@@ -43,7 +45,8 @@ class SegmentationOutput(CaseOutput):
         resume: go on with a folder of cases at the first one without a result.
         regions: names of the maps' channels; with several of them each map is a file a region.
         keep_patient: a DICOM SEG keeps the source's patient; else it is anonymous.
-        fingerprint: what results depend on, weights and knobs; finished ones of a resumed folder are compared with it.
+        fingerprint: what results depend on, weights and knobs; what a run that is resumed has made, or has begun, is
+            compared with it.
 
     Raises:
         InputError: another format.
@@ -141,6 +144,26 @@ class SegmentationOutput(CaseOutput):
 
     def _begun(self, case: Mapping) -> bool:
         return self.work_dir(case["name"]).exists()
+
+    def begin(self, batch: Mapping) -> None:
+        """Notes what the case is made of and with, before any work on it."""
+        case = {key: batch[key][0] for key in ("name", "sources")}
+        work = writable_folder(self.work_dir(case["name"]))
+        with write_then_rename(work / _NOTE) as aside:
+            aside.write_text(json.dumps({"image": self.input_digest(case), "settings": self.settings()}))
+
+    def _check_begun(self, case: Mapping) -> None:
+        """InputError: the case was begun with another image, with other weights or other settings."""
+        try:
+            note = json.loads((self.work_dir(case["name"]) / _NOTE).read_text(encoding="utf-8"))
+            other = self._others(case, note["image"], dict(note["settings"]))
+        except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: the case is begun anew
+            return
+        if other:
+            raise InputError(
+                f"resume must have the settings that {case['name']} was begun with, got another "
+                f"{', another '.join(other)}; set them back, or start anew with --overwrite true."
+            )
 
     def save_maps(self, case: Mapping, labels, maps: Mapping[str, Any]) -> list[str]:
         """Writes the maps (R, *S), then the labels (1, *S), on the input's grid; returns the files' names.
