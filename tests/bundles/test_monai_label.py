@@ -19,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
@@ -174,6 +175,26 @@ def test_a_ct_comes_back_on_its_own_grid_with_the_values_of_the_command_line(ser
     np.testing.assert_allclose(made.affine, nibabel.load(image).affine, atol=1e-3)
     wanted = nibabel.load(server.run("msgan_ct3d", image, tmp_path / "out")).get_fdata()
     assert wanted.std() > 10 and np.abs(made.get_fdata() - wanted).mean() < 5  # HU; on disk the levels are rounded
+
+
+def test_twenty_requests_at_once_are_answered_as_single_ones_each_with_its_own_patient(server, tmp_path):
+    volume = nibabel.load(DATA / "ct3d/LIDC-IDRI-0314_iso2mm.nii.gz")
+    server.info()
+    given = []
+    for n in range(20):
+        first = (20 + 3 * n, 100 - 2 * n, 60)
+        given.append(tmp_path / f"ct_{n}.nii.gz")
+        nibabel.save(volume.slicer[tuple(slice(a, a + 32) for a in first)], given[n])
+
+    def answer(n: int, how: str) -> bytes:
+        made = server.infer("msgan_ct3d", given[n], tmp_path / f"{how}_{n}.nii.gz", result_extension=".nii.gz")
+        image = nibabel.load(made)
+        return image.affine.tobytes() + np.asarray(image.dataobj).tobytes()
+
+    single = [answer(n, "single") for n in range(20)]
+    with ThreadPoolExecutor(20) as clients:
+        parallel = list(clients.map(lambda n: answer(n, "parallel"), range(20)))
+    assert len(set(single)) == 20 and parallel == single
 
 
 def test_an_x_ray_comes_back_upright_as_a_16_bit_picture(server, tmp_path):
