@@ -333,7 +333,7 @@ NAMED = given(st.sampled_from([kind for kind in KINDS if kind != "series"]), NAM
 
 
 def test_a_file_of_any_name_is_read_or_refused_in_one_sentence():
-    settings(max_examples=40, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+    settings(max_examples=25, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
              suppress_health_check=list(HealthCheck))(NAMED(check_name))()  # fmt: skip
 
 
