@@ -332,6 +332,10 @@ def check_name(kind: str, name: bytes, own_suffix: bool) -> None:
 NAMED = given(st.sampled_from([kind for kind in KINDS if kind != "series"]), NAMES, st.booleans())
 
 
+def test_a_name_with_a_tilde_is_nobodys_home():
+    check_name("nifti.gz", b"~", True)
+
+
 def test_a_file_of_any_name_is_read_or_refused_in_one_sentence():
     settings(max_examples=25, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
              suppress_health_check=list(HealthCheck))(NAMED(check_name))()  # fmt: skip

@@ -125,7 +125,7 @@ def _suffix(path: Path) -> str:
 
 def case_name(path: str | Path) -> str:
     """The name of a case: its file or folder name without the image suffix."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # Path.expanduser fails for a file named ~.nii.gz, which is nobody's home
     name = path.name or path.resolve().name
     return name[: -len(_suffix(path))] if _suffix(path) in SUFFIXES and len(name) > len(_suffix(path)) else name
 
