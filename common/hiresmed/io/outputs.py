@@ -156,7 +156,7 @@ class CaseOutput:
         """What results depend on, as JSON gives it back."""
         return json.loads(json.dumps({k: v for k, v in self.fingerprint.items() if k != "tile_size"}, default=str))
 
-    def begin(self, batch: Mapping) -> None:
+    def begin_case(self, batch: Mapping) -> None:
         """The work on a loaded batch of one case begins. Pyramids note by themselves what they are made of."""
 
     def _check_begun(self, case: Mapping) -> None:

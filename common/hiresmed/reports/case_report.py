@@ -70,7 +70,7 @@ class CaseReport(RunReport):
 
     def _begin(self, engine: Engine) -> None:
         if idist.get_rank() == 0:
-            self.output.begin(cast(Mapping, engine.state.batch))
+            self.output.begin_case(cast(Mapping, engine.state.batch))
 
     def __call__(self, engine: Engine) -> None:
         if idist.get_rank() != 0:

@@ -145,7 +145,7 @@ class SegmentationOutput(CaseOutput):
     def _begun(self, case: Mapping) -> bool:
         return self.work_dir(case["name"]).exists()
 
-    def begin(self, batch: Mapping) -> None:
+    def begin_case(self, batch: Mapping) -> None:
         """Notes what the case is made of and with, before any work on it."""
         case = {key: batch[key][0] for key in ("name", "sources")}
         work = writable_folder(self.work_dir(case["name"]))
