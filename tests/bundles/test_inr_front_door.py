@@ -215,7 +215,7 @@ MISTAKES = {
     "places of none": (lambda f: {"places": 0}, "places must be a whole number from 1 on"),
     "an unknown format": (lambda f: {"output_format": "bmp"}, "output_format must be one of"),
     "a PNG too large": (lambda f: {"size": [9000, 9000], "output_format": "png"}, "set output_format to tiff"),
-    "a disk too small": (lambda f: {"size": [10**7, 10**7]}, "GB free"),
+    "a disk too small": (lambda f: {"size": [10**7, 10**7]}, "TB free for this result"),
     "a folder that is a file": (
         lambda f: {"output_dir": front_door.text_file(f, "file") / "out"},
         "output_dir must be a folder that can be written",

@@ -48,7 +48,7 @@ def test_a_result_that_exists_is_refused_unless_overwrite(tmp_path):
 
 
 def test_a_disk_too_small_is_said_before_any_work(tmp_path):
-    with pytest.raises(InputError, match="GB free"):
+    with pytest.raises(InputError, match=r"must have \d.* [kMGT]?B free for this result"):
         output(tmp_path).check({"name": "a", "source": "a.nii"}, (10**6, 10**6, 10**6))
 
 

@@ -218,7 +218,7 @@ def test_check_output_creates_refuses_and_allows(tmp_path):
         check_output(folder, 10, final_names=["y.nii", "x.nii"])
     check_output(folder, 10, overwrite=True, final_names=["x.nii"])
     check_output(folder, 10, resume=True, final_names=["x.nii"])
-    with pytest.raises(InputError, match="GB free"):
+    with pytest.raises(InputError, match=r"must have \d.* [kMGT]?B free for this result"):
         check_output(folder, 10**18)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="written to"):
@@ -226,6 +226,6 @@ def test_check_output_creates_refuses_and_allows(tmp_path):
 
 
 def test_a_disk_too_small_is_said_before_a_byte_is_written(tmp_path):
-    with pytest.raises(InputError, match="GB free"):
+    with pytest.raises(InputError, match=r"must have \d.* [kMGT]?B free for this result"):
         write_nifti(Ramp((2**20, 2**20, 2**10)), tmp_path / "x.nii")
     assert not list(tmp_path.iterdir())

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
+from ..core.in_words import format_bytes
 from ..core.output_files import lock_folder, writable_folder, write_then_rename
 from ..core.tiles import box_index
 from ..core.volumes import Volume, grey_values, iter_boxes, real_world_cast
@@ -238,6 +239,6 @@ def check_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise InputError(
-            f"The disk of {folder} must have {needed_bytes / 1e9:.2f} GB free for this result, got "
-            f"{free / 1e9:.2f} GB; free some, choose another folder, or ask for a smaller size or region."
+            f"The disk of {folder} must have {format_bytes(needed_bytes)} free for this result, got "
+            f"{format_bytes(free)}; free some, choose another folder, or ask for a smaller size or region."
         )
