@@ -36,7 +36,8 @@ def test_a_copy_is_known_wherever_it_lies_and_an_edited_one_is_not(tmp_path):
 
 
 def warned_of(environment: dict[str, str]) -> str:
-    code = f"import warnings; warnings.warn({NOTICE + ' x: any _target_'!r}); warnings.warn('of mine')"
+    # on lines of their own: from Python 3.13 on a warning quotes the line that it came from
+    code = f"import warnings\nwarnings.warn({NOTICE + ' x: any _target_'!r})\nwarnings.warn('of mine')"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     return done.stderr
 
