@@ -21,6 +21,7 @@ import ignite.distributed as idist
 import torch
 from torch import Tensor, nn
 
+from .distributed import any_process, gather_objects
 from .processor import processor_name
 
 logger = logging.getLogger(__name__)
@@ -330,20 +331,6 @@ def describe_shapes(*values: Any) -> str:
     '1x8x9, 3'
     """
     return ", ".join("x".join(map(str, v.shape[1:])) if isinstance(v, Tensor) else str(v) for v in values)
-
-
-def any_process(value: bool) -> bool:
-    """Whether `value` is true in any process of the group; all must call it together."""
-    return bool(idist.all_reduce(int(value), "MAX")) if idist.get_world_size() > 1 else value
-
-
-def gather_objects(value: Any) -> list[Any]:
-    """The value of each process, in the order of ranks; all must call it together."""
-    if idist.get_world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * idist.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def machine_name(device: torch.device) -> str:

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import ignite.distributed as idist
 import torch
@@ -163,6 +163,19 @@ def summed(tensor: torch.Tensor) -> torch.Tensor:
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
     """All processes' tensors one after another along the first axis, on the CPU."""
     return cast(torch.Tensor, idist.all_gather(tensor)).cpu()
+
+
+def any_process(value: bool) -> bool:
+    """Whether `value` is true in any process of the group; all must call it together."""
+    return bool(idist.all_reduce(int(value), "MAX")) if idist.get_world_size() > 1 else value
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """The value of each process, in the order of ranks; all must call it together.
+
+    In a dictionary, as ignite treats numbers and text in other ways, which processes with None would not follow.
+    """
+    return [entry["value"] for entry in cast(list, idist.all_gather({"value": value}))]
 
 
 def rank_share(count: int) -> range:

@@ -9,10 +9,9 @@ import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 
-from ..core.distributed import rank_share
+from ..core.distributed import gather_objects, rank_share
 from ..core.errors import InputError
 from .diversity import memorisation, ms_ssim_diversity, nearest_training
 from .extractor import FeatureExtractor
@@ -90,11 +89,7 @@ class SetFeatures:
 
 def _of_all(features: Mapping[int, torch.Tensor], dim: int) -> torch.Tensor:
     """The features of all processes in the order of their numbers."""
-    parts = [dict(features)]
-    if idist.get_world_size() > 1:
-        parts = [{} for _ in range(idist.get_world_size())]
-        torch.distributed.all_gather_object(parts, dict(features))
-    together = {n: f for part in parts for n, f in part.items()}
+    together = {n: f for part in gather_objects(dict(features)) for n, f in part.items()}
     return torch.stack([together[n] for n in sorted(together)]) if together else torch.zeros(0, dim)
 
 

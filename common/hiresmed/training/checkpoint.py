@@ -19,8 +19,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
 
-from ..core.bfloat16 import gather_objects
-from ..core.distributed import unwrap
+from ..core.distributed import gather_objects, unwrap
 from ..core.errors import InputError
 from ..core.knobs import parse_bool
 from ..core.output_files import lock_folder, sha256_of, write_then_rename
