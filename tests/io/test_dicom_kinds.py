@@ -6,6 +6,7 @@ A row is (kind, change of the sound series, wanted): `wanted` is a sentence, a w
 from __future__ import annotations
 
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,12 @@ def test_lengths_are_bounded_to_the_end_of_the_file(tmp_path, behind):
     (tmp_path / "a.dcm").write_bytes(sound + BEHIND[behind])
     with pytest.raises(InputError, match="of 2147483648 bytes in a file of"):
         check_lengths(tmp_path / "a.dcm")
+    # a last element that ends with the file, and one that ends a byte behind it
+    for length, missing in ((4, 0), (5, 1)):
+        element = b"\xfc\xff\xfc\xffOB\0\0" + length.to_bytes(4, "little") + b"abcd"
+        (tmp_path / "a.dcm").write_bytes(sound + element)
+        with pytest.raises(InputError, match="of 5 bytes in a file of") if missing else nullcontext():
+            check_lengths(tmp_path / "a.dcm")
 
 
 @pytest.mark.parametrize("syntax", [pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.DeflatedExplicitVRLittleEndian])

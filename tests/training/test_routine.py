@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 
 import pytest
@@ -12,7 +13,7 @@ from hiresmed.core.errors import InputError
 from hiresmed.training import SampleGrid, TrainingRoutine
 from hiresmed.training.history import History
 from hiresmed.training.progress import TrainingProgress
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from PIL import Image
@@ -170,3 +171,11 @@ def test_the_log_has_every_so_manieth_iteration_where_a_number_is_asked_for(tmp_
         trainer.run()
     said = [record.getMessage() for record in caplog.records if record.name == "train"]
     assert [line.split(", ")[1] for line in said[1:3]] == ["2 of 5", "4 of 5"]
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", (2, 0.5)), ("max", (1, 3.0))])
+def test_the_best_validation_is_the_lowest_or_the_highest_whatever_came_last_or_was_no_number(mode, best):
+    history = History(Engine(lambda *_: None), 1, mode)
+    values = [(1, 3.0), (2, 0.5), (3, math.nan), (4, 0.5), (5, 2.0)]
+    history.load_state_dict({"losses": {}, "metrics": {"mae": values}, "key": "mae"})
+    assert history.best == best
