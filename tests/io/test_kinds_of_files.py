@@ -174,6 +174,16 @@ def test_another_spelling_of_the_field_names_a_file_all_the_same(tmp_path):
         open_volume(path, tmp_path / "work")
 
 
+@pytest.mark.parametrize("count", ["99999999999ta", "20", "11", "1", "-3", "0x3", ""])
+def test_a_number_of_axes_that_would_end_the_process_is_refused_before_itk_reads_it(tmp_path, count):
+    save_itk(tmp_path / "a.mha", VALUES)
+    sound = (tmp_path / "a.mha").read_bytes()
+    assert sorted(open_volume(tmp_path / "a.mha", tmp_path).shape) == [4, 5, 6]
+    (tmp_path / "a.mha").write_bytes(sound.replace(b"NDims = 3", f"NDims = {count}".encode()))
+    with pytest.raises(InputError, match=r"a\.mha must have 2 to 4 axes, got NDims"):
+        open_volume(tmp_path / "a.mha", tmp_path)
+
+
 @pytest.mark.parametrize(("suffix", "other"), [("mha", "nrrd"), ("nrrd", "mha")])
 def test_the_suffix_decides_which_reader_opens_a_file(tmp_path, suffix, other):
     """ITK would go by the content, and it has readers of many kinds."""

@@ -18,6 +18,7 @@ METAIMAGE = (".mha", ".mhd")
 HEADER_BYTES = 2**20  # of a NRRD, at most
 BLOCK = 2**24
 _NRRD_FIELD = re.compile(rb"\s*data\s*file\s*:(?!=)\s*(.*)", re.IGNORECASE)
+_META_AXES = re.compile(rb"ndims\s*[=:][ \t]*([^\r\n]{0,64})", re.IGNORECASE)
 _META_FIELD = re.compile(rb"elementdatafile\s*[=:][ \t]*([^\r\n]{0,4096})", re.IGNORECASE)
 
 
@@ -52,6 +53,7 @@ def _nrrd_names(path: Path) -> Iterator[str]:
 
 def _meta_names(path: Path) -> Iterator[str]:
     """Of the whole file: a header can be written so that ITK takes another line than the first that names a file."""
+    _check_axes(path)
     named = False
     before = b""
     with open(path, "rb") as file:
@@ -62,6 +64,19 @@ def _meta_names(path: Path) -> Iterator[str]:
             before = block[-8192:]
     if not named:
         raise _no_header(path)
+
+
+def _check_axes(path: Path) -> None:
+    """InputError for a number of axes beyond ITK's, which makes it write beyond its arrays and ends the process."""
+    with open(path, "rb") as file:
+        header = file.read(HEADER_BYTES)
+    for field in _META_AXES.finditer(header):
+        count = field.group(1).strip()
+        if count not in (b"2", b"3", b"4"):
+            said = count[:16].decode("latin-1")
+            raise InputError(
+                f"{path.name} must have 2 to 4 axes, got NDims {said!r}; it is damaged or no image: export it again."
+            )
 
 
 def _name(field: re.Match[bytes]) -> str:
