@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,17 @@ def test_a_number_of_axes_that_would_end_the_process_is_refused_before_itk_reads
     (tmp_path / "a.mha").write_bytes(sound.replace(b"NDims = 3", f"NDims = {count}".encode()))
     with pytest.raises(InputError, match=r"a\.mha must have 2 to 4 axes, got NDims"):
         open_volume(tmp_path / "a.mha", tmp_path)
+
+
+@pytest.mark.parametrize("field", ["Name", "Comment"])
+def test_a_text_that_is_too_long_for_itk_is_refused(tmp_path, field):
+    save_itk(tmp_path / "a.mha", VALUES)
+    sound = (tmp_path / "a.mha").read_bytes()
+    for length in (254, 255, 300, 5000):
+        line = f"{field} = {'x' * length}\nElementDataFile".encode()
+        (tmp_path / "a.mha").write_bytes(sound.replace(b"ElementDataFile", line))
+        with pytest.raises(InputError, match=f"got one of {length}") if length > 254 else nullcontext():
+            open_volume(tmp_path / "a.mha", tmp_path)
 
 
 @pytest.mark.parametrize(("suffix", "other"), [("mha", "nrrd"), ("nrrd", "mha")])

@@ -17,7 +17,9 @@ NRRD = (".nrrd", ".nhdr")
 METAIMAGE = (".mha", ".mhd")
 HEADER_BYTES = 2**20  # of a NRRD, at most
 BLOCK = 2**24
+META_TEXT = 254  # characters that ITK has room for
 _NRRD_FIELD = re.compile(rb"\s*data\s*file\s*:(?!=)\s*(.*)", re.IGNORECASE)
+_NUMBERS = re.compile(rb"[-+.eE0-9 \t]*")
 _META_AXES = re.compile(rb"ndims\s*[=:][ \t]*([^\r\n]{0,64})", re.IGNORECASE)
 _META_FIELD = re.compile(rb"elementdatafile\s*[=:][ \t]*([^\r\n]{0,4096})", re.IGNORECASE)
 
@@ -53,7 +55,7 @@ def _nrrd_names(path: Path) -> Iterator[str]:
 
 def _meta_names(path: Path) -> Iterator[str]:
     """Of the whole file: a header can be written so that ITK takes another line than the first that names a file."""
-    _check_axes(path)
+    _check_fields(path)
     named = False
     before = b""
     with open(path, "rb") as file:
@@ -66,8 +68,8 @@ def _meta_names(path: Path) -> Iterator[str]:
         raise _no_header(path)
 
 
-def _check_axes(path: Path) -> None:
-    """InputError for a number of axes beyond ITK's, which makes it write beyond its arrays and ends the process."""
+def _check_fields(path: Path) -> None:
+    """InputError for axes and texts that ITK would write beyond its arrays, which ends the process."""
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)
     for field in _META_AXES.finditer(header):
@@ -76,6 +78,14 @@ def _check_axes(path: Path) -> None:
             said = count[:16].decode("latin-1")
             raise InputError(
                 f"{path.name} must have 2 to 4 axes, got NDims {said!r}; it is damaged or no image: export it again."
+            )
+    ends = [field.end() for field in _META_FIELD.finditer(header)]
+    for line in header[: max(ends, default=0)].splitlines():
+        value = re.split(rb"[=:]", line, maxsplit=1)[-1].strip()
+        if len(value) > META_TEXT and not _NUMBERS.fullmatch(value):
+            raise InputError(
+                f"{path.name} must have fields of at most {META_TEXT} characters in its header, got one of "
+                f"{len(value)}; shorten it, or export the image again."
             )
 
 
