@@ -141,8 +141,21 @@ def results(folder: Path) -> dict[str, bytes]:
             content = json.dumps({name: value for name, value in report.items() if name not in OF_THE_RUN}).encode()
         if path.name.endswith("_labels.dcm"):
             content = segmentation(path)
+        if path.parent.name == "checkpoints":
+            content = repr(plain(torch.load(path, weights_only=True))).encode()
         contents[str(path.relative_to(folder))] = content
     return contents
+
+
+def plain(value):
+    """What a checkpoint holds, to the bit: pickle's own bytes also tell which equal texts are one object in memory."""
+    if isinstance(value, dict):
+        return [(name, plain(entry)) for name, entry in value.items()]
+    if isinstance(value, list | tuple):
+        return type(value)(plain(entry) for entry in value)
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return value
 
 
 def segmentation(path: Path) -> bytes:
